@@ -1,0 +1,53 @@
+"""``celery-gateway demo``: a gateway and a cluster to look at, in one process."""
+
+import logging
+
+import click
+
+from gateway.settings import DEFAULTS, Settings
+
+
+@click.command()
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default=DEFAULTS.host,
+    show_default=True,
+    envvar="GATEWAY_HOST",
+    help="The address to listen on.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULTS.port,
+    show_default=True,
+    envvar="GATEWAY_PORT",
+    help="The port to listen on; 0 for any that is free.",
+)
+def demo(host: str, port: int) -> None:
+    """See it work: a gateway, a real Celery worker and an in-memory broker, in this one process.
+
+    \b
+    Examples:
+      celery-gateway demo
+      celery-gateway demo --port 9000
+    """
+    from gateway.demo.cluster import Cluster
+    from gateway.server import serve
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    cluster = Cluster()
+
+    def start(url: str) -> None:
+        cluster.start()
+        click.echo(
+            f"Celery Gateway demo: a real worker on an in-memory broker, until Ctrl-C.\n\n"
+            f"  Open    {url}/\n\n"
+            f"  Paste   curl -N '{url}/events?name=shop.*'\n"
+            f"          curl -N '{url}/events?format=ndjson&type=task-failed,task-retried'\n"
+        )
+
+    try:
+        serve(Settings(broker="memory://", host=host, port=port), start)
+    finally:
+        cluster.stop()

@@ -1,0 +1,112 @@
+"""``celery-gateway tail``: the stream for people, and for pipes."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+import httpx
+
+from gateway.cli.line import line
+from gateway.errors import GatewayError
+from gateway.event import FILTER_FIELDS
+
+DEFAULT_URL = "http://127.0.0.1:8555"
+SILENCE_SECONDS = 60.0
+"""A stream that says nothing for this long, not even keep-alives, is dead."""
+MAX_PAUSE_SECONDS = 15.0
+
+_FILTER_HELP = {
+    "type": "Only this type of event, such as task-failed.",
+    "name": "Only tasks of this name, such as 'shop.*'.",
+    "root_id": "Only the workflow that this task began.",
+    "parent_id": "Only tasks that this task started.",
+    "uuid": "Only this task.",
+    "hostname": "Only events from this worker or client.",
+    "state": "Only events after which the task is in this state, such as FAILURE.",
+    "queue": "Only events that name this queue (task-sent does).",
+}
+
+
+def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
+    for field in reversed(FILTER_FIELDS):
+        flag = f"--{field.replace('_', '-')}"
+        command = click.option(flag, field, multiple=True, metavar="VALUE", help=_FILTER_HELP[field])(command)
+    return command
+
+
+@click.command()
+@click.argument("url", default=DEFAULT_URL)
+@_filter_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as the gateway sends it.")
+def tail(url: str, as_json: bool, **filters: tuple[str, ...]) -> None:
+    """Print events as they happen, from the gateway at URL.
+
+    Filters can be repeated, hold several values between commas, use * and ?, and exclude with a leading !.
+    If the connection breaks it is made again, and goes on where it ended.
+
+    \b
+    Examples:
+      celery-gateway tail --name 'shop.*' --name '!shop.internal.*'
+      celery-gateway tail --type task-failed,task-retried
+      celery-gateway tail http://gateway.example:8555 --json | jq .name
+    """
+    parameters = [(field, value) for field, values in filters.items() for value in values]
+    for text, event in _messages(
+        f"{url.rstrip('/')}/events", httpx.QueryParams([*parameters, ("format", "ndjson")])
+    ):
+        if as_json:
+            click.echo(text)
+        elif shown := line(event):
+            click.echo(shown)
+
+
+def _messages(url: str, parameters: httpx.QueryParams) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each line of the stream as it came and decoded; reconnect for ever once it was there.
+
+    Raises:
+        GatewayError: it could not be had at all, or it was refused.
+    """
+    last_id: str | None = None
+    pause_seconds = 0.5
+    timeout = httpx.Timeout(10.0, read=SILENCE_SECONDS)
+    with httpx.Client(timeout=timeout) as client:
+        while True:
+            try:
+                headers = {"Last-Event-ID": last_id} if last_id else {}
+                with client.stream("GET", url, params=parameters, headers=headers) as response:
+                    if response.status_code >= 500 and last_id:
+                        raise httpx.ConnectError(f"answered {response.status_code}")
+                    _check(response)
+                    pause_seconds = 0.5
+                    for text in response.iter_lines():
+                        message = json.loads(text)
+                        last_id = message["id"]
+                        yield text, message
+                why = "the stream ended"
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise click.UsageError(f"{url} is no URL of a gateway: {error}") from None
+            except (httpx.TransportError, json.JSONDecodeError) as error:
+                if last_id is None:
+                    raise GatewayError(
+                        f"cannot reach {url}: {error}. Is the gateway running? (celery-gateway serve)"
+                    ) from None
+                why = str(error) or type(error).__name__
+            click.echo(f"{why}; connecting again", err=True)
+            time.sleep(pause_seconds * random.uniform(0.5, 1.0))
+            pause_seconds = min(pause_seconds * 2, MAX_PAUSE_SECONDS)
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code == 200 and "ndjson" in response.headers.get("content-type", ""):
+        return
+    response.read()
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.url} answered {response.status_code}, which is no stream of a gateway"
+    if response.status_code == 400:
+        raise click.UsageError(message)
+    raise GatewayError(message)

@@ -1,0 +1,110 @@
+"""The ASGI application: routes, and errors turned into answers."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from gateway.edge.metrics import CONTENT_TYPE, Metrics
+from gateway.edge.query import stream_query
+from gateway.edge.root_path import RootPath
+from gateway.edge.stream import stream_response
+from gateway.errors import BadRequest
+from gateway.frames import FRAMINGS
+from gateway.pipeline import Pipeline
+
+
+def create_app(
+    pipeline: Pipeline,
+    *,
+    keepalive_seconds: float = 15.0,
+    root_path: str = "",
+    allow_origins: Sequence[str] = (),
+) -> ASGIApp:
+    """Return the application; its lifespan starts and stops the pipeline.
+
+    Args:
+        keepalive_seconds: about how long a stream may be silent.
+        root_path: the sub-path it is served under, such as ``/celery``.
+        allow_origins: other web sites whose pages may read from here (CORS); ``*`` for all.
+    """
+    metrics = Metrics(pipeline.statistics)
+    dashboard = files("gateway.edge").joinpath("dashboard.html").read_text(encoding="utf-8")
+
+    async def events(request: Request) -> Response:
+        query = stream_query(request)
+        framing = FRAMINGS[query.format]
+        if request.method == "HEAD":
+            return Response(media_type=framing.media_type)
+        subscription = pipeline.hub.subscribe(query.filter, framing, query.last_event_id)
+        return stream_response(subscription, query.format, keepalive_seconds)
+
+    async def index(request: Request) -> Response:
+        return HTMLResponse(dashboard)
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(request: Request) -> Response:
+        status = pipeline.status
+        word = "ready" if status.is_consuming else "not ready"
+        return JSONResponse(
+            {"status": word, "reason": status.reason}, status_code=200 if status.is_consuming else 503
+        )
+
+    async def metrics_text(request: Request) -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await pipeline.start()
+        try:
+            yield
+        finally:
+            await pipeline.stop()
+
+    cors = Middleware(
+        CORSMiddleware, allow_origins=allow_origins, allow_headers=["Authorization", "Last-Event-ID"]
+    )
+    app: ASGIApp = Starlette(
+        routes=[
+            Route("/", index),
+            Route("/events", events),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics_text),
+        ],
+        middleware=[cors] if allow_origins else [],
+        exception_handlers={BadRequest: _bad_request, HTTPException: _http_error},
+        lifespan=lifespan,
+    )
+    return RootPath(app, root_path) if root_path else app
+
+
+def _error(status_code: int, code: str, message: str, **details: object) -> Response:
+    body = {"error": {"code": code, "message": message, **details}}
+    return Response(
+        json.dumps(body, ensure_ascii=False, indent=2) + "\n",
+        status_code=status_code,
+        media_type="application/json",
+    )
+
+
+async def _bad_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadRequest)
+    return _error(400, error.code, str(error), parameter=error.parameter, allowed=list(error.allowed))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = error.detail.lower().replace(" ", "-")
+    return _error(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")

@@ -1,0 +1,65 @@
+"""``/metrics``: the pipeline's statistics as Prometheus text, read when they are asked for."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.normalize import REFUSED_REASONS
+from gateway.pipeline import PipelineStatistics
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class PipelineCollector(Collector):
+    """Names the pipeline's counts as Prometheus does."""
+
+    def __init__(self, statistics: Callable[[], PipelineStatistics]) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._statistics()
+
+        def gauge(name: str, text: str, value: float) -> Metric:
+            return GaugeMetricFamily(f"celery_gateway_{name}", text, value)
+
+        def counter(name: str, text: str, value: float) -> Metric:
+            return CounterMetricFamily(f"celery_gateway_{name}", text, value)
+
+        yield gauge("source_consuming", "1 while messages are consumed.", now.source.is_consuming)
+        yield counter("messages", "Messages taken from the broker.", now.messages)
+        yield counter("events", "Events and gaps put into the stream.", now.hub.events)
+        yield counter("source_gaps", "Times that the source was away and may have lost events.", now.gaps)
+        refused = CounterMetricFamily(
+            "celery_gateway_refused", "Messages and events not passed on, by reason.", labels=["reason"]
+        )
+        for reason in REFUSED_REASONS:
+            refused.add_metric([reason], now.refused.get(reason, 0))
+        yield refused
+        yield gauge("history_bytes", "Bytes of the stream kept in memory.", now.hub.history_bytes)
+        yield counter("history_evicted", "Events that left the history.", now.hub.evicted)
+        yield gauge("subscriptions", "Streams open.", now.hub.subscriptions)
+        yield gauge("subscription_groups", "Different filters and formats among them.", now.hub.groups)
+        yield gauge("tasks_known", "Tasks remembered for joining.", now.tasks.known)
+        yield gauge("tasks_known_bytes", "Bytes they take, by estimate.", now.tasks.known_bytes)
+        evicted = CounterMetricFamily(
+            "celery_gateway_tasks_evicted", "Tasks forgotten to bound the memory.", labels=["finished"]
+        )
+        evicted.add_metric(["true"], now.tasks.evicted_finished)
+        evicted.add_metric(["false"], now.tasks.evicted_unfinished)
+        yield evicted
+        yield gauge("events_waiting", "Events that wait for what names their task.", now.tasks.waiting_events)
+        yield counter("events_unnamed", "Task events passed on without a name.", now.tasks.unnamed_events)
+
+
+class Metrics:
+    """The text of ``/metrics``."""
+
+    def __init__(self, statistics: Callable[[], PipelineStatistics]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(PipelineCollector(statistics))
+
+    def text(self) -> bytes:
+        """Return it as of now."""
+        return generate_latest(self._registry)

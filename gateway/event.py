@@ -1,0 +1,48 @@
+"""An event: one flat JSON object, and what the gateway reads of it.
+
+An event is a plain ``dict`` from the wire to the history. ``normalize`` makes it, ``tasks`` adds what it
+joined, and ``encode`` turns it into bytes once its position is known. Nothing here changes an event.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+Event = dict[str, Any]
+
+FILTER_FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue")
+"""The fields that a filter can look at, in the order of ``Keys``."""
+
+Keys = tuple[str | None, ...]
+"""An event's values of ``FILTER_FIELDS``; ``None`` where it has none, or one that is not a string."""
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+def keys(event: Event) -> Keys:
+    """Return the values of ``FILTER_FIELDS``, in that order."""
+    get = event.get
+    return tuple([value if type(value := get(field)) is str else None for field in FILTER_FIELDS])
+
+
+def rfc3339(timestamp: object) -> str | None:
+    """Return epoch seconds as RFC 3339 UTC with microseconds; ``None`` if outside the years 1 to 9999.
+
+    >>> rfc3339(1795234871.206692)
+    '2026-11-21T04:21:11.206692Z'
+    """
+    if type(timestamp) is not float and type(timestamp) is not int:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def encode(value: Any) -> bytes:
+    """Return a JSON value as compact UTF-8 JSON without line breaks.
+
+    The value must be what ``normalize`` leaves: plain JSON types, no lone surrogates; NaN becomes ``null``.
+    """
+    return _encode_json(value)

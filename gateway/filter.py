@@ -1,0 +1,113 @@
+"""A subscriber's filter: which events it gets.
+
+A filter is a set of clauses, one a field; an event passes if every clause does. A clause passes if the
+field's value is one of those asked for (or none was asked for) and is none of the excluded ones. Values are
+compared whole and case-sensitively; ``*`` stands for any text and ``?`` for one character. An event without
+the field passes no value, and no exclusion stops it.
+
+Filters are immutable, hashable and equal when they ask for the same, so that subscribers can share one.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import translate
+
+from gateway.errors import BadRequest
+from gateway.event import FILTER_FIELDS, Keys
+
+MAX_PATTERNS = 1_000
+"""How many values a filter may have in all; more would make every event costly."""
+MAX_PATTERN_CHARS = 1_000
+
+
+class Patterns:
+    """Some values of one field, exact ones looked up in a set and globs tried in turn."""
+
+    __slots__ = ("texts", "_exact", "_globs")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = frozenset(texts)
+        globs = sorted(text for text in self.texts if "*" in text or "?" in text)
+        self._exact = self.texts.difference(globs)
+        # fnmatch also knows [sets], which we do not; its expressions run in linear time a star.
+        self._globs = tuple(re.compile(translate(glob.replace("[", "[[]"))).match for glob in globs)
+
+    def match(self, value: str) -> bool:
+        return value in self._exact or any(glob(value) for glob in self._globs)
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """What one field must be. ``index`` is the field's place in ``FILTER_FIELDS``."""
+
+    index: int
+    wanted: frozenset[str]
+    unwanted: frozenset[str]
+    _wanted: Patterns = field(init=False, repr=False, compare=False)
+    _unwanted: Patterns = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_wanted", Patterns(self.wanted))
+        object.__setattr__(self, "_unwanted", Patterns(self.unwanted))
+
+    def passes(self, value: str | None) -> bool:
+        if value is None:
+            return not self.wanted
+        return (not self.wanted or self._wanted.match(value)) and not self._unwanted.match(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """An immutable filter; without clauses everything passes."""
+
+    clauses: tuple[Clause, ...] = ()
+
+    def matches(self, keys: Keys) -> bool:
+        """Tell whether an event with these keys (``event.keys``) passes."""
+        return all(clause.passes(keys[clause.index]) for clause in self.clauses)
+
+
+def parse(parameters: Mapping[str, Iterable[str]]) -> Filter:
+    """Return the filter that query parameters ask for.
+
+    Args:
+        parameters: by field of ``FILTER_FIELDS`` the values given for it: each may hold several patterns
+            between commas, and one that begins with ``!`` excludes.
+
+    Raises:
+        BadRequest: an empty, overlong or needless pattern, or too many of them.
+    """
+    clauses = []
+    patterns_left = MAX_PATTERNS
+    for index, name in enumerate(FILTER_FIELDS):
+        texts = [text for value in parameters.get(name, ()) for text in value.split(",")]
+        patterns_left -= len(texts)
+        if patterns_left < 0:
+            raise BadRequest(
+                f"more than {MAX_PATTERNS} values to filter by: use a glob such as shop.* instead",
+                code="too-many-values",
+                parameter=name,
+            )
+        for text in texts:
+            _check(name, text)
+        if texts:
+            wanted = frozenset(text for text in texts if not text.startswith("!"))
+            unwanted = frozenset(text[1:] for text in texts if text.startswith("!"))
+            clauses.append(Clause(index, wanted, unwanted))
+    return Filter(tuple(clauses))
+
+
+def _check(name: str, text: str) -> None:
+    if not text.removeprefix("!"):
+        raise BadRequest(
+            f"{name}={text!r}: an empty value matches nothing; leave the parameter out to get everything",
+            code="empty-value",
+            parameter=name,
+        )
+    if len(text) > MAX_PATTERN_CHARS:
+        raise BadRequest(
+            f"{name}: a value of {len(text)} characters; at most {MAX_PATTERN_CHARS} are taken",
+            code="value-too-long",
+            parameter=name,
+        )

@@ -1,0 +1,228 @@
+"""From a message's bytes to events: decode, check, clean.
+
+Rules of the room: pure, bounded, and it never raises. A message that cannot be read is refused by a reason
+that is counted; a bad event in a list loses only itself. Nothing is unpickled, no YAML is loaded, nothing
+is decompressed: those bodies are refused by what their properties say, without a look inside.
+
+What a worker sends is described in celery/events/dispatcher.py: a single object, or a list of them under
+the routing key ``task.multi`` (Celery <= 5.6 also sends empty lists). kombu's tagged values are described in
+kombu/utils/json.py.
+"""
+
+import base64
+import gc
+import json
+import math
+import uuid
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.event import Event, rfc3339
+from gateway.message import Message
+
+MAX_BODY_BYTES = 8 << 20
+"""The largest body that is read: 24 events (Celery's batch) with results of 200 kB and room to spare."""
+MAX_EVENTS = 10_000
+"""The most events that one message may hold; Celery sends at most 24."""
+MAX_VALUES = 100_000
+"""The most nested values of a message that are cleaned: about 50 ms of work."""
+MAX_DEPTH = 64
+"""The deepest nesting that passes; Celery's own events have one level."""
+
+REFUSED_REASONS = (
+    "content-type",
+    "content-encoding",
+    "compression",
+    "too-large",
+    "too-deep",
+    "too-complex",
+    "undecodable",
+    "not-an-object",
+    "no-type",
+    "reserved-type",
+    "gossip",
+)
+"""Why a message or an event was not passed on. ``gossip`` are workers' elections, which may carry a task."""
+
+_JSON_TYPES = frozenset({"", "application/json"})
+_MSGPACK_TYPES = frozenset({"application/x-msgpack", "application/msgpack"})
+_ENCODINGS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "binary"})
+_GOSSIP = frozenset({"worker-elect", "worker-elect-ack"})
+_OWN_FIELDS = ("id", "time")
+_BIG_BODY_BYTES = 256 << 10
+
+_decode_json = msgspec.json.Decoder().decode
+_decode_msgpack = msgspec.msgpack.Decoder().decode
+
+
+class Normalized(NamedTuple):
+    """The events of a message in the order of the wire, and a reason for each thing that was refused."""
+
+    events: list[Event]
+    refused: tuple[str, ...] = ()
+
+
+class _Refused(Exception):
+    """Carries a reason out of the reading of one message or event."""
+
+
+def normalize(message: Message, received_at: float) -> Normalized:
+    """Return a message's events, each fit to be joined and encoded.
+
+    Args:
+        message: as a source took it from the broker.
+        received_at: epoch seconds; becomes the ``time`` of an event without a usable ``timestamp``.
+
+    Each event keeps every field it came with and gains ``time`` (RFC 3339 UTC from ``timestamp``; Celery's
+    ``utcoffset`` is not applied, since the timestamp is UTC already). Fields of its own named ``id`` or
+    ``time`` move to ``fields``, and then so does one named ``fields``. It never raises.
+    """
+    try:
+        body, is_plain = _decode(message)
+    except _Refused as refused:
+        return Normalized([], (str(refused),))
+    items = body if type(body) is list else [body]
+    if len(items) > MAX_EVENTS:
+        return Normalized([], ("too-complex",))
+    cleaner = None if is_plain else _Cleaner()
+    events: list[Event] = []
+    refused_reasons: list[str] = []
+    for item in items:
+        try:
+            events.append(_event(item, cleaner, received_at))
+        except _Refused as refused:
+            refused_reasons.append(str(refused))
+    return Normalized(events, tuple(refused_reasons))
+
+
+def _decode(message: Message) -> tuple[Any, bool]:
+    """Return the decoded body, and whether it is known to be plain, shallow JSON.
+
+    Raises:
+        _Refused: the body cannot or must not be read.
+    """
+    body = message.body
+    content_type = (message.content_type or "").partition(";")[0].strip().lower()
+    is_json = content_type in _JSON_TYPES
+    if not is_json and content_type not in _MSGPACK_TYPES:
+        raise _Refused("content-type")
+    if message.compression:
+        raise _Refused("compression")
+    if (message.content_encoding or "").lower() not in _ENCODINGS:
+        raise _Refused("content-encoding")
+    if len(body) > MAX_BODY_BYTES:
+        raise _Refused("too-large")
+    # The collector would walk a big body's values again and again while they are made: six times the cost.
+    pause_collector = len(body) > _BIG_BODY_BYTES and gc.isenabled()
+    if pause_collector:
+        gc.disable()
+    try:
+        if not is_json:
+            return _decode_msgpack(body), False
+        try:
+            decoded = _decode_json(body)
+        except ValueError:
+            # Python's json writes, and reads, what the standard forbids: NaN, Infinity, lone surrogates.
+            return json.loads(body.decode("utf-8-sig", "replace")), False
+        is_shallow = body.count(b"{") + body.count(b"[") <= MAX_DEPTH
+        return decoded, is_shallow and b'"__type__"' not in body
+    except RecursionError:
+        raise _Refused("too-deep") from None
+    except (ValueError, TypeError):  # TypeError: a msgpack map with a list for a key
+        raise _Refused("undecodable") from None
+    finally:
+        if pause_collector:
+            gc.enable()
+
+
+def _event(item: Any, cleaner: "_Cleaner | None", received_at: float) -> Event:
+    """Return one checked event.
+
+    Raises:
+        _Refused: it is not an event, or not one for subscribers.
+    """
+    event = cleaner.clean(item) if cleaner else item
+    if type(event) is not dict:
+        raise _Refused("not-an-object")
+    event_type = event.get("type")
+    if type(event_type) is not str or not event_type:
+        raise _Refused("no-type")
+    if event_type.startswith("gateway-"):
+        raise _Refused("reserved-type")
+    if event_type in _GOSSIP:
+        raise _Refused("gossip")
+    if "id" in event or "time" in event:
+        event["fields"] = {field: event.pop(field) for field in (*_OWN_FIELDS, "fields") if field in event}
+    event["time"] = rfc3339(event.get("timestamp")) or rfc3339(received_at)
+    return event
+
+
+class _Cleaner:
+    """Turns whatever a decoder gave into plain JSON values, within the limits of one message."""
+
+    def __init__(self) -> None:
+        self._values_left = MAX_VALUES
+
+    def clean(self, value: Any, depth: int = 0) -> Any:
+        """Return a value of plain JSON types.
+
+        NaN and infinities become ``None``, lone surrogates U+FFFD, kombu's tagged values their text; a tag
+        that is not known stays as it came.
+
+        Raises:
+            _Refused: too deep, or too many values.
+        """
+        kind = type(value)
+        if kind is str:
+            return value if value.isascii() else _without_lone_surrogates(value)
+        if kind is int or kind is bool or value is None:
+            return value
+        if kind is float:
+            return value if math.isfinite(value) else None
+        if depth > MAX_DEPTH:
+            raise _Refused("too-deep")
+        if kind is dict or kind is list:
+            self._values_left -= len(value)
+            if self._values_left < 0:
+                raise _Refused("too-complex")
+        if kind is list:
+            return [self.clean(item, depth + 1) for item in value]
+        if kind is dict:
+            cleaned = {self._key(key): self.clean(item, depth + 1) for key, item in value.items()}
+            return _untagged(cleaned) if cleaned.keys() == {"__type__", "__value__"} else cleaned
+        if kind is bytes:  # from here on: what only msgpack can hold
+            return _text(value)
+        return str(value)
+
+    def _key(self, key: Any) -> str:
+        return str(self.clean(key if type(key) is str else _text(key) if type(key) is bytes else str(key)))
+
+
+def _untagged(tagged: dict[str, Any]) -> Any:
+    """Return the plain value of one that kombu tagged with its type, or the object itself."""
+    tag, value = tagged["__type__"], tagged["__value__"]
+    if tag in ("datetime", "date", "time", "decimal", "bytes", "base64") and type(value) is str:
+        return value
+    if tag == "uuid" and type(value) is dict and type(value.get("hex")) is str:
+        try:
+            return str(uuid.UUID(hex=value["hex"]))
+        except ValueError:
+            return tagged
+    return tagged
+
+
+def _without_lone_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _text(value: bytes) -> str:
+    """Return bytes as text, or in base64 where they are none, as kombu does."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()

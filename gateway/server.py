@@ -1,0 +1,122 @@
+"""The gateway as a server of its own: uvicorn, with streams that end when it is told to stop.
+
+uvicorn alone waits for open streams for ever. Here SIGINT and SIGTERM end every stream with
+``gateway-close``, and whoever has not gone after ``DRAIN_SECONDS`` is cut. A second signal cuts at once.
+"""
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from gateway.edge.app import create_app
+from gateway.errors import GatewayError
+from gateway.hub import Hub
+from gateway.pipeline import Pipeline
+from gateway.settings import Settings
+from gateway.source.choose import source_for
+from gateway.tasks import Tasks
+
+DRAIN_SECONDS = 4
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, made to end its streams, and to exit with 0 after a signal."""
+
+    def __init__(self, config: uvicorn.Config, pipeline: Pipeline, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._pipeline = pipeline
+        self._on_started = on_started
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signal_number, self._on_signal)
+        try:
+            yield
+        finally:
+            for signal_number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(signal_number)
+
+    def _on_signal(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._pipeline.hub.close()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
+    """Run a gateway until SIGINT or SIGTERM, then drain. Returns when all is closed.
+
+    Args:
+        on_started: called with the gateway's URL once it answers.
+
+    Raises:
+        GatewayError: the address cannot be listened on, or the broker's URL cannot be used.
+    """
+    source = source_for(settings.broker, exchange=settings.exchange)
+    listener = _listen(settings.host, settings.port)
+    pipeline = Pipeline(
+        source, Tasks(max_tasks=settings.max_tasks), Hub(history_bytes=settings.history_bytes)
+    )
+    config = uvicorn.Config(
+        create_app(
+            pipeline,
+            keepalive_seconds=settings.keepalive_seconds,
+            root_path=settings.root_path,
+            allow_origins=settings.allow_origins,
+        ),
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    url = _url(listener, settings.root_path)
+    Server(config, pipeline, lambda: on_started(url)).run(sockets=[listener])
+
+
+def _url(listener: socket.socket, root_path: str) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{root_path}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address, before anything else is started.
+
+    Raises:
+        GatewayError: the address cannot be had; the text says why and what to do.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind(address)
+            bound.listen(2048)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise GatewayError(
+                f"port {port} on {host} is already in use: stop what uses it, or choose another with --port"
+            ) from None
+        raise GatewayError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    return bound

@@ -1,0 +1,31 @@
+"""The settings of a gateway, as the commands collect them from flags, environment and file."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a gateway needs to know; ``DEFAULTS`` are those of the command line.
+
+    Attributes:
+        broker: the broker's URL, as Celery takes it.
+        exchange: Celery's ``event_exchange``.
+        root_path: the sub-path that the gateway is served under, such as ``/celery``; ``""`` for none.
+        keepalive_seconds: about how long a stream may be silent.
+        history_bytes: how much of the stream is kept for those who fall behind or come back.
+        max_tasks: how many tasks are remembered, to give their events names.
+        allow_origins: other web sites whose pages may read the streams (CORS).
+    """
+
+    broker: str = "amqp://guest:guest@localhost:5672//"
+    exchange: str = "celeryev"
+    host: str = "127.0.0.1"
+    port: int = 8555
+    root_path: str = ""
+    keepalive_seconds: float = 15.0
+    history_bytes: int = 64 << 20
+    max_tasks: int = 100_000
+    allow_origins: tuple[str, ...] = ()
+
+
+DEFAULTS = Settings()

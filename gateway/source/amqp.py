@@ -1,0 +1,180 @@
+"""The AMQP source: an aio-pika consumer on the ``celeryev`` exchange.
+
+- The queue is fresh, exclusive to the connection, and limited in age and size: it vanishes with us, and a
+  gateway that stalls costs the broker a bounded queue, never the memory alarm that stops task publishers.
+- The exchange is declared as Celery declares it (celery/events/event.py): topic, durable. Declared in
+  another way it would make *workers* fail; if it exists in another way it is taken as it is.
+- It is bound with ``#``: prefork workers send lists under ``task.multi`` whatever the events' types.
+- The consumer's callback awaits nothing. Deliveries are acknowledged together, once a turn of the event
+  loop; the prefetch is the credit that holds the broker back. (aio-pika's own ``Queue.consume`` costs half
+  as much again as the channel's ``basic_consume`` beneath it, which is used here.)
+- A plain connection with our own loop, not aio-pika's robust one, which declares the same exclusive queue
+  again before the broker has noticed that its first owner is gone.
+"""
+
+import asyncio
+import logging
+import os
+import platform
+import secrets
+from contextlib import suppress
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from kombu.utils.url import url_to_parts
+from pamqp.common import FieldValue
+from yarl import URL
+
+from gateway import __version__
+from gateway.errors import SourceError
+from gateway.message import Message
+from gateway.source import Sink, Status
+from gateway.source.backoff import Backoff
+
+PREFETCH_MESSAGES = 1_000
+HEARTBEAT_SECONDS = 15
+CONNECT_TIMEOUT_SECONDS = 10
+CLOSE_TIMEOUT_SECONDS = 2
+QUEUE_ARGUMENTS: dict[str, FieldValue] = {
+    "x-message-ttl": 60_000,  # milliseconds
+    "x-expires": 60_000,
+    "x-max-length": 100_000,
+    "x-max-length-bytes": 64 << 20,
+    "x-overflow": "drop-head",
+}
+
+log = logging.getLogger(__name__)
+
+
+class AMQPSource:
+    """Consumes a RabbitMQ (or another broker of AMQP 0-9-1).
+
+    Args:
+        url: ``amqp://user:password@host:port/vhost``, ``amqps://…`` or Celery's ``pyamqp://…``.
+        exchange: Celery's ``event_exchange``.
+
+    Raises:
+        SourceError: the URL is malformed.
+    """
+
+    def __init__(self, url: str, *, exchange: str = "celeryev") -> None:
+        self._url = _with_defaults(url)
+        self._exchange = exchange
+        self._status = Status(False, "not connected yet")
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    async def run(self, sink: Sink) -> None:
+        backoff = Backoff()
+        was_consuming = False
+        while True:
+            try:
+                await self._connect_and_consume(sink, backoff, was_consuming)
+                reason = "the broker ended the consumer"
+            except (OSError, TimeoutError, aiormq.AMQPError) as error:
+                reason = f"{type(error).__name__}: {error}"
+            except Exception as error:
+                log.exception("broker: an error that was not foreseen; the source goes on")
+                reason = f"{type(error).__name__}: {error}"
+            was_consuming = was_consuming or self._status.is_consuming
+            self._status = Status(False, reason)
+            pause_seconds = backoff.next_seconds()
+            log.warning("broker: not consuming (%s); next attempt in %.1f s", reason, pause_seconds)
+            await asyncio.sleep(pause_seconds)
+
+    async def _connect_and_consume(self, sink: Sink, backoff: Backoff, was_consuming: bool) -> None:
+        """Consume until the consumer ends; raises what ended it, where that was an error."""
+        connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_SECONDS)
+        try:
+            channel = await self._open_channel(connection)
+            queue = f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
+            await channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=QUEUE_ARGUMENTS)
+            await channel.queue_bind(queue, self._exchange, routing_key="#")
+            cancelled = asyncio.Event()
+            channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
+            if was_consuming:
+                sink.lost()
+            await channel.basic_consume(queue, _Deliveries(channel, sink).take)
+            backoff.reset()
+            self._status = Status(True, f"consuming {self._exchange}")
+            log.info("broker: consuming %s through the queue %s", self._exchange, queue)
+            waiter = asyncio.create_task(cancelled.wait())
+            try:
+                await asyncio.wait({waiter, channel.closing}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiter.cancel()
+            if channel.closing.done():
+                channel.closing.result()
+        finally:
+            with suppress(Exception):
+                await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_SECONDS)
+
+    async def _open_channel(self, connection: AbstractConnection) -> AbstractChannel:
+        """Return a channel that has seen the exchange declared as Celery does, or already there."""
+        channel = await _new_channel(connection)
+        try:
+            await channel.exchange_declare(self._exchange, exchange_type="topic", durable=True)
+        except (aiormq.exceptions.ChannelPreconditionFailed, aiormq.exceptions.ChannelAccessRefused):
+            # It exists in another way, or is not ours to declare; to bind to it may be allowed all the same.
+            channel = await _new_channel(connection)
+        await channel.basic_qos(prefetch_count=PREFETCH_MESSAGES)
+        return channel
+
+
+class _Deliveries:
+    """Takes deliveries in, and acknowledges a run of them at once."""
+
+    def __init__(self, channel: AbstractChannel, sink: Sink) -> None:
+        self._channel = channel
+        self._sink = sink
+        self._last_tag = 0
+        self._acknowledger: asyncio.Task[None] | None = None
+
+    async def take(self, delivery: DeliveredMessage) -> None:
+        properties = delivery.header.properties
+        compression = (properties.headers or {}).get("compression")
+        self._last_tag = delivery.delivery_tag or 0
+        if self._acknowledger is None:
+            self._acknowledger = asyncio.create_task(self._acknowledge())
+        self._sink.message(
+            Message(
+                delivery.body,
+                properties.content_type,
+                properties.content_encoding,
+                None if compression is None else str(compression),
+            )
+        )
+
+    async def _acknowledge(self) -> None:
+        # Runs after the deliveries that wait in this turn of the loop.
+        tag, self._acknowledger = self._last_tag, None
+        with suppress(aiormq.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError):
+            await self._channel.basic_ack(tag, multiple=True, wait=False)
+
+
+async def _new_channel(connection: AbstractConnection) -> AbstractChannel:
+    channel = await connection.channel(publisher_confirms=False)
+    underlay: AbstractChannel = await channel.get_underlay_channel()
+    return underlay
+
+
+def _with_defaults(url: str) -> URL:
+    """Return Celery's broker URL as aio-pika wants it, with our heartbeat and name unless it has its own."""
+    try:
+        parts = url_to_parts(url)
+        query = {"heartbeat": HEARTBEAT_SECONDS, "name": f"celery-gateway {__version__}", **parts.query}
+        return URL.build(
+            scheme="amqps" if parts.scheme == "amqps" else "amqp",
+            host=parts.hostname or "localhost",
+            port=parts.port or (5671 if parts.scheme == "amqps" else 5672),
+            user=parts.username or "guest",
+            password=parts.password or "guest",
+            path=f"/{parts.path or '/'}",
+            query=query,
+        )
+    except ValueError as error:
+        raise SourceError(f"the broker URL cannot be read: {error}") from None
