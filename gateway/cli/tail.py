@@ -53,10 +53,8 @@ def tail(url: str, as_json: bool, **filters: tuple[str, ...]) -> None:
       celery-gateway tail --type task-failed,task-retried
       celery-gateway tail http://gateway.example:8555 --json | jq .name
     """
-    parameters = [(field, value) for field, values in filters.items() for value in values]
-    for text, event in _messages(
-        f"{url.rstrip('/')}/events", httpx.QueryParams([*parameters, ("format", "ndjson")])
-    ):
+    parameters = httpx.QueryParams({**filters, "format": "ndjson"})
+    for text, event in _messages(f"{url.rstrip('/')}/events", parameters):
         if as_json:
             click.echo(text)
         elif shown := line(event):
@@ -81,7 +79,7 @@ def _messages(url: str, parameters: httpx.QueryParams) -> Iterator[tuple[str, di
                         raise httpx.ConnectError(f"answered {response.status_code}")
                     _check(response)
                     pause_seconds = 0.5
-                    for text in response.iter_lines():
+                    for text in _lines(response):
                         message = json.loads(text)
                         last_id = message["id"]
                         yield text, message
@@ -97,6 +95,15 @@ def _messages(url: str, parameters: httpx.QueryParams) -> Iterator[tuple[str, di
             click.echo(f"{why}; connecting again", err=True)
             time.sleep(pause_seconds * random.uniform(0.5, 1.0))
             pause_seconds = min(pause_seconds * 2, MAX_PAUSE_SECONDS)
+
+
+def _lines(response: httpx.Response) -> Iterator[str]:
+    """Yield NDJSON lines. (``response.iter_lines`` also splits at U+2028 and its like inside a string.)"""
+    rest = b""
+    for chunk in response.iter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for text in lines:
+            yield text.decode()
 
 
 def _check(response: httpx.Response) -> None:

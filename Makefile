@@ -1,0 +1,66 @@
+# One habit a target. `make demo` needs Python >= 3.11 and make, nothing else; all of it lands in .venv.
+VENV := .venv
+BIN := $(VENV)/bin
+# Another interpreter: make install PYTHON=python3.12 (after make clean).
+PYTHON ?=
+# What demo and test pass on: make demo ARGS='--port 9000', make test ARGS='-k filter'.
+ARGS ?=
+
+.PHONY: help install demo test lint format clean
+.DEFAULT_GOAL := help
+
+help:  ## Say what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: $(VENV)/.installed  ## Make .venv/bin/celery-gateway
+
+demo: $(VENV)/.installed  ## See it work: a gateway and a real worker, no broker needed
+	@$(BIN)/celery-gateway demo $(ARGS)
+
+test: $(VENV)/.installed-dev  ## Install what the tests need, and run them all
+	@sh tests/setup-system.sh
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## Check style, types and the import ranks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev  ## Mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove .venv and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+
+# A pyenv shim may be in the PATH and not run: each candidate is tried.
+$(BIN)/python:
+	@for python in $(PYTHON) $(if $(PYTHON),,python3.13 python3.12 python3.11 python3); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "celery-gateway needs Python >= 3.11, found $$(python3 --version 2>&1 | head -n 1): install it, or name one: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version)"; \
+	if ! "$$found" -m venv $(VENV) >$(VENV).log 2>&1; then \
+		rm -rf $(VENV); \
+		echo "cannot make $(VENV) (on Debian: apt-get install python3-venv); what Python said is in $(VENV).log" >&2; exit 1; \
+	fi; \
+	rm -f $(VENV).log
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing celery-gateway and its packages into $(VENV)"
+	@$(call pip,-e .)
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
+	@echo "Installing what the tests and checks need into $(VENV)"
+	@$(call pip,--upgrade 'pip>=25.1') # the first that knows dependency groups
+	@$(call pip,--group dev)
+	@touch $@
+
+define pip
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 2 $(1) >$(VENV)/pip.log 2>&1 || { \
+	echo "pip could not install the packages (is there a network?); what it said is in $(VENV)/pip.log" >&2; exit 1; }
+endef
