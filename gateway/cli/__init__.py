@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 something failed, 2 the call was wrong, 130 ended with Ctrl-C.
 """
 
-import os
 import sys
 
 import click
@@ -43,8 +42,5 @@ def main() -> None:
     except GatewayError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read us has gone (| head). Nothing may be flushed to them at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -138,6 +138,8 @@ def serve(**options: Any) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     log.setLevel(logging.INFO)
+    for library in ("aio_pika", "aiormq"):  # the source says itself what they would, with what follows
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
     def announce(url: str) -> None:
         log.info("celery-gateway %s: listening on %s; try: curl -N %s/events", __version__, url, url)

@@ -1,7 +1,9 @@
 """``celery-gateway tail``: the stream for people, and for pipes."""
 
 import json
+import os
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -54,11 +56,17 @@ def tail(url: str, as_json: bool, **filters: tuple[str, ...]) -> None:
       celery-gateway tail http://gateway.example:8555 --json | jq .name
     """
     parameters = httpx.QueryParams({**filters, "format": "ndjson"})
-    for text, event in _messages(f"{url.rstrip('/')}/events", parameters):
-        if as_json:
-            click.echo(text)
-        elif shown := line(event):
-            click.echo(shown)
+    try:
+        for text, event in _messages(f"{url.rstrip('/')}/events", parameters):
+            if as_json:
+                click.echo(text)
+            elif shown := line(event):
+                click.echo(shown)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read us has gone (| head). What is left must not be flushed to them at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _messages(url: str, parameters: httpx.QueryParams) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -26,6 +26,7 @@ from gateway.source.backoff import Backoff
 
 MAX_IN_FLIGHT_MESSAGES = 1_000
 POLL_SECONDS = 0.5
+_TRANSPORT_OPTIONS = {"memory": {"polling_interval": 0.05}}  # seconds; kombu looks once a second by itself
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +37,23 @@ class VirtualSource:
     Args:
         url: what ``kombu.Connection`` takes, such as ``redis://localhost`` or ``memory://``.
         exchange: Celery's ``event_exchange``.
-        transport_options: as Celery's ``broker_transport_options``.
 
     Raises:
-        SourceError: the URL names no transport, or one that is not installed.
+        SourceError: the URL names no transport, or one whose package is not installed.
     """
 
-    def __init__(
-        self, url: str, *, exchange: str = "celeryev", transport_options: dict[str, Any] | None = None
-    ) -> None:
-        self._connection = Connection(url, transport_options=transport_options or {})
+    def __init__(self, url: str, *, exchange: str = "celeryev") -> None:
         self._exchange = exchange
         self._status = Status(False, "not connected yet")
         self._stopping = threading.Event()
+        transport = url.partition("://")[0]
         try:
+            self._connection = Connection(url, transport_options=_TRANSPORT_OPTIONS.get(transport, {}))
             self._errors = (OSError, KombuError, *self._connection.connection_errors)
-        except (KeyError, ImportError, AttributeError) as error:
-            name = url.partition("://")[0]
+        except (KeyError, ImportError, AttributeError):  # what kombu raises for these, by transport
             raise SourceError(
-                f"no transport for {name}://: {error}. A package may be missing: pip install 'kombu[{name}]'"
+                f"{transport}:// is no broker that kombu knows, or its package is missing: "
+                f"try pip install 'kombu[{transport}]'"
             ) from None
 
     @property

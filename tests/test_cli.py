@@ -1,0 +1,346 @@
+"""The commands, as people and scripts run them."""
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway import __version__
+from gateway.cli.line import line
+from tests.gateway_process import ROOT, GatewayProcess
+from tests.publisher import Publisher, walk
+from tests.rabbitmq import free_port, wait_for
+
+COMMAND = [sys.executable, "-m", "gateway"]
+QUIET = {key: value for key, value in os.environ.items() if not key.startswith(("GATEWAY_", "CELERY_"))}
+
+
+def run(*arguments: str, timeout_seconds: float = 20, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=QUIET | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+    )
+
+
+@contextmanager
+def running(*arguments: str, **options: object) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(  # type: ignore[call-overload]
+        [*COMMAND, *arguments],
+        env=QUIET | {"PYTHONUNBUFFERED": "1"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def publisher(broker: str, gateway: GatewayProcess) -> Iterator[Publisher]:
+    publisher = Publisher(broker)
+    yield publisher
+    publisher.close()
+
+
+@contextmanager
+def traffic(publisher: Publisher, name: str) -> Iterator[None]:
+    """Walks of tasks of this name, until the block ends: whoever connects within it sees some."""
+    done = threading.Event()
+
+    def publish() -> None:
+        while not done.wait(0.02):
+            publisher.send(walk(name))
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_version_and_help_come_quickly_and_with_examples() -> None:
+    assert run("--version").stdout == f"celery-gateway, version {__version__}\n"
+    for command in ([], ["serve"], ["tail"], ["demo"]):
+        text = run(*command, "--help")
+        assert text.returncode == 0
+        assert "Examples:" in text.stdout
+        assert "celery-gateway " in text.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["serve", "--port", "high"], "'high' is not a valid integer"),
+        (["serve", "--prot", "1"], "No such option"),
+        (["serve", "--root-path", "celery"], "must begin with a slash"),
+        (["srve"], "No such command"),
+        (["tail", "ftp://x"], "no URL of a gateway"),
+        (["tail", "--nmae", "x"], "No such option"),
+    ],
+)
+def test_a_wrong_call_exits_with_2_and_says_why(arguments: list[str], says: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_says_when_its_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--port", str(port))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: port {port} on 127.0.0.1 is already in use: "
+        "stop what uses it, or choose another with --port\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nosuch://localhost", "nosuch:// is no broker that kombu knows"),
+        ("redis+socket://x", "redis+socket:// is no broker that kombu knows"),
+        ("amqp://localhost:port", "the broker URL cannot be read"),
+    ],
+)
+def test_serve_says_when_the_broker_url_cannot_be_used(url: str, says: str) -> None:
+    done = run("serve", "--broker", url, "--port", "0")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_come_from_flags_before_environment_before_file(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+
+    def listens_on(*arguments: str, **environment: str) -> bool:
+        """The port in force is the one that is taken."""
+        done = run("serve", "--config", str(config), *arguments, **environment)
+        return f"port {port} on 127.0.0.1 is already in use" in done.stderr
+
+    with taken:
+        config.write_text(f"port = {port}\n")
+        assert listens_on()
+        config.write_text("port = 1\n")
+        assert listens_on(GATEWAY_PORT=str(port))
+        assert listens_on("--port", str(port), GATEWAY_PORT="2")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("prot = 1", "unknown setting 'prot'"), ("port =", "gateway.toml:"), ("port = 'x'", "'x'")],
+)
+def test_a_wrong_setting_in_the_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(text)
+    done = run("serve", "--config", str(config))
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_tail_prints_a_line_an_event(gateway: GatewayProcess, publisher: Publisher) -> None:
+    name = f"tail.{uuid.uuid4().hex}"
+    arguments = ["tail", gateway.url, "--name", name, "--type", "task-started,task-succeeded"]
+    with traffic(publisher, name), running(*arguments) as tail:
+        assert tail.stdout is not None
+        lines = [tail.stdout.readline().split() for _ in range(6)]
+    assert {words[1] for words in lines} == {"task-started", "task-succeeded"}
+    assert {words[2] for words in lines} == {name}
+    assert all(len(words[3]) == 8 and words[4] == "w1@host" for words in lines)
+    assert any(words[5:] == ["0.010s", "None"] for words in lines)
+
+
+def test_tail_json_is_for_pipes(gateway: GatewayProcess, publisher: Publisher) -> None:
+    name = f"tail.{uuid.uuid4().hex}"
+    with traffic(publisher, name), running("tail", gateway.url, "--name", name, "--json") as tail:
+        assert tail.stdout is not None
+        messages = [json.loads(tail.stdout.readline()) for _ in range(4)]
+    assert messages[0]["type"] == "gateway-open"
+    assert {message["name"] for message in messages[1:]} == {name}
+
+
+def test_tail_ends_quietly_when_its_reader_does(gateway: GatewayProcess, publisher: Publisher) -> None:
+    name = f"tail.{uuid.uuid4().hex}"
+    with traffic(publisher, name), running("tail", gateway.url, "--name", name) as tail:
+        assert tail.stdout is not None and tail.stderr is not None
+        tail.stdout.readline()
+        tail.stdout.close()
+        assert tail.wait(10) == 0
+        assert tail.stderr.read() == ""
+
+
+def test_tail_ends_at_once_and_quietly_with_ctrl_c(gateway: GatewayProcess, publisher: Publisher) -> None:
+    name = f"tail.{uuid.uuid4().hex}"
+    with traffic(publisher, name), running("tail", gateway.url, "--name", name) as tail:
+        assert tail.stdout is not None and tail.stderr is not None
+        tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert tail.wait(5) == 130
+        assert time.monotonic() - began < 2
+        assert tail.stderr.read() == ""
+
+
+def test_tail_says_when_there_is_no_gateway_or_it_refuses(gateway: GatewayProcess) -> None:
+    done = run("tail", f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert "Is the gateway running?" in done.stderr
+    done = run("tail", gateway.url, "--name", "a,,b")
+    assert done.returncode == 2
+    assert "an empty value matches nothing" in done.stderr
+    done = run("tail", f"{gateway.url}/nothing")
+    assert done.returncode == 1
+    assert "404" in done.stderr or "Not Found" in done.stderr
+
+
+def test_tail_connects_again_by_itself(broker: str, folder: Path) -> None:
+    port = free_port()
+    name = f"tail.{uuid.uuid4().hex}"
+    first, second = (GatewayProcess(broker, folder, port=port) for _ in range(2))
+    publisher = Publisher(broker)
+    try:
+        first.start()
+        with traffic(publisher, name), running("tail", first.url, "--name", name) as tail:
+            assert tail.stdout is not None
+            assert name in tail.stdout.readline()
+            assert first.stop() == 0
+            second.start()
+            for text in tail.stdout:
+                if "unknown-id" in text:  # another process has another log: the loss is told
+                    break
+            assert name in tail.stdout.readline()
+    finally:
+        publisher.close()
+        first.stop()
+        second.stop()
+
+
+def test_a_line_for_people_cannot_steer_the_terminal() -> None:
+    event = {
+        "type": "task-failed\x1b[2J",
+        "time": "2026-11-21T08:31:00.123456Z",
+        "name": "a\x9b31m\nb",
+        "uuid": "\x1b]0;title\x07",
+        "exception": "x\r\x08" * 500,
+    }
+    text = line(event)
+    assert text is not None
+    escapes = text.replace("\x1b[", "")
+    assert not any(ord(character) < 32 or 0x7F <= ord(character) < 0xA0 for character in escapes)
+    assert "\\x1b" in text
+    assert len(text) < 400
+
+
+class TestDemo:
+    """The embedded cluster and the gateway together."""
+
+    def test_it_shows_every_kind_of_event_within_half_a_minute_and_ends_with_ctrl_c(self) -> None:
+        kinds = {"sent", "received", "started", "succeeded", "failed"}
+        kinds |= {"retried", "rejected", "revoked", "progress"}
+        port = free_port()
+        main_end, terminal = pty.openpty()  # as a person runs it: Ctrl-C comes from the terminal
+        demo = subprocess.Popen(
+            [*COMMAND, "demo", "--port", str(port)],
+            env=QUIET,
+            cwd=ROOT,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        os.close(terminal)
+        try:
+            printed = self._read(
+                main_end, until=f"curl -N 'http://127.0.0.1:{port}/events?format=ndjson".encode()
+            )
+            assert b"Open    http://127.0.0.1:%d/" % port in printed
+            seen: set[str] = set()
+            with running("tail", f"http://127.0.0.1:{port}", "--json") as tail:
+                assert tail.stdout is not None
+                deadline = time.monotonic() + 30
+                for text in tail.stdout:
+                    event = json.loads(text)
+                    seen.add(event["type"].removeprefix("task-"))
+                    if event["type"] == "task-started":
+                        assert event["name"], event
+                    if seen >= kinds:
+                        break
+                    assert time.monotonic() < deadline, f"still missing: {kinds - seen}"
+            demo.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            assert demo.wait(10) == 0
+            assert time.monotonic() - began < 4
+            rest = self._read(main_end)
+            assert b"Traceback" not in rest
+            assert b"Error" not in rest
+        finally:
+            demo.kill()
+            demo.wait()
+            os.close(main_end)
+
+    def test_it_says_when_its_port_is_taken(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            done = run("demo", "--port", str(taken.getsockname()[1]))
+        assert done.returncode == 1
+        assert "choose another with --port" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    @staticmethod
+    def _read(terminal: int, until: bytes | None = None) -> bytes:
+        read = b""
+        while until is None or until not in read:
+            assert until is None or select.select([terminal], [], [], 20)[0], f"printed only {read!r}"
+            try:
+                chunk = os.read(terminal, 65536)
+            except OSError:  # the other side has closed
+                break
+            if not chunk:
+                break
+            read += chunk
+        return read
+
+
+def test_serve_ends_with_ctrl_c_while_the_broker_is_away() -> None:
+    with running("serve", "--broker", f"amqp://127.0.0.1:{free_port()}", "--port", "0") as serve:
+        assert serve.stderr is not None
+        assert "listening on" in serve.stderr.readline()
+        assert "not consuming" in serve.stderr.readline()
+        serve.send_signal(signal.SIGINT)
+        assert serve.wait(5) == 0
+        assert "Traceback" not in serve.stderr.read()
+
+
+def test_a_password_is_never_printed(folder: Path) -> None:
+    url = f"amqp://user:s3cret@127.0.0.1:{free_port()}/vhost"
+    gateway = GatewayProcess(url, folder)
+    gateway.launch()
+    try:
+        assert wait_for(lambda: "not consuming" in gateway.tail(), 10)
+        assert "s3cret" not in gateway.log.read_text()
+    finally:
+        gateway.stop()
