@@ -17,6 +17,7 @@ FILTER_FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "st
 Keys = tuple[str | None, ...]
 """An event's values of ``FILTER_FIELDS``; ``None`` where it has none, or one that is not a string."""
 
+_LINE_ENDS = {"\x85".encode(): b"\\u0085", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -41,8 +42,14 @@ def rfc3339(timestamp: object) -> str | None:
 
 
 def encode(value: Any) -> bytes:
-    """Return a JSON value as compact UTF-8 JSON without line breaks.
+    """Return a JSON value as compact UTF-8 JSON on one line.
 
-    The value must be what ``normalize`` leaves: plain JSON types, no lone surrogates; NaN becomes ``null``.
+    One line for every reader: what else many take for a line's end (U+0085, U+2028, U+2029, as Python's
+    ``splitlines`` and so httpx and requests do) is escaped. The value must be what ``normalize`` leaves:
+    plain JSON types, no lone surrogates; NaN becomes ``null``.
     """
-    return _encode_json(value)
+    text = _encode_json(value)
+    if b"\xe2\x80" in text or b"\xc2\x85" in text:
+        for character, escape in _LINE_ENDS.items():
+            text = text.replace(character, escape)
+    return text

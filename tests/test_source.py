@@ -1,0 +1,185 @@
+"""The sources against real brokers that go away, come back, and are left in peace."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from celery import Celery
+from kombu import Connection, Exchange
+
+from tests.gateway_process import GatewayProcess
+from tests.publisher import Publisher, walk
+from tests.rabbitmq import Process, RabbitMQ, free_port, wait_for
+from tests.stream_client import NdjsonStream
+
+
+def queues(rabbitmq: RabbitMQ, url: str) -> list[list[str]]:
+    """The vhost's queues: name, exclusive, arguments."""
+    vhost = url.rpartition("/")[2]
+    text = rabbitmq.ctl("list_queues", "-p", vhost, "name", "exclusive", "arguments", "--no-table-headers")
+    return [line.split("\t") for line in text.splitlines() if line.startswith("celery-gateway")]
+
+
+def publish_until_seen(url: str, client: NdjsonStream, name: str) -> None:
+    """Send walks until one comes through: the gateway is consuming again."""
+    publisher = Publisher(url)
+    try:
+
+        def seen() -> bool:
+            publisher.send(walk(name))
+            return any(event.get("name") == name for event in client.events)
+
+        assert wait_for(seen, 40)
+    finally:
+        publisher.close()
+
+
+def test_the_queue_is_exclusive_and_limited_and_gone_after_a_kill(
+    rabbitmq: RabbitMQ, broker: str, folder: Path
+) -> None:
+    gateway = GatewayProcess(broker, folder)
+    gateway.start()
+    ((name, exclusive, arguments),) = queues(rabbitmq, broker)
+    assert exclusive == "true"
+    for limit in ("x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "drop-head"):
+        assert limit in arguments
+    gateway.stop(timeout_seconds=0)
+    assert wait_for(lambda: queues(rabbitmq, broker) == [], 10)
+
+
+def test_a_broker_outage_is_told_and_survived(rabbitmq: RabbitMQ, broker: str, folder: Path) -> None:
+    gateway = GatewayProcess(broker, folder)
+    gateway.start()
+    try:
+        with NdjsonStream(gateway.url) as client, NdjsonStream(gateway.url, {"name": "after"}) as filtered:
+            with rabbitmq.down():
+                assert wait_for(lambda: not gateway.is_ready(), 10)
+                answer = httpx.get(f"{gateway.url}/readyz")
+                assert answer.status_code == 503
+                assert answer.json()["reason"]
+                assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+            assert wait_for(gateway.is_ready, 40)
+            publish_until_seen(broker, client, "after")
+            for stream in (client, filtered):
+                events = stream.until(lambda seen: any(event.get("name") == "after" for event in seen))
+                gaps = [event for event in events if event["type"] == "gateway-gap"]
+                assert [(gap["reason"], gap["lost"]) for gap in gaps] == [("broker", None)]
+                assert events.index(gaps[0]) == 0
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_a_queue_deleted_under_it_is_noticed(rabbitmq: RabbitMQ, broker: str, folder: Path) -> None:
+    gateway = GatewayProcess(broker, folder)
+    gateway.start()
+    try:
+        with NdjsonStream(gateway.url) as client:
+            ((name, *_),) = queues(rabbitmq, broker)
+            vhost = broker.rpartition("/")[2]
+            rabbitmq.ctl("delete_queue", "-p", vhost, name)
+            publish_until_seen(broker, client, f"after.{name}")
+            assert client.events[0]["type"] == "gateway-gap"
+    finally:
+        gateway.stop()
+
+
+def test_a_broker_that_comes_later_is_waited_for(rabbitmq: RabbitMQ, broker: str, folder: Path) -> None:
+    gateway = GatewayProcess(broker, folder)
+    try:
+        with rabbitmq.down():
+            gateway.launch()
+            assert wait_for(lambda: "not consuming" in gateway.tail(), 20)
+        assert wait_for(gateway.is_ready, 40)
+        with NdjsonStream(gateway.url) as client:
+            publish_until_seen(broker, client, "late")
+            assert all(event["type"] != "gateway-gap" for event in client.events)
+    finally:
+        gateway.stop()
+
+
+def test_the_exchange_is_declared_as_workers_do(rabbitmq: RabbitMQ, folder: Path) -> None:
+    url = rabbitmq.add_vhost(f"fresh-{uuid.uuid4().hex}")
+    gateway = GatewayProcess(url, folder)
+    gateway.start()
+    try:
+        with Celery(broker=url) as app, app.connection_for_write() as connection:
+            # A declaration that differs would be refused with 406 and close the channel.
+            app.events.Dispatcher(connection, hostname="w1@host").exchange(connection).declare()
+    finally:
+        gateway.stop()
+
+
+def test_an_exchange_that_somebody_declared_otherwise_is_taken_as_it_is(
+    rabbitmq: RabbitMQ, folder: Path
+) -> None:
+    url = rabbitmq.add_vhost(f"odd-{uuid.uuid4().hex}")
+    with Connection(url) as connection:
+        channel = connection.channel()
+        Exchange("celeryev", type="topic", durable=False, channel=channel).declare()
+    gateway = GatewayProcess(url, folder)
+    gateway.start()
+    try:
+        with NdjsonStream(gateway.url) as client, Connection(url) as connection:
+            connection.Producer().publish(
+                {"type": "task-started", "uuid": "x"}, exchange="celeryev", routing_key="task.started"
+            )
+            assert client.until(bool)[0]["uuid"] == "x"
+    finally:
+        gateway.stop()
+
+
+@pytest.fixture(scope="module")
+def redis_url(folder: Path) -> Iterator[str]:
+    """A private Redis that keeps nothing on the disk."""
+    server = shutil.which("redis-server")
+    assert server, "redis-server is missing: run sh tests/setup-system.sh as root"
+    port = free_port()
+    process = Process(
+        [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
+        log=folder / "redis.log",
+    )
+    try:
+        process.wait_until(lambda: "Ready to accept connections" in process.tail(), 10)
+        yield f"redis://127.0.0.1:{port}/3"
+    finally:
+        process.stop()
+
+
+def test_redis_through_kombu(redis_url: str, folder: Path) -> None:
+    gateway = GatewayProcess(redis_url, folder)
+    gateway.start()
+    try:
+        with Celery(broker=redis_url) as app, NdjsonStream(gateway.url, {"name": "shop.*"}) as client:
+            about = {"uuid": "x", "name": "shop.charge", "root_id": "x"}
+            with app.events.default_dispatcher() as dispatcher:
+                dispatcher.send("task-received", **about)
+                dispatcher.send("task-started", uuid="x")
+                dispatcher.send("task-succeeded", uuid="x", result="None", runtime=0.1)
+            got = client.until(lambda seen: len(seen) == 3)
+            assert [event["state"] for event in got] == ["RECEIVED", "STARTED", "SUCCESS"]
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_two_gateways_get_the_same_events(broker: str, folder: Path) -> None:
+    gateways = [GatewayProcess(broker, folder) for _ in range(2)]
+    publisher = Publisher(broker)
+    clients: list[NdjsonStream] = []
+    try:
+        for gateway in gateways:
+            gateway.start()
+            clients.append(NdjsonStream(gateway.url))
+        events = walk()
+        publisher.send(events)
+        for client in clients:
+            got = client.until(lambda seen: len(seen) == 3)
+            assert [event["type"] for event in got] == [event["type"] for event in events]
+    finally:
+        publisher.close()
+        for client in clients:
+            client.close()
+        for gateway in gateways:
+            gateway.stop()
