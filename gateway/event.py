@@ -36,7 +36,7 @@ def rfc3339(timestamp: object) -> str | None:
     if type(timestamp) is not float and type(timestamp) is not int:
         return None
     try:
-        return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+        return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="microseconds")[:26] + "Z"
     except (OverflowError, ValueError, OSError):
         return None
 

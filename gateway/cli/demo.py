@@ -48,6 +48,6 @@ def demo(host: str, port: int) -> None:
         )
 
     try:
-        serve(Settings(broker="memory://", host=host, port=port), start)
+        serve(Settings(broker="memory://localhost", host=host, port=port), start)
     finally:
         cluster.stop()

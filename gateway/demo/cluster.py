@@ -52,7 +52,7 @@ class Cluster:
 
     def start(self, timeout_seconds: float = 15.0) -> None:
         """Return once the worker is consuming. Raises RuntimeError when it does not come to that."""
-        if self._threads:
+        if any(thread.is_alive() for thread in self._threads):
             return
         self._stopping, self._ready = Event(), Event()
         shop = make_app(stopping=self._stopping)
@@ -74,10 +74,9 @@ class Cluster:
         self._stopping.set()
         self._ready.set()
         deadline = monotonic() + timeout_seconds
-        for thread in self._threads:
+        for thread in self._threads:  # kept, so that a start() we interrupt can wait for them in its turn
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - monotonic()))
-        self._threads = ()
 
     def __enter__(self) -> Self:
         self.start()
