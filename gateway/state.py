@@ -5,8 +5,8 @@ rejected task in RECEIVED, and lets a late event of one process undo a newer one
 
 - Within one attempt a state only moves up in rank; a late event (``task-sent`` after ``task-received``)
   changes nothing, and a finished task stays finished.
-- A new attempt starts over: a ``task-received`` with more retries, or one that is younger than the event
-  that set the state; a ``task-started`` or ``task-retried`` younger than one that ended the attempt.
+- A new attempt starts over: a ``task-received`` that is younger than the event that set the state (or, on an
+  unfinished task, has more retries); a ``task-started`` or ``task-retried`` younger than one that ended the attempt.
 - A custom event's state is its type without the group, in capitals: ``task-progress`` -> ``PROGRESS``, as
   in Celery's own ``Task.event``. It counts as a finer STARTED.
 """
@@ -62,7 +62,9 @@ def transition(now: Reached, to: Reached) -> Reached:
         return to
     is_younger = to.timestamp > now.timestamp
     if to.state == "RECEIVED":
-        starts_over = to.retries > now.retries or is_younger
+        # Between machines whose clocks differ the count of retries knows better; but nothing late may
+        # move a finished task back.
+        starts_over = is_younger or (now.state not in READY_STATES and to.retries > now.retries)
     elif to.state in ("STARTED", "RETRY"):
         starts_over = rank_now >= _ATTEMPT_ENDED_RANK and is_younger
     else:

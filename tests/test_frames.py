@@ -1,0 +1,251 @@
+"""The framings as clients read them: SSE by a parser that follows the WHATWG text, NDJSON by its lines."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import httpx_sse
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.control import Control, bookmark, closed, gap, opened
+from gateway.event import encode
+from gateway.frames import FRAMINGS, NDJSON, SSE
+
+TABLE = json.loads((Path(__file__).parent / "conformance" / "sse.json").read_text("utf-8"))
+CASES = [pytest.param(case, id=case["rule"]) for case in TABLE["cases"]]
+WRITTEN = [pytest.param(case, id=case["rule"]) for case in TABLE["cases"] if case["frames"] is not None]
+DRAWN = settings(deadline=None, max_examples=200, derandomize=True)
+
+
+class Dispatched(NamedTuple):
+    """A MessageEvent, by the names it has in a browser."""
+
+    type: str
+    data: str
+    lastEventId: str
+
+
+class EventSource:
+    """Section 9.2.6 of https://html.spec.whatwg.org/multipage/server-sent-events.html, sentence by sentence."""
+
+    def __init__(self, stream: bytes) -> None:
+        self.dispatched: list[Dispatched] = []
+        self.last_event_id = ""
+        self._data = self._event_type = self._id = ""
+        text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
+        *lines, _unfinished = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        if line == "":
+            self._dispatch()
+        elif line[0] == ":":
+            pass
+        elif ":" in line:
+            at = line.index(":")
+            field, value = line[:at], line[at + 1 :]
+            self._field(field, value[1:] if value[:1] == " " else value)
+        else:
+            self._field(line, "")
+
+    def _field(self, field: str, value: str) -> None:
+        if field == "event":
+            self._event_type = value
+        elif field == "data":
+            self._data += value + "\n"
+        elif field == "id" and "\0" not in value:
+            self._id = value
+
+    def _dispatch(self) -> None:
+        self.last_event_id = self._id
+        if self._data == "":
+            self._event_type = ""
+            return
+        data = self._data[:-1] if self._data[-1] == "\n" else self._data
+        self.dispatched.append(Dispatched(self._event_type or "message", data, self.last_event_id))
+        self._data = self._event_type = ""
+
+
+def written(framing: SSE | NDJSON, frame: dict[str, Any]) -> bytes:
+    """A frame of the conformance table as the gateway writes it."""
+    id = frame["id"].encode()
+    match frame["kind"]:
+        case "event":
+            return framing.event(id, frame["json"].encode())
+        case "keepalive":
+            return framing.keepalive(id)
+        case "open":
+            return framing.control(id, opened(id, frame["resume"]))
+        case "gap":
+            return framing.control(id, gap(id, frame["reason"], frame["lost"]))
+        case "close":
+            return framing.control(id, closed(id, frame["reason"]))
+        case kind:
+            raise AssertionError(f"the table has a frame of kind {kind!r}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_event_source_makes_of_a_stream_what_the_table_says(case: dict[str, Any]) -> None:
+    read = EventSource(case["stream"].encode())
+    assert [message._asdict() for message in read.dispatched] == case["dispatches"]
+    assert read.last_event_id == case["lastEventId"]
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_the_frames_of_the_table_are_written_so(case: dict[str, Any]) -> None:
+    assert b"".join(written(SSE(), frame) for frame in case["frames"]).decode() == case["stream"]
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_ndjson_has_the_same_messages_with_their_types_in_them(case: dict[str, Any]) -> None:
+    lines = b"".join(written(NDJSON(), frame) for frame in case["frames"]).split(b"\n")
+    assert lines.pop() == b""
+    for line, frame in zip(lines, case["frames"], strict=True):
+        message = json.loads(line)
+        if frame["kind"] == "event":
+            assert line.decode() == frame["json"]
+        else:
+            kind = "bookmark" if frame["kind"] == "keepalive" else frame["kind"]
+            expected = {key: value for key, value in frame.items() if key != "kind"}
+            assert message == expected | {"type": f"gateway-{kind}"}
+
+
+# ----------------------------------------------------------------------------------- drawn streams
+
+TEXTS = st.text(
+    st.one_of(
+        st.sampled_from(list('\n\r\t\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\ufeff: \\"')),
+        st.characters(exclude_categories=("Cs",)),
+    ),
+    max_size=12,
+)
+VALUES = st.recursive(
+    st.one_of(
+        TEXTS, st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none()
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
+    max_leaves=8,
+)
+EVENTS = st.dictionaries(TEXTS, VALUES, min_size=1, max_size=4)
+CONTROLS = st.one_of(
+    st.tuples(st.just("open"), st.sampled_from(["live", "resumed", "reset"])),
+    st.tuples(st.just("gap"), st.sampled_from(["evicted", "slow", "broker", "unknown-id"])),
+    st.tuples(st.just("close"), st.sampled_from(["ready", "drain", "slow", "expired", "limit"])),
+    st.just(("keepalive", "")),
+)
+STREAMS = st.lists(st.one_of(EVENTS, CONTROLS), max_size=8)
+
+
+def control(kind: str, word: Any, id: bytes) -> Control:
+    match kind:
+        case "open":
+            return opened(id, word)
+        case "gap":
+            return gap(id, word, None)
+        case "close":
+            return closed(id, word)
+        case _:
+            return bookmark(id)
+
+
+@DRAWN
+@given(STREAMS)
+def test_every_stream_is_read_by_an_event_source_as_it_was_written(stream: list[Any]) -> None:
+    framing, frames, expected, last_id = SSE(), [], [], ""
+    for number, item in enumerate(stream, 1):
+        last_id = f"epoch-{number}"
+        id = last_id.encode()
+        if isinstance(item, dict):
+            json_bytes = encode(item)
+            frames.append(framing.event(id, json_bytes))
+            expected.append(Dispatched("message", json_bytes.decode(), last_id))
+        elif item[0] == "keepalive":
+            frames.append(framing.keepalive(id))
+        else:
+            message = control(*item, id)
+            frames.append(framing.control(id, message))
+            expected.append(Dispatched(f"gateway-{item[0]}", message.json.decode(), last_id))
+    read = EventSource(b"".join(frames))
+    assert read.dispatched == expected
+    assert read.last_event_id == last_id
+    # A frame stands by itself: a stream may begin and end with any of them.
+    assert [message for frame in frames for message in EventSource(frame).dispatched] == expected
+
+
+@DRAWN
+@given(STREAMS)
+def test_every_stream_is_read_by_httpx_sse_as_it_was_written(stream: list[Any]) -> None:
+    framing = SSE()
+    content = b"".join(
+        framing.event(b"e-1", encode(item))
+        if isinstance(item, dict)
+        else framing.keepalive(b"e-1")
+        if item[0] == "keepalive"
+        else framing.control(b"e-1", control(*item, b"e-1"))
+        for item in stream
+    )
+    response = httpx.Response(200, headers={"content-type": SSE.media_type}, content=content)
+    with_data = [message for message in httpx_sse.EventSource(response).iter_sse() if message.data]
+    assert [message.event for message in with_data] == [
+        "message" if isinstance(item, dict) else f"gateway-{item[0]}"
+        for item in stream
+        if isinstance(item, dict) or item[0] != "keepalive"
+    ]
+    given_events = [item for item in stream if isinstance(item, dict)]
+    assert [json.loads(message.data) for message in with_data if message.event == "message"] == given_events
+
+
+@DRAWN
+@given(STREAMS)
+def test_every_message_is_one_line_of_ndjson(stream: list[Any]) -> None:
+    framing = NDJSON()
+    for number, item in enumerate(stream, 1):
+        id = b"epoch-%d" % number
+        if isinstance(item, dict):
+            line, expected = framing.event(id, encode(item)), item
+        elif item[0] == "keepalive":
+            line, expected = framing.keepalive(id), {"type": "gateway-bookmark", "id": id.decode()}
+        else:
+            message = control(*item, id)
+            line, expected = framing.control(id, message), json.loads(message.json)
+            assert expected["type"] == message.type == f"gateway-{item[0]}"
+            assert expected["id"] == id.decode()
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+        assert b"\r" not in line
+        assert json.loads(line) == expected
+
+
+def test_an_event_is_the_same_json_in_both_framings() -> None:
+    json_bytes = encode({"type": "task-failed", "traceback": 'a\n  "b"\r\n\u2028'})
+    assert EventSource(SSE().event(b"e-1", json_bytes)).dispatched[0].data.encode() == json_bytes
+    assert NDJSON().event(b"e-1", json_bytes) == json_bytes + b"\n"
+
+
+def test_the_control_messages_have_the_fields_of_the_contract() -> None:
+    id = b"epoch-12"
+    messages = [
+        opened(id, "reset"),
+        gap(id, "slow", None),
+        gap(id, "broker", 3),
+        closed(id, "ready"),
+        bookmark(id),
+    ]
+    assert [json.loads(message.json) for message in messages] == [
+        {"type": "gateway-open", "id": "epoch-12", "resume": "reset"},
+        {"type": "gateway-gap", "id": "epoch-12", "reason": "slow", "lost": None},
+        {"type": "gateway-gap", "id": "epoch-12", "reason": "broker", "lost": 3},
+        {"type": "gateway-close", "id": "epoch-12", "reason": "ready"},
+        {"type": "gateway-bookmark", "id": "epoch-12"},
+    ]
+
+
+def test_the_framings_are_found_by_format_and_have_their_media_types() -> None:
+    assert {name: framing.media_type for name, framing in FRAMINGS.items()} == {
+        "sse": "text/event-stream",
+        "ndjson": "application/x-ndjson",
+    }
