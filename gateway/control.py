@@ -11,12 +11,25 @@ GapReason = Literal["evicted", "slow", "broker", "unknown-id"]
 Resume = Literal["live", "resumed", "reset"]
 CloseReason = Literal["ready", "drain", "slow", "expired", "limit"]
 
+CLOSE_CODES: dict[CloseReason, int] = {
+    "ready": 1000,
+    "drain": 1012,  # service restart: come back
+    "limit": 1013,  # try again later
+    "expired": 4001,
+    "slow": 4008,
+}
+"""The WebSocket close code that goes with each reason (RFC 6455 section 7.4, and the IANA registry)."""
+
 
 class Control(NamedTuple):
-    """A control message: its type, and the whole object encoded."""
+    """A control message: its type, and the whole object encoded.
+
+    ``retry_ms``: when the client is asked to come back, where it is.
+    """
 
     type: str
     json: bytes
+    retry_ms: int | None = None
 
 
 def opened(id: bytes, resume: Resume) -> Control:
@@ -29,9 +42,26 @@ def gap(id: bytes, reason: GapReason, lost: int | None) -> Control:
     return _control("gateway-gap", id, reason=reason, lost=lost)
 
 
-def closed(id: bytes, reason: CloseReason) -> Control:
-    """Last on a stream that the gateway ends: all up to ``id`` was sent."""
-    return _control("gateway-close", id, reason=reason)
+def closed(id: bytes, reason: CloseReason, retry_ms: int | None = None) -> Control:
+    """Last on a stream that the gateway ends: all up to ``id`` was sent; come back after ``retry_ms``."""
+    if retry_ms is None:
+        return _control("gateway-close", id, reason=reason)
+    return _control("gateway-close", id, reason=reason, retry_ms=retry_ms)._replace(retry_ms=retry_ms)
+
+
+def filtered(id: bytes) -> Control:
+    """The answer to a new filter: it holds from ``id`` on."""
+    return _control("gateway-filter", id)
+
+
+def pong(id: bytes) -> Control:
+    """The answer to a client's ping."""
+    return _control("gateway-pong", id)
+
+
+def refused(id: bytes, code: str, message: str, parameter: str) -> Control:
+    """The answer to a client's message that cannot be followed; the stream goes on."""
+    return _control("gateway-error", id, code=code, message=message, parameter=parameter)
 
 
 def bookmark(id: bytes) -> Control:

@@ -1,20 +1,10 @@
-"""A cursor: a place in the history, and what of it a filter and a framing make.
-
-Live delivery and catching up are this one path: a group of subscriptions reads with one cursor, and a
-subscription that fell behind its group with one of its own.
-"""
+"""A cursor: a place in the history, and what of it a filter and a framing make."""
 
 from typing import Protocol
 
 from gateway.control import Control, gap
-from gateway.event import Keys
-from gateway.history import History
-
-
-class Matcher(Protocol):
-    """Says which events are wanted."""
-
-    def matches(self, keys: Keys) -> bool: ...
+from gateway.history import Entry, History
+from gateway.index import Matcher
 
 
 class Framing(Protocol):
@@ -23,10 +13,18 @@ class Framing(Protocol):
     def event(self, id: bytes, json: bytes) -> bytes: ...
     def control(self, id: bytes, message: Control) -> bytes: ...
     def keepalive(self, id: bytes) -> bytes: ...
+    def batch(self, frames: list[bytes]) -> bytes: ...
+
+
+def frame(framing: Framing, entry: Entry) -> bytes:
+    """Return an entry as a framing writes it."""
+    if entry.control is None:
+        return framing.event(entry.id, entry.json)
+    return framing.control(entry.id, Control(entry.control, entry.json))
 
 
 class Cursor:
-    """Reads the history from ``position`` on.
+    """Reads the history from ``position`` on, for one that is behind.
 
     Attributes:
         position: all entries up to here were read.
@@ -55,16 +53,14 @@ class Cursor:
             id = history.id_of(self.position)
             # How many of the lost ones matched cannot be known any more.
             frames.append(framing.control(id, gap(id, "evicted", None)))
-        for entry in history.after(self.position, min(up_to - self.position, limit_entries)):
+        # After a gap the position can be past ``up_to``: what was not flushed yet is evicted already.
+        for entry in history.after(self.position, max(0, min(up_to - self.position, limit_entries))):
             self.position += 1
-            if entry.control is not None:
-                frame = framing.control(entry.id, Control(entry.control, entry.json))
-            elif matches(entry.keys):
-                frame = framing.event(entry.id, entry.json)
-            else:
+            if entry.control is None and not matches(entry.keys):
                 continue
-            frames.append(frame)
-            size_bytes += len(frame)
+            written = frame(framing, entry)
+            frames.append(written)
+            size_bytes += len(written)
             if size_bytes >= limit_bytes:
                 break
-        return b"".join(frames)
+        return framing.batch(frames) if frames else b""

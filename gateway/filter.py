@@ -9,7 +9,7 @@ Filters are immutable, hashable and equal when they ask for the same, so that su
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 
@@ -19,6 +19,9 @@ from gateway.event import FILTER_FIELDS, Keys
 MAX_PATTERNS = 1_000
 """How many values a filter may have in all; more would make every event costly."""
 MAX_PATTERN_CHARS = 1_000
+
+
+_ID_FIELDS = frozenset(FILTER_FIELDS.index(field) for field in ("root_id", "parent_id", "uuid"))
 
 
 class Patterns:
@@ -32,6 +35,10 @@ class Patterns:
         self._exact = self.texts.difference(globs)
         # fnmatch also knows [sets], which we do not; its expressions run in linear time a star.
         self._globs = tuple(re.compile(translate(glob.replace("[", "[[]"))).match for glob in globs)
+
+    @property
+    def has_globs(self) -> bool:
+        return bool(self._globs)
 
     def match(self, value: str) -> bool:
         return value in self._exact or any(glob(value) for glob in self._globs)
@@ -51,6 +58,11 @@ class Clause:
         object.__setattr__(self, "_wanted", Patterns(self.wanted))
         object.__setattr__(self, "_unwanted", Patterns(self.unwanted))
 
+    @property
+    def is_exact(self) -> bool:
+        """True if only values that are named can pass."""
+        return bool(self.wanted) and not self._wanted.has_globs
+
     def passes(self, value: str | None) -> bool:
         if value is None:
             return not self.wanted
@@ -63,9 +75,45 @@ class Filter:
 
     clauses: tuple[Clause, ...] = ()
 
+    @property
+    def fields(self) -> frozenset[int]:
+        """The fields it depends on, by their place in ``FILTER_FIELDS``."""
+        return frozenset(clause.index for clause in self.clauses)
+
+    @property
+    def lookups(self) -> frozenset[tuple[int, str]] | None:
+        """Pairs of id field and value, one of which every match has; ``None`` if no clause gives such."""
+        for clause in self.clauses:
+            if clause.index in _ID_FIELDS and clause.is_exact:
+                return frozenset((clause.index, value) for value in clause.wanted)
+        return None
+
     def matches(self, keys: Keys) -> bool:
         """Tell whether an event with these keys (``event.keys``) passes."""
-        return all(clause.passes(keys[clause.index]) for clause in self.clauses)
+        return all([clause.passes(keys[clause.index]) for clause in self.clauses])
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """What passes any of some filters; itself a filter."""
+
+    filters: frozenset[Filter]
+
+    @property
+    def fields(self) -> frozenset[int]:
+        return frozenset().union(*(filter.fields for filter in self.filters))
+
+    @property
+    def lookups(self) -> frozenset[tuple[int, str]] | None:
+        pairs: set[tuple[int, str]] = set()
+        for filter in self.filters:
+            if (lookups := filter.lookups) is None:
+                return None
+            pairs |= lookups
+        return frozenset(pairs)
+
+    def matches(self, keys: Keys) -> bool:
+        return any([filter.matches(keys) for filter in self.filters])
 
 
 def parse(parameters: Mapping[str, Iterable[str]]) -> Filter:
@@ -78,10 +126,21 @@ def parse(parameters: Mapping[str, Iterable[str]]) -> Filter:
     Raises:
         BadRequest: an empty, overlong or needless pattern, or too many of them.
     """
+    return build(
+        {name: [text for value in values for text in value.split(",")] for name, values in parameters.items()}
+    )
+
+
+def build(patterns: Mapping[str, Sequence[str]]) -> Filter:
+    """Return the filter of some fields' patterns, each whole: a comma in it is a comma.
+
+    Raises:
+        BadRequest: an empty or overlong pattern, or too many of them.
+    """
     clauses = []
     patterns_left = MAX_PATTERNS
     for index, name in enumerate(FILTER_FIELDS):
-        texts = [text for value in parameters.get(name, ()) for text in value.split(",")]
+        texts = patterns.get(name, ())
         patterns_left -= len(texts)
         if patterns_left < 0:
             raise BadRequest(

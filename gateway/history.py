@@ -6,6 +6,7 @@ sequence number of the last entry that was seen; 0 is before the first. Outside 
 """
 
 import secrets
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from gateway.event import Keys
@@ -22,11 +23,15 @@ class Entry:
         keys: what filters look at; empty for a control message.
         control: a control message's type; ``None`` for an event.
         json: the whole object, encoded, its ``id`` included.
+        taken_at: when it was taken in, epoch seconds.
     """
 
-    __slots__ = ("id", "keys", "control", "json")
+    __slots__ = ("id", "keys", "control", "json", "taken_at")
 
-    def __init__(self, id: bytes, keys: Keys, control: str | None, json: bytes) -> None:
+    def __init__(
+        self, id: bytes, keys: Keys, control: str | None, json: bytes, taken_at: float = 0.0
+    ) -> None:
+        self.taken_at = taken_at
         self.id = id
         self.keys = keys
         self.control = control
@@ -82,6 +87,11 @@ class History:
             return None
         position = int(digits)
         return position if position <= self.position else None
+
+    def position_at(self, time: float) -> int:
+        """Return the position before the first entry that was taken in at this time or later."""
+        index = bisect_left(self._entries, time, lo=self._first_index, key=lambda entry: entry.taken_at)
+        return self._evicted + index - self._first_index
 
     def append(self, entry: Entry) -> None:
         """Add the newest entry; its id must be ``id_of(position + 1)``. May evict the oldest ones."""

@@ -1,19 +1,21 @@
 """The hub: events in, subscriptions out. It knows no broker and no transport.
 
-Every event is appended once to the history. A flush lets each group of subscriptions read what is new. The
-flushes are paced by what they cost: at once when idle, and after a flush a pause of twice the time that it
-took, at most 50 ms; so fan-out never takes more than a third of the loop, and a costly flush carries more
-events.
+Every event is appended once to the history, and put down for the groups of subscriptions that it concerns.
+A flush lets those groups hand it out; a group that nothing concerns costs nothing. Flushes are paced by what
+they cost: at once when idle, and after a flush a pause of twice the time that it took, at most 50 ms. So
+fan-out never takes more than a third of the loop, and a costly flush carries more events.
 """
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from gateway import control
-from gateway.cursor import Cursor, Framing, Matcher
+from gateway.cursor import Framing
 from gateway.event import Event, encode, keys
 from gateway.history import Entry, History
+from gateway.index import Index, Matcher
 from gateway.subscription import Group, Subscription
 
 PAUSE_PER_FLUSH = 2
@@ -34,16 +36,18 @@ class Hub:
     """Fans events out to subscriptions. All calls belong to one running event loop.
 
     Args:
-        history_bytes: how much of the stream is kept for those who fall behind.
+        history_bytes: how much of the stream is kept for those who fall behind or come back.
     """
 
     def __init__(self, *, history_bytes: int = 64 << 20) -> None:
         self._history = History(max_bytes=history_bytes)
         self._groups: dict[tuple[Matcher, Framing], Group] = {}
+        self._index: Index[Group] = Index()
+        self._dirty: dict[Group, None] = {}  # groups with new entries, in the order of their first
         self._flushed = 0
-        self._subscriptions = 0
         self._flush_handle: asyncio.Handle | None = None
         self._flush_not_before = 0.0
+        self._subscriptions: set[Subscription] = set()
         self._is_closed = False
 
     def statistics(self) -> HubStatistics:
@@ -52,70 +56,112 @@ class Hub:
             events=self._history.position,
             evicted=self._history.evicted,
             history_bytes=self._history.size_bytes,
-            subscriptions=self._subscriptions,
+            subscriptions=len(self._subscriptions),
             groups=len(self._groups),
         )
 
     def append(self, event: Event) -> None:
         """Give an event its position and make it known to all that it matches. Keeps order."""
         id = self._history.id_of(self._history.position + 1)
-        json = b'{"id":"%b",%b' % (id, encode(event)[1:])
-        self._append(Entry(id, keys(event), None, json))
+        entry = Entry(id, keys(event), None, b'{"id":"%b",%b' % (id, encode(event)[1:]), time.time())
+        self._append(entry, self._index.find(entry.keys))
 
     def gap(self, reason: control.GapReason, lost: int | None = None) -> None:
         """Tell every subscriber that events were, or may have been, lost at this place."""
         id = self._history.id_of(self._history.position + 1)
         message = control.gap(id, reason, lost)
-        self._append(Entry(id, (), message.type, message.json))
+        self._append(Entry(id, (), message.type, message.json, time.time()), self._groups.values())
 
-    def subscribe(self, filter: Matcher, framing: Framing, last_event_id: str | None = None) -> Subscription:
-        """Return a subscription that begins here and now, or goes on where an earlier one ended.
+    def subscribe(
+        self,
+        filter: Matcher,
+        framing: Framing,
+        last_event_id: str | None = None,
+        since: float | None = None,
+    ) -> Subscription:
+        """Return a subscription that begins here and now, or earlier where the history allows.
 
         Args:
             filter: hashable; equal ones share their work.
             framing: how the events are written.
-            last_event_id: the id of the last message that the client saw. One that is not of this log, or
-                whose successors are evicted, is answered by ``reset`` and a ``gateway-gap``.
+            last_event_id: the id of the last message that the client saw: go on after it. One that is not
+                of this log, or whose successors are evicted, is answered by ``reset`` and a ``gateway-gap``.
+            since: begin with what was taken in at this time (epoch seconds) or later, where no id says
+                better; 0 for all there is.
         """
-        key = filter, framing
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = Group(self._history, filter, framing, self._flushed)
-
-        def leave(subscription: Subscription) -> None:
-            group.members.remove(subscription)
-            self._subscriptions -= 1
-            if not group.members:
-                self._groups.pop(key, None)
-
-        resume: control.Resume = "live"
-        cursor: Cursor | None = None
-        if last_event_id is not None:
-            position = self._history.position_of(last_event_id)
-            if position is None or position < self._history.evicted:
-                resume = "reset"
-            else:
-                resume = "resumed"
-                cursor = group.cursor_at(position)
-        subscription = Subscription(group, leave, resume, cursor)
-        if resume == "reset":
-            subscription.lose("unknown-id" if position is None else "evicted")
-        group.members.add(subscription)
-        self._subscriptions += 1
+        resume, position, gap_reason = self._beginning(last_event_id, since)
+        group = self._group(filter, framing)
+        subscription = Subscription(group, self._leave, resume, position)
+        self._subscriptions.add(subscription)
+        if gap_reason is not None:
+            subscription.tell(control.gap(subscription.id, gap_reason, None))
         if self._is_closed:
             subscription.end("drain")
         return subscription
+
+    def refilter(self, subscription: Subscription, filter: Matcher) -> None:
+        """Give a subscription another filter, from where it is; it is told by ``gateway-filter``."""
+        old = subscription.group
+        subscription.move(self._group(filter, old.framing))
+        self._tidy(old)
 
     def close(self) -> None:
         """Deliver what there is, then end every stream with ``gateway-close: drain``. May be called again."""
         self._is_closed = True
         self._flush()
-        for group in self._groups.values():
-            for member in group.members:
-                member.end("drain")
+        for subscription in tuple(self._subscriptions):
+            subscription.end("drain")
 
-    def _append(self, entry: Entry) -> None:
+    def _beginning(
+        self, last_event_id: str | None, since: float | None
+    ) -> tuple[control.Resume, int, control.GapReason | None]:
+        """Return how a new stream begins: its resume word, its position, and whether a gap is to be told."""
+        history = self._history
+        resume: control.Resume = "live"
+        gap_reason: control.GapReason | None = None
+        if last_event_id is not None:
+            position = history.position_of(last_event_id)
+            if position is not None and position >= history.evicted:
+                return "resumed", min(position, self._flushed), None
+            resume, gap_reason = "reset", "unknown-id" if position is None else "evicted"
+        if since is None:
+            return resume, self._flushed, gap_reason
+        position = min(history.position_at(since), self._flushed)
+        if gap_reason is None:
+            resume = "resumed"
+            # With 0 the oldest held was asked for; with a time, what is gone may have been younger.
+            if since and position == history.evicted > 0:
+                gap_reason = "evicted"
+        return resume, position, gap_reason
+
+    def _group(self, filter: Matcher, framing: Framing) -> Group:
+        key = filter, framing
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(self._history, filter, framing, lambda: self._flushed)
+            self._index.add(filter, group)
+            begin = max(self._flushed, self._history.evicted)
+            for entry in self._history.after(begin, self._history.position - begin):
+                if entry.control is not None or filter.matches(entry.keys):
+                    group.entries.append(entry)
+                    self._dirty[group] = None
+        return group
+
+    def _leave(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+        self._tidy(subscription.group)
+
+    def _tidy(self, group: Group) -> None:
+        if not group.size:
+            del self._groups[group.filter, group.framing]
+            self._index.remove(group.filter, group)
+            self._dirty.pop(group, None)
+
+    def _append(self, entry: Entry, groups: Iterable[Group]) -> None:
         self._history.append(entry)
+        for group in groups:
+            group.entries.append(entry)
+            self._dirty[group] = None
         if self._flush_handle is None and not self._is_closed:
             loop = asyncio.get_running_loop()
             if self._flush_not_before > loop.time():
@@ -127,10 +173,11 @@ class Hub:
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
+        loop = asyncio.get_running_loop()
         started = time.perf_counter()
         self._flushed = self._history.position
-        for group in self._groups.values():
-            group.flush(self._flushed)
+        dirty, self._dirty = self._dirty, {}
+        for group in dirty:
+            group.flush(loop.time())
         took_seconds = time.perf_counter() - started
-        pause_seconds = min(PAUSE_PER_FLUSH * took_seconds, MAX_PAUSE_SECONDS)
-        self._flush_not_before = asyncio.get_running_loop().time() + pause_seconds
+        self._flush_not_before = loop.time() + min(PAUSE_PER_FLUSH * took_seconds, MAX_PAUSE_SECONDS)

@@ -13,9 +13,11 @@ import base64
 import gc
 import json
 import math
+import re
 import uuid
 from typing import Any, NamedTuple
 
+import msgpack
 import msgspec
 
 from gateway.event import Event, rfc3339
@@ -27,6 +29,8 @@ MAX_EVENTS = 10_000
 """The most events that one message may hold; Celery sends at most 24."""
 MAX_VALUES = 100_000
 """The most nested values of a message that are cleaned: about 50 ms of work."""
+MAX_EVENT_VALUES = 20_000
+"""And of one event; Celery's own have about twenty."""
 MAX_DEPTH = 64
 """The deepest nesting that passes; Celery's own events have one level."""
 
@@ -52,8 +56,10 @@ _GOSSIP = frozenset({"worker-elect", "worker-elect-ack"})
 _OWN_FIELDS = ("id", "time")
 _BIG_BODY_BYTES = 256 << 10
 
-_decode_json = msgspec.json.Decoder().decode
-_decode_msgpack = msgspec.msgpack.Decoder().decode
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{},]', re.DOTALL)
+_TOO_DEEP = object()
+
+_decode_strict_json = msgspec.json.Decoder().decode
 
 
 class Normalized(NamedTuple):
@@ -119,21 +125,65 @@ def _decode(message: Message) -> tuple[Any, bool]:
         gc.disable()
     try:
         if not is_json:
-            return _decode_msgpack(body), False
-        try:
-            decoded = _decode_json(body)
-        except ValueError:
-            # Python's json writes, and reads, what the standard forbids: NaN, Infinity, lone surrogates.
-            return json.loads(body.decode("utf-8-sig", "replace")), False
+            # With keys of text only: others could be made to have one hash, and cost time without end.
+            return msgpack.unpackb(body, strict_map_key=True, unicode_errors="replace", timestamp=3), False
+        decoded, is_plain = _decode_json(body)
         is_shallow = body.count(b"{") + body.count(b"[") <= MAX_DEPTH
-        return decoded, is_shallow and b'"__type__"' not in body
+        return decoded, is_plain and is_shallow and b'"__type__"' not in body
     except RecursionError:
+        return _decode_each(body), False
+    except msgpack.StackError:
         raise _Refused("too-deep") from None
-    except (ValueError, TypeError):  # TypeError: a msgpack map with a list for a key
+    except (ValueError, TypeError, OverflowError):
         raise _Refused("undecodable") from None
     finally:
         if pause_collector:
             gc.enable()
+
+
+def _decode_json(body: bytes) -> tuple[Any, bool]:
+    """Return decoded JSON, and whether it is as the standard has it.
+
+    Python's json writes, and reads, what the standard forbids: NaN, Infinity, lone surrogates.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply to be read.
+    """
+    try:
+        return _decode_strict_json(body), True
+    except ValueError:
+        return json.loads(body.decode("utf-8-sig", "replace"), parse_int=_integer), False
+
+
+def _decode_each(body: bytes) -> list[Any]:
+    """Return the items of a JSON list of which some are too deep to be read; those as ``_TOO_DEEP``.
+
+    Raises:
+        _Refused: it is no such list.
+    """
+    items: list[Any] = []
+    depth = start = 0
+    for token, _ in zip(_JSON_TOKEN.finditer(body), range(MAX_VALUES), strict=False):
+        mark = token[0]
+        if mark in b"[{":
+            depth += 1
+            start = start or token.end()
+        elif mark in b"]}":
+            depth -= 1
+        if (depth == 1 and mark == b",") or depth == 0:
+            try:
+                items.append(_decode_json(body[start : token.start()])[0])
+            except RecursionError:
+                items.append(_TOO_DEEP)
+            except ValueError:
+                raise _Refused("undecodable") from None
+            start = token.end()
+        if depth == 0:
+            break
+    if not items or depth or not body.lstrip().startswith(b"["):
+        raise _Refused("too-deep")
+    return items
 
 
 def _event(item: Any, cleaner: "_Cleaner | None", received_at: float) -> Event:
@@ -142,7 +192,9 @@ def _event(item: Any, cleaner: "_Cleaner | None", received_at: float) -> Event:
     Raises:
         _Refused: it is not an event, or not one for subscribers.
     """
-    event = cleaner.clean(item) if cleaner else item
+    if item is _TOO_DEEP:
+        raise _Refused("too-deep")
+    event = cleaner.event(item) if cleaner else item
     if type(event) is not dict:
         raise _Refused("not-an-object")
     event_type = event.get("type")
@@ -163,6 +215,12 @@ class _Cleaner:
 
     def __init__(self) -> None:
         self._values_left = MAX_VALUES
+        self._event_values_left = MAX_EVENT_VALUES
+
+    def event(self, item: Any) -> Any:
+        """Return one event of the message cleaned, as ``clean`` does."""
+        self._event_values_left = MAX_EVENT_VALUES
+        return self.clean(item)
 
     def clean(self, value: Any, depth: int = 0) -> Any:
         """Return a value of plain JSON types.
@@ -183,6 +241,9 @@ class _Cleaner:
         if depth > MAX_DEPTH:
             raise _Refused("too-deep")
         if kind is dict or kind is list:
+            self._event_values_left -= len(value)
+            if self._event_values_left < 0:
+                raise _Refused("too-complex")
             self._values_left -= len(value)
             if self._values_left < 0:
                 raise _Refused("too-complex")
@@ -191,12 +252,11 @@ class _Cleaner:
         if kind is dict:
             cleaned = {self._key(key): self.clean(item, depth + 1) for key, item in value.items()}
             return _untagged(cleaned) if cleaned.keys() == {"__type__", "__value__"} else cleaned
-        if kind is bytes:  # from here on: what only msgpack can hold
-            return _text(value)
-        return str(value)
+        # What only msgpack can hold: bytes, an extension, a time.
+        return _text(value) if kind is bytes else _text(value.data) if kind is msgpack.ExtType else str(value)
 
-    def _key(self, key: Any) -> str:
-        return str(self.clean(key if type(key) is str else _text(key) if type(key) is bytes else str(key)))
+    def _key(self, key: str | bytes) -> str:
+        return _without_lone_surrogates(key if isinstance(key, str) else _text(key))
 
 
 def _untagged(tagged: dict[str, Any]) -> Any:
@@ -210,6 +270,14 @@ def _untagged(tagged: dict[str, Any]) -> Any:
         except ValueError:
             return tagged
     return tagged
+
+
+def _integer(digits: str) -> int | None:
+    """Return an integer, or ``None`` for one longer than Python reads (``sys.get_int_max_str_digits``)."""
+    try:
+        return int(digits)
+    except ValueError:
+        return None
 
 
 def _without_lone_surrogates(text: str) -> str:

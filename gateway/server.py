@@ -15,6 +15,8 @@ from contextlib import contextmanager
 import uvicorn
 
 from gateway.edge.app import create_app
+from gateway.edge.direct import DirectHTTP, DirectWebSocket
+from gateway.edge.websocket import MAX_MESSAGE_BYTES
 from gateway.errors import GatewayError
 from gateway.hub import Hub
 from gateway.pipeline import Pipeline
@@ -53,6 +55,8 @@ class Server(uvicorn.Server):
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
         self._pipeline.hub.close()
         await super().shutdown(sockets)
 
@@ -75,6 +79,7 @@ def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
         create_app(
             pipeline,
             keepalive_seconds=settings.keepalive_seconds,
+            slow_seconds=settings.slow_seconds,
             root_path=settings.root_path,
             allow_origins=settings.allow_origins,
         ),
@@ -83,11 +88,23 @@ def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
         access_log=False,
         server_header=False,
         lifespan="on",
-        ws="none",
+        http=DirectHTTP,
+        ws=DirectWebSocket,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,  # the system's keep-alive finds peers that are gone, for less
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     url = _url(listener, settings.root_path)
     Server(config, pipeline, lambda: on_started(url)).run(sockets=[listener])
+
+
+def _find_dead_peers(listener: socket.socket) -> None:
+    """Let the system drop connections whose other end has vanished; accepted sockets inherit it (tcp(7))."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):  # seconds, count
+        if hasattr(socket, option):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _url(listener: socket.socket, root_path: str) -> str:
@@ -107,6 +124,7 @@ def _listen(host: str, port: int) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _find_dead_peers(bound)
         try:
             bound.bind(address)
             bound.listen(2048)

@@ -12,6 +12,7 @@ class Settings:
         exchange: Celery's ``event_exchange``.
         root_path: the sub-path that the gateway is served under, such as ``/celery``; ``""`` for none.
         keepalive_seconds: about how long a stream may be silent.
+        slow_seconds: how long a client may make no progress before its stream is ended.
         history_bytes: how much of the stream is kept for those who fall behind or come back.
         max_tasks: how many tasks are remembered, to give their events names.
         allow_origins: other web sites whose pages may read the streams (CORS).
@@ -23,6 +24,7 @@ class Settings:
     port: int = 8555
     root_path: str = ""
     keepalive_seconds: float = 15.0
+    slow_seconds: float = 60.0
     history_bytes: int = 64 << 20
     max_tasks: int = 100_000
     allow_origins: tuple[str, ...] = ()

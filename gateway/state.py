@@ -5,8 +5,9 @@ rejected task in RECEIVED, and lets a late event of one process undo a newer one
 
 - Within one attempt a state only moves up in rank; a late event (``task-sent`` after ``task-received``)
   changes nothing, and a finished task stays finished.
-- A new attempt starts over: a ``task-received`` that is younger than the event that set the state (or, on an
-  unfinished task, has more retries); a ``task-started`` or ``task-retried`` younger than one that ended the attempt.
+- A new attempt starts over: a ``task-received`` that is younger than the event that set the state (or, on
+  an unfinished task, has more retries); a ``task-started`` or ``task-retried`` younger than one that ended
+  the attempt.
 - A custom event's state is its type without the group, in capitals: ``task-progress`` -> ``PROGRESS``, as
   in Celery's own ``Task.event``. It counts as a finer STARTED.
 """

@@ -1,51 +1,82 @@
 """Subscriptions, and the groups in which they share what they get.
 
-Subscriptions with an equal filter and the same framing form a group. The group reads the history once a
-flush, and hands the same bytes to each member that is in step. A member that has not taken what it was
-handed before falls out of step: it goes on with a cursor of its own until it has caught up. There are no
-queues: a member holds at most one chunk, which it shares with its group.
+Subscriptions with an equal filter and the same framing form a group. At a flush the group frames its new
+entries once and hands the same bytes to each member that is in step. There are no queues: a member that
+cannot take more leaves the step with a cursor into the history, reads by itself until it has caught up, and
+then is in step again.
+
+A subscription is carried in one of two ways. Pulled: ``read`` and ``wait``, for a transport that is awaited.
+Pushed: ``attach`` a transport's ``write``, then ``pause`` and ``resume`` as its buffer fills and drains.
 """
 
 import asyncio
-import sys
+import random
 from collections.abc import Callable
 
-from gateway.control import CloseReason, Control, GapReason, Resume, closed, gap, opened
-from gateway.cursor import Cursor, Framing, Matcher
-from gateway.history import History
+from gateway.control import CloseReason, Control, Resume, closed, filtered, opened
+from gateway.cursor import Cursor, Framing, frame
+from gateway.history import Entry, History
+from gateway.index import Matcher
 
 CHUNK_BYTES = 64 << 10
 """What a subscription that catches up gets at a time."""
 CHUNK_ENTRIES = 2_000
 """How far it looks at a time: about a millisecond of matching."""
+READS_AT_ONCE = 8
+"""How often a pushed one looks before it lets others run."""
+RETRY_MS = (500, 5_000)
+"""When clients of a gateway that goes away are asked to come back; each at another time."""
 
 
 class Group:
-    """Subscriptions that get the same bytes."""
+    """Subscriptions that get the same bytes.
 
-    def __init__(self, history: History, filter: Matcher, framing: Framing, position: int) -> None:
-        self._history = history
-        self._filter = filter
-        self._cursor = Cursor(history, filter, framing, position)
+    Attributes:
+        size: how many members it has.
+        entries: what matches and is to be handed out at the next flush.
+        written_at: when it handed something out last, on the event loop's clock.
+        position: up to where members in step have been handed everything; the same for all groups of a hub,
+            which moves it at each flush.
+        in_step: for each member that is, what takes its bytes.
+    """
+
+    def __init__(
+        self, history: History, filter: Matcher, framing: Framing, position: Callable[[], int]
+    ) -> None:
+        self.filter = filter
         self.framing = framing
-        self.members: set[Subscription] = set()
+        self.in_step: dict[Subscription, Callable[[bytes], None]] = {}
+        self.size = 0
+        self.entries: list[Entry] = []
+        self.written_at = 0.0
+        self._keepalive = -1, b""
+        self._history = history
+        self._position = position
 
     @property
     def position(self) -> int:
-        """Up to where the group has read; members in step have been handed all of it."""
-        return self._cursor.position
+        return self._position()
 
-    def flush(self, up_to: int) -> None:
-        """Read on, and hand what matches to the members in step."""
-        before = self._cursor.position
-        chunk = self._cursor.read(up_to, sys.maxsize, sys.maxsize)
-        if chunk:
-            for member in self.members:
-                member.offer(chunk, before)
+    def flush(self, now: float) -> None:
+        """Hand the new entries to the members in step."""
+        framing = self.framing
+        entries, self.entries = self.entries, []
+        chunk = framing.batch([frame(framing, entry) for entry in entries])
+        self.written_at = now
+        for write in tuple(self.in_step.values()):
+            write(chunk)
+
+    def keepalive(self) -> bytes:
+        """Return the keep-alive for members in step."""
+        position = self._position()
+        if self._keepalive[0] != position:
+            framing = self.framing
+            self._keepalive = position, framing.batch([framing.keepalive(self.id_of(position))])
+        return self._keepalive[1]
 
     def cursor_at(self, position: int) -> Cursor:
-        """Return a cursor of its own for a member that is out of step."""
-        return Cursor(self._history, self._filter, self.framing, position)
+        """Return a cursor for a member that is out of step."""
+        return Cursor(self._history, self.filter, self.framing, position)
 
     def id_of(self, position: int) -> bytes:
         """Return a position as clients see it."""
@@ -55,40 +86,66 @@ class Group:
 class Subscription:
     """One client's place in the stream. Made by ``Hub.subscribe``; ``close`` it when the client is gone.
 
-    Order and completeness: ``read`` gives ``gateway-open``, then every matching entry once, in the log's
-    order, with a ``gateway-gap`` wherever some were evicted before they were read.
+    Order and completeness: it gives ``gateway-open``, then every matching entry once, in the log's order,
+    with a ``gateway-gap`` wherever some were evicted before they were read.
     """
 
+    __slots__ = (
+        "group",
+        "is_ended",
+        "_cursor",
+        "_chunk",
+        "_take",
+        "_on_close",
+        "_on_end",
+        "closing",
+        "_is_paused",
+        "_progress",
+        "_woken",
+        "__weakref__",
+    )
+
     def __init__(
-        self, group: Group, on_close: Callable[["Subscription"], None], resume: Resume, cursor: Cursor | None
+        self, group: Group, on_close: Callable[["Subscription"], None], resume: Resume, position: int
     ) -> None:
-        self._group = group
+        self.group = group
         self._on_close = on_close
-        self._cursor = cursor  # None: in step with the group
-        self._chunk = self._control(opened(self.id, resume))
-        self._closing: CloseReason | None = None
-        self._woken: asyncio.Future[None] | None = None
         self.is_ended = False
+        self._cursor: Cursor | None = group.cursor_at(position)  # None: in step
+        self._chunk = b""  # handed to it, not yet read
+        self._take: Callable[[bytes], None] = self._hold
+        self._on_end: Callable[[CloseReason], None] | None = None
+        self.closing: CloseReason | None = None
+        self._is_paused = False
+        self._progress: tuple[float, object] = (0.0, None)
+        self._woken: asyncio.Future[None] | None = None
+        group.size += 1
+        self.tell(opened(self.id, resume))
 
     @property
     def has_more(self) -> bool:
         """True if there is more to read at once, even after ``read`` gave nothing."""
-        return self._cursor is not None or self._closing is not None
+        return self.closing is not None or self._cursor is not None
+
+    @property
+    def position(self) -> int:
+        """Up to where everything was handed out."""
+        return self.group.position if self._cursor is None else self._cursor.position
 
     @property
     def id(self) -> bytes:
-        """The position up to which everything was handed out by ``read``, as clients see it."""
-        return self._group.id_of((self._cursor or self._group).position)
+        """The position as clients see it."""
+        return self.group.id_of(self.position)
 
-    def offer(self, chunk: bytes, position_before: int) -> None:
-        """Take the group's next chunk, which begins after ``position_before``; the group calls this."""
-        if self._cursor is not None:
-            return
-        if self._chunk:
-            self._cursor = self._group.cursor_at(position_before)
+    def tell(self, message: Control) -> None:
+        """Say something to this client alone, before whatever it has not been handed yet."""
+        framing = self.group.framing
+        told = framing.batch([framing.control(self.id, message)])
+        if self._on_end is None:
+            self._chunk += told
+            self._wake()
         else:
-            self._chunk = chunk
-        self._wake()
+            self._take(told)
 
     def read(self) -> bytes:
         """Return the next bytes for the client, or nothing when there are none for now.
@@ -98,36 +155,19 @@ class Subscription:
         if self._chunk:
             chunk, self._chunk = self._chunk, b""
             return chunk
-        if self._closing is not None:
-            chunk = self._control(closed(self.id, self._closing))
+        if self.closing is not None and (self._cursor is None or self._is_paused):
+            framing = self.group.framing
+            message = closed(self.id, self.closing, random.randint(*RETRY_MS))
+            chunk = framing.batch([framing.control(self.id, message)])
             self.close()
             return chunk
         if self._cursor is None:
             return b""
-        chunk = self._cursor.read(self._group.position, CHUNK_BYTES, CHUNK_ENTRIES)
-        if self._cursor.position == self._group.position:
+        chunk = self._cursor.read(self.group.position, CHUNK_BYTES, CHUNK_ENTRIES)
+        if self._cursor.position == self.group.position:
             self._cursor = None
+            self.group.in_step[self] = self._take
         return chunk
-
-    def lose(self, reason: GapReason) -> None:
-        """Tell the client, next, that events may be missing before ``id``."""
-        self._chunk += self._control(gap(self.id, reason, None))
-
-    def keepalive(self) -> bytes:
-        """Return a keep-alive that moves the client's position; for when ``read`` gives nothing."""
-        return self._group.framing.keepalive(self.id)
-
-    def end(self, reason: CloseReason) -> None:
-        """Let the stream end with ``gateway-close`` after what was already handed out."""
-        self._closing = reason
-        self._wake()
-
-    def close(self) -> None:
-        """Leave the group. May be called again."""
-        if not self.is_ended:
-            self.is_ended = True
-            self._on_close(self)
-            self._wake()
 
     async def wait(self) -> None:
         """Return when ``read`` has something again. For one caller at a time."""
@@ -139,9 +179,107 @@ class Subscription:
         finally:
             self._woken = None
 
+    def attach(self, write: Callable[[bytes], None], on_end: Callable[[CloseReason], None]) -> None:
+        """Push from now on: call ``write`` with bytes as they come, until ``pause``.
+
+        ``on_end`` is called when the stream has been ended from here, after the last bytes.
+        """
+        self._take, self._on_end = write, on_end
+        self.resume()
+
+    def keepalive(self) -> bytes:
+        """Return what moves the position of a client to which there is nothing to say. When in step."""
+        return self.group.keepalive()
+
+    def pause(self) -> None:
+        """Take no more bytes for now: the transport's buffer is full."""
+        self._is_paused = True
+        self._leave_step()
+
+    def resume(self) -> None:
+        """Take bytes again, at first those that were missed."""
+        self._is_paused = False
+        for _ in range(READS_AT_ONCE):
+            chunk = self.read()
+            if chunk:
+                self._take(chunk)
+            elif self._cursor is None:
+                return
+            if self._is_done():
+                return
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def tick(self, now: float, keepalive_seconds: float, slow_seconds: float, buffered_bytes: int) -> None:
+        """Keep an idle stream alive, and end one that makes no progress. For a pushed one, now and then.
+
+        Args:
+            buffered_bytes: what the transport has not got rid of yet.
+        """
+        if self._cursor is None:
+            self._progress = now, None
+            if now - self.group.written_at >= keepalive_seconds / 2:
+                self._take(self.keepalive())
+            return
+        progress = self._cursor.position, buffered_bytes
+        if progress != self._progress[1]:
+            self._progress = now, progress
+        elif now - self._progress[0] >= slow_seconds:
+            self.end("slow")
+
+    def move(self, group: Group) -> None:
+        """Go over to another group, at the place where it is, and tell the client so; the hub calls this."""
+        self._leave_step()
+        self.group.size -= 1
+        self._cursor = group.cursor_at(self.position)
+        self.group = group
+        group.size += 1
+        self.tell(filtered(self.id))
+        if self._on_end is not None and not self._is_paused:
+            self.resume()
+
+    def end(self, reason: CloseReason) -> None:
+        """Let the stream end with ``gateway-close``, after what there is for it, or can be taken by it."""
+        if self.is_ended:
+            return
+        self.closing = reason
+        if self._on_end is None:
+            self._wake()
+        elif self._is_paused:  # what it has missed would not get through: say where to resume, and go
+            self._take(self.read())
+            self._is_done()
+        else:
+            self.resume()
+
+    def close(self) -> None:
+        """Leave; nothing more is handed out. May be called again."""
+        if not self.is_ended:
+            self.is_ended = True
+            self._leave_step()
+            self.group.size -= 1
+            self._on_close(self)
+            self._wake()
+
+    def _hold(self, chunk: bytes) -> None:
+        """Take a chunk when pulled: one at a time; what comes before it is read is read from the history."""
+        self._chunk = chunk
+        self._leave_step()
+        self._wake()
+
+    def _leave_step(self) -> None:
+        if self._cursor is None:
+            self._cursor = self.group.cursor_at(self.group.position)
+            del self.group.in_step[self]
+
+    def _is_done(self) -> bool:
+        """Tell whether a pushed one is to take no more, and if it has just been ended, say so."""
+        if self.is_ended and self.closing is not None and self._on_end is not None:
+            self._on_end(self.closing)
+        return self.is_ended or self._is_paused
+
+    def _go_on(self) -> None:
+        if not self._is_paused and not self.is_ended:
+            self.resume()
+
     def _wake(self) -> None:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
-
-    def _control(self, message: Control) -> bytes:
-        return self._group.framing.control(self.id, message)

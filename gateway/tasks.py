@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gateway.event import Event
+from gateway.event import Event, encode
 from gateway.state import READY_STATES, Reached, state_of, transition
 
 JOIN_WAIT_SECONDS = 1.0
@@ -42,12 +42,12 @@ class TasksStatistics(NamedTuple):
 class _Task:
     __slots__ = ("name", "root_id", "parent_id", "is_received", "reached", "size_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, reached: Reached) -> None:
         self.name: str | None = None
         self.root_id: str | None = None
         self.parent_id: str | None = None
         self.is_received = False
-        self.reached = Reached()
+        self.reached = reached
         self.size_bytes = 0
 
 
@@ -107,6 +107,11 @@ class Tasks:
         Usually that is the event itself. It is nothing when the event has to wait, and more than one when
         it names a task that others waited for.
         """
+        ready = self._join(event, now)
+        self._evict()
+        return ready
+
+    def _join(self, event: Event, now: float) -> Iterable[Event]:
         uuid = event.get("uuid")
         if type(uuid) is not str:
             return (event,)
@@ -124,7 +129,8 @@ class Tasks:
             self._identify(event, uuid, task)  # before those that waited for it are joined
             return [self._apply(waited, uuid, task) for waited in (*held, event)]
         if "name" in event and "root_id" in event and uuid not in self._waiting:
-            return (self._apply(event, uuid, self._add(uuid)),)
+            # It needs no names, and gives none: they may be of its own making.
+            return (_joined(event, _Task(Reached(state_of(event_type)))),)
         return self._wait(event, uuid, now)
 
     def release(self, now: float) -> list[Event]:
@@ -135,13 +141,14 @@ class Tasks:
             if waiting.deadline > now:
                 break
             released += self._give_up(uuid)
+        self._evict()
         return released
 
     def _wait(self, event: Event, uuid: str, now: float) -> list[Event]:
         waiting = self._waiting.get(uuid)
         if waiting is None:
             waiting = self._waiting[uuid] = _Waiting(now + JOIN_WAIT_SECONDS)
-        size_bytes = _EVENT_OVERHEAD_BYTES + sum(len(v) for v in event.values() if type(v) is str)
+        size_bytes = _EVENT_OVERHEAD_BYTES + len(encode(event))
         waiting.events.append(event)
         waiting.size_bytes += size_bytes
         self._waiting_events += 1
@@ -165,9 +172,8 @@ class Tasks:
         return [self._apply(event, uuid, task) for event in held]
 
     def _add(self, uuid: str) -> _Task:
-        task = self._unfinished[uuid] = _Task()
+        task = self._unfinished[uuid] = _Task(Reached())
         self._resize(task, uuid)
-        self._evict()
         return task
 
     def _identify(self, event: Event, uuid: str, task: _Task) -> None:
@@ -179,7 +185,7 @@ class Tasks:
         if task.is_received and not is_received:
             return
         task.is_received = is_received
-        task.name = _text(event, "name")
+        task.name = _text(event, "name") or task.name
         task.root_id = _text(event, "root_id") or task.root_id
         parent_id = _text(event, "parent_id")
         # A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
@@ -226,11 +232,9 @@ class Tasks:
             if self._finished:
                 _, task = self._finished.popitem(last=False)
                 self._evicted_finished += 1
-            elif len(self._unfinished) > 1:  # never the task that is being added
+            else:
                 _, task = self._unfinished.popitem(last=False)
                 self._evicted_unfinished += 1
-            else:
-                return
             self._bytes -= task.size_bytes
 
 

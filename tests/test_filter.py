@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS, keys
-from gateway.filter import MAX_PATTERN_CHARS, MAX_PATTERNS, Filter, parse
+from gateway.filter import MAX_PATTERN_CHARS, MAX_PATTERNS, AnyOf, Filter, build, parse
 
 # As the contract lists them (DESIGN.md, section 3).
 FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue")
@@ -204,6 +204,42 @@ def test_filters_that_ask_for_something_else_are_not_equal() -> None:
         {"name": ["a"], "uuid": ["a"]},
     ]
     assert len({parse(parameters) for parameters in asked}) == len(asked)
+
+
+@settings(DRAWN, max_examples=150)
+@given(st.lists(questions(), max_size=3))
+def test_any_of_some_filters_passes_what_one_of_them_passes(
+    asked: list[tuple[Parameters, EventFields]],
+) -> None:
+    any_of = AnyOf(frozenset(parse(parameters) for parameters, _ in asked))
+    assert any_of == AnyOf(frozenset(parse(parameters) for parameters, _ in reversed(asked)))
+    assert hash(any_of) == hash(AnyOf(any_of.filters))
+    for _, event in asked:
+        expected = any(expected_match(parameters, event) for parameters, _ in asked)
+        assert any_of.matches(keys(event)) == expected
+
+
+@settings(DRAWN, max_examples=150)
+@given(st.lists(questions(), min_size=1, max_size=3))
+def test_what_a_filter_says_of_itself_for_the_index_is_true(
+    asked: list[tuple[Parameters, EventFields]],
+) -> None:
+    filters = [parse(parameters) for parameters, _ in asked]
+    for filter in (*filters, AnyOf(frozenset(filters))):
+        for _, event in asked:
+            seen = keys(event)
+            others_gone = tuple(value if at in filter.fields else None for at, value in enumerate(seen))
+            assert filter.matches(others_gone) == filter.matches(seen), "it depends on its fields alone"
+            if filter.lookups is not None and filter.matches(seen):
+                assert any(seen[at] == value for at, value in filter.lookups)
+
+
+def test_a_filter_that_is_built_takes_each_pattern_whole() -> None:
+    filter = build({"name": ["a,b", "!x,*"]})
+    assert [name for name in ("a,b", "a", "b", "x,y") if filter.matches(keys({"name": name}))] == ["a,b"]
+    for patterns in ([""], ["!"], ["a", ""]):
+        with pytest.raises(BadRequest):
+            build({"name": patterns})
 
 
 def test_a_filter_cannot_be_changed() -> None:

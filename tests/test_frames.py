@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.control import Control, bookmark, closed, gap, opened
 from gateway.event import encode
-from gateway.frames import FRAMINGS, NDJSON, SSE
+from gateway.frames import DIRECT_FORMATS, FORMATS, LAST_CHUNK, NDJSON, SSE, WEBSOCKET, WebSocket
 
 TABLE = json.loads((Path(__file__).parent / "conformance" / "sse.json").read_text("utf-8"))
 CASES = [pytest.param(case, id=case["rule"]) for case in TABLE["cases"]]
@@ -29,11 +29,12 @@ class Dispatched(NamedTuple):
 
 
 class EventSource:
-    """Section 9.2.6 of https://html.spec.whatwg.org/multipage/server-sent-events.html, sentence by sentence."""
+    """https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6, sentence by sentence."""
 
     def __init__(self, stream: bytes) -> None:
         self.dispatched: list[Dispatched] = []
         self.last_event_id = ""
+        self.reconnection_time: int | None = None
         self._data = self._event_type = self._id = ""
         text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
         *lines, _unfinished = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -59,6 +60,8 @@ class EventSource:
             self._data += value + "\n"
         elif field == "id" and "\0" not in value:
             self._id = value
+        elif field == "retry" and value and set(value) <= set("0123456789"):
+            self.reconnection_time = int(value)
 
     def _dispatch(self) -> None:
         self.last_event_id = self._id
@@ -70,7 +73,7 @@ class EventSource:
         self._data = self._event_type = ""
 
 
-def written(framing: SSE | NDJSON, frame: dict[str, Any]) -> bytes:
+def written(framing: SSE | NDJSON | WebSocket, frame: dict[str, Any]) -> bytes:
     """A frame of the conformance table as the gateway writes it."""
     id = frame["id"].encode()
     match frame["kind"]:
@@ -83,7 +86,7 @@ def written(framing: SSE | NDJSON, frame: dict[str, Any]) -> bytes:
         case "gap":
             return framing.control(id, gap(id, frame["reason"], frame["lost"]))
         case "close":
-            return framing.control(id, closed(id, frame["reason"]))
+            return framing.control(id, closed(id, frame["reason"], frame.get("retry_ms")))
         case kind:
             raise AssertionError(f"the table has a frame of kind {kind!r}")
 
@@ -93,6 +96,7 @@ def test_an_event_source_makes_of_a_stream_what_the_table_says(case: dict[str, A
     read = EventSource(case["stream"].encode())
     assert [message._asdict() for message in read.dispatched] == case["dispatches"]
     assert read.last_event_id == case["lastEventId"]
+    assert read.reconnection_time == case["reconnectionTime"]
 
 
 @pytest.mark.parametrize("case", WRITTEN)
@@ -137,6 +141,7 @@ CONTROLS = st.one_of(
     st.tuples(st.just("close"), st.sampled_from(["ready", "drain", "slow", "expired", "limit"])),
     st.just(("keepalive", "")),
 )
+RETRY_MS = 1234
 STREAMS = st.lists(st.one_of(EVENTS, CONTROLS), max_size=8)
 
 
@@ -147,7 +152,7 @@ def control(kind: str, word: Any, id: bytes) -> Control:
         case "gap":
             return gap(id, word, None)
         case "close":
-            return closed(id, word)
+            return closed(id, word, RETRY_MS)
         case _:
             return bookmark(id)
 
@@ -233,6 +238,7 @@ def test_the_control_messages_have_the_fields_of_the_contract() -> None:
         gap(id, "slow", None),
         gap(id, "broker", 3),
         closed(id, "ready"),
+        closed(id, "drain", 700),
         bookmark(id),
     ]
     assert [json.loads(message.json) for message in messages] == [
@@ -240,12 +246,89 @@ def test_the_control_messages_have_the_fields_of_the_contract() -> None:
         {"type": "gateway-gap", "id": "epoch-12", "reason": "slow", "lost": None},
         {"type": "gateway-gap", "id": "epoch-12", "reason": "broker", "lost": 3},
         {"type": "gateway-close", "id": "epoch-12", "reason": "ready"},
+        {"type": "gateway-close", "id": "epoch-12", "reason": "drain", "retry_ms": 700},
         {"type": "gateway-bookmark", "id": "epoch-12"},
     ]
 
 
+def unchunked(stream: bytes) -> bytes:
+    """What HTTP/1.1's chunked coding carries (RFC 9112 section 7.1), the last chunk included."""
+    data = b""
+    while True:
+        size, _, stream = stream.partition(b"\r\n")
+        length = int(size, 16)
+        data, end, stream = data + stream[:length], stream[length : length + 2], stream[length + 2 :]
+        assert end == b"\r\n"
+        if not length:
+            assert stream == b""
+            return data
+
+
+@DRAWN
+@given(st.sampled_from(["sse", "ndjson"]), st.lists(st.lists(EVENTS, min_size=1, max_size=3), max_size=3))
+def test_what_is_written_to_the_transport_is_the_same_stream_in_chunks(
+    format: str, batches: list[list[Any]]
+) -> None:
+    def stream(framing: SSE | NDJSON) -> bytes:
+        return b"".join(
+            framing.batch([framing.event(b"e-1", encode(item)) for item in batch]) for batch in batches
+        )
+
+    assert unchunked(stream(DIRECT_FORMATS[format]) + LAST_CHUNK) == stream(FORMATS[format])
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_the_frames_of_the_table_are_the_same_in_chunks(case: dict[str, Any]) -> None:
+    for format, framing in FORMATS.items():
+        direct = DIRECT_FORMATS[format]
+        chunked = direct.batch([written(direct, frame) for frame in case["frames"]])
+        assert unchunked(chunked + LAST_CHUNK) == b"".join(
+            written(framing, frame) for frame in case["frames"]
+        )
+        assert direct.media_type == framing.media_type
+
+
+def text_messages(stream: bytes) -> list[bytes]:
+    """A server's WebSocket messages (RFC 6455 section 5.2): each one final text frame, not masked."""
+    messages = []
+    while stream:
+        assert stream[0] == 0x81, "FIN, no extension, text"
+        size, stream = stream[1], stream[2:]
+        assert size < 128, "a server does not mask"
+        for marker, width, least in ((126, 2, 126), (127, 8, 1 << 16)):
+            if size == marker:
+                size, stream = int.from_bytes(stream[:width]), stream[width:]
+                assert size >= least, "the shortest form of a length has to be used"
+                break
+        assert len(stream) >= size
+        messages.append(stream[:size])
+        stream = stream[size:]
+    return messages
+
+
+@DRAWN
+@given(STREAMS)
+def test_every_message_is_one_text_message_of_a_websocket(stream: list[Any]) -> None:
+    frames, expected = [], []
+    for item in stream:
+        if isinstance(item, dict):
+            expected.append(encode(item))
+            frames.append(WEBSOCKET.event(b"e-1", expected[-1]))
+        else:
+            message = control(*item, b"e-1")
+            expected.append(message.json)
+            is_keepalive = item[0] == "keepalive"
+            frames.append(WEBSOCKET.keepalive(b"e-1") if is_keepalive else WEBSOCKET.control(b"e-1", message))
+    assert text_messages(WEBSOCKET.batch(frames)) == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 65_535, 65_536, 100_000])
+def test_a_text_message_of_any_length_is_read_whole(size: int) -> None:
+    assert text_messages(WEBSOCKET.event(b"e-1", b"x" * size) * 2) == [b"x" * size] * 2
+
+
 def test_the_framings_are_found_by_format_and_have_their_media_types() -> None:
-    assert {name: framing.media_type for name, framing in FRAMINGS.items()} == {
+    assert {name: framing.media_type for name, framing in FORMATS.items()} == {
         "sse": "text/event-stream",
         "ndjson": "application/x-ndjson",
     }

@@ -107,6 +107,16 @@ def _check_root_path(context: click.Context, parameter: click.Parameter, value: 
     help="About how long a stream may be silent.",
 )
 @click.option(
+    "--slow-timeout",
+    "slow_seconds",
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    default=DEFAULTS.slow_seconds,
+    show_default=True,
+    envvar="GATEWAY_SLOW_TIMEOUT",
+    help="How long a client may read nothing before its stream is ended.",
+)
+@click.option(
     "--history-bytes",
     type=click.IntRange(1),
     default=DEFAULTS.history_bytes,

@@ -11,15 +11,18 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
+from gateway.edge.direct import Rounds, carrier
 from gateway.edge.metrics import CONTENT_TYPE, Metrics
 from gateway.edge.query import stream_query
 from gateway.edge.root_path import RootPath
-from gateway.edge.stream import stream_response
+from gateway.edge.stream import DirectResponse, portable_response
+from gateway.edge.websocket import serve_websocket
 from gateway.errors import BadRequest
-from gateway.frames import FRAMINGS
+from gateway.frames import DIRECT_FORMATS, FORMATS
 from gateway.pipeline import Pipeline
 
 
@@ -27,6 +30,7 @@ def create_app(
     pipeline: Pipeline,
     *,
     keepalive_seconds: float = 15.0,
+    slow_seconds: float = 60.0,
     root_path: str = "",
     allow_origins: Sequence[str] = (),
 ) -> ASGIApp:
@@ -34,19 +38,33 @@ def create_app(
 
     Args:
         keepalive_seconds: about how long a stream may be silent.
+        slow_seconds: how long a client may make no progress before its stream is ended.
         root_path: the sub-path it is served under, such as ``/celery``.
         allow_origins: other web sites whose pages may read from here (CORS); ``*`` for all.
     """
+    rounds = Rounds(keepalive_seconds, slow_seconds)
     metrics = Metrics(pipeline.statistics)
     dashboard = files("gateway.edge").joinpath("dashboard.html").read_text(encoding="utf-8")
 
     async def events(request: Request) -> Response:
         query = stream_query(request)
-        framing = FRAMINGS[query.format]
+        media_type = FORMATS[query.format].media_type
         if request.method == "HEAD":
-            return Response(media_type=framing.media_type)
-        subscription = pipeline.hub.subscribe(query.filter, framing, query.last_event_id)
-        return stream_response(subscription, query.format, keepalive_seconds)
+            return Response(media_type=media_type)
+        connection = carrier(request.scope)
+        framing = (FORMATS if connection is None else DIRECT_FORMATS)[query.format]
+        subscription = pipeline.hub.subscribe(query.filter, framing, query.last_event_id, query.since)
+        if connection is None:
+            return portable_response(subscription, query.format, keepalive_seconds, slow_seconds)
+        return DirectResponse(subscription, connection, rounds, media_type)
+
+    async def websocket(websocket: WebSocket) -> None:
+        try:
+            query = stream_query(websocket)
+        except BadRequest as error:
+            await websocket.send_denial_response(_bad_request_response(error))
+            return
+        await serve_websocket(websocket, pipeline.hub, query, rounds, keepalive_seconds)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(dashboard)
@@ -79,6 +97,7 @@ def create_app(
         routes=[
             Route("/", index),
             Route("/events", events),
+            WebSocketRoute("/ws", websocket),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_text),
@@ -101,6 +120,10 @@ def _error(status_code: int, code: str, message: str, **details: object) -> Resp
 
 async def _bad_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, BadRequest)
+    return _bad_request_response(error)
+
+
+def _bad_request_response(error: BadRequest) -> Response:
     return _error(400, error.code, str(error), parameter=error.parameter, allowed=list(error.allowed))
 
 

@@ -1,26 +1,36 @@
 """What a client asks for: query parameters and headers, checked once, here."""
 
+import re
+import time
+from datetime import datetime
 from typing import NamedTuple
 
-from starlette.requests import Request
+from starlette.datastructures import QueryParams
+from starlette.requests import HTTPConnection
 
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS
 from gateway.filter import Filter, parse
-from gateway.frames import FRAMINGS
+from gateway.frames import FORMATS
 
-STREAM_PARAMETERS = (*FILTER_FIELDS, "format")
+STREAM_PARAMETERS = (*FILTER_FIELDS, "format", "last_event_id", "since")
+_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)")
+_AGE_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class StreamQuery(NamedTuple):
-    """A checked request for a stream. ``format`` is a key of ``frames.FRAMINGS``."""
+    """A checked request for a stream.
+
+    ``format`` is a key of ``frames.FORMATS``; ``since`` is in epoch seconds, 0 for all that is held.
+    """
 
     filter: Filter
     format: str
     last_event_id: str | None
+    since: float | None
 
 
-def stream_query(request: Request) -> StreamQuery:
+def stream_query(request: HTTPConnection) -> StreamQuery:
     """Return what a request to a stream asks for.
 
     Raises:
@@ -38,25 +48,57 @@ def stream_query(request: Request) -> StreamQuery:
     return StreamQuery(
         filter=parse({field: parameters.getlist(field) for field in FILTER_FIELDS}),
         format=_format(request),
-        last_event_id=request.headers.get("last-event-id"),
+        last_event_id=request.headers.get("last-event-id") or _only(parameters, "last_event_id"),
+        since=_since(_only(parameters, "since")),
     )
 
 
-def _format(request: Request) -> str:
+def _only(parameters: QueryParams, name: str) -> str | None:
+    """Return the value of a parameter that may be given once."""
+    values = parameters.getlist(name)
+    if len(values) > 1:
+        raise BadRequest(
+            f"{name} is given {len(values)} times; it has one value", code="bad-value", parameter=name
+        )
+    return values[0] if values else None
+
+
+def _since(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if text == "earliest":
+        return 0.0
+    if age := _AGE.fullmatch(text):
+        return time.time() - float(age[1]) * _AGE_UNIT_SECONDS[age[2]]
+    try:
+        moment = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign in a query means a space
+        if moment.tzinfo is not None:
+            return moment.timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise BadRequest(
+        f"since={text!r}: give earliest, an age such as 10m, or a time such as 2026-11-21T08:31:00Z",
+        code="bad-value",
+        parameter="since",
+        allowed=("earliest", "10m", "2026-11-21T08:31:00Z"),
+    )
+
+
+def _format(request: HTTPConnection) -> str:
     """Return the ``format`` parameter, or what the Accept header prefers; SSE unless NDJSON is named."""
-    given = request.query_params.getlist("format")
-    if given:
-        if len(given) > 1 or given[0] not in FRAMINGS:
+    given = _only(request.query_params, "format")
+    if given is not None:
+        if given not in FORMATS:
             raise BadRequest(
-                f"format={','.join(given)!r} is not a format",
+                f"format={given!r} is not a format",
                 code="bad-value",
                 parameter="format",
-                allowed=tuple(FRAMINGS),
+                allowed=tuple(FORMATS),
             )
-        return given[0]
+        return given
     accepted = [part.partition(";")[0].strip() for part in request.headers.get("accept", "").split(",")]
     for media_type in accepted:
-        for name, framing in FRAMINGS.items():
+        for name, framing in FORMATS.items():
             if media_type == framing.media_type:
                 return name
     return "sse"

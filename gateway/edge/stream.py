@@ -1,8 +1,8 @@
 """A stream response: one client's subscription carried over HTTP.
 
-This is the path for any ASGI server: sse-starlette's response for SSE (it passes ready bytes through), and
-Starlette's for NDJSON. ``send`` waits while the client does not read, and so the subscription falls behind
-by itself: nothing is queued here.
+``DirectResponse`` hands it to the connection (see ``direct``). ``portable_response`` is for any ASGI server:
+sse-starlette's response for SSE (it passes ready bytes through), and Starlette's for NDJSON. There ``send``
+waits while the client does not read, and so the subscription falls behind by itself: nothing is queued here.
 """
 
 import asyncio
@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator
 import anyio
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from gateway.frames import FRAMINGS
+from gateway.edge.direct import Carrier, Rounds
+from gateway.frames import FORMATS
 from gateway.subscription import Subscription
 
 DRAIN_SECONDS = 3.0
@@ -23,15 +25,44 @@ _HEADERS = {
 }
 
 
-def stream_response(subscription: Subscription, format: str, keepalive_seconds: float) -> Response:
-    """Return the response that carries a subscription until either side ends it.
+class DirectResponse(Response):
+    """Answers the request, then lets the connection carry a subscription until either side ends it.
 
     Args:
-        subscription: is closed at the end.
-        format: a key of ``FRAMINGS``, the one the subscription was made with.
-        keepalive_seconds: about how long the stream may be silent.
+        subscription: in one of ``DIRECT_FORMATS``; is closed at the end.
+        carrier: the connection of this request.
     """
-    chunks = _chunks(subscription, keepalive_seconds)
+
+    def __init__(self, subscription: Subscription, carrier: Carrier, rounds: Rounds, media_type: str) -> None:
+        super().__init__(headers=_HEADERS, media_type=media_type)
+        del self.headers["content-length"]
+        self._subscription = subscription
+        self._carrier = carrier
+        self._rounds = rounds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            self._carrier.carry(self._subscription)
+            with self._rounds.turns(self._subscription, self._carrier.buffered_bytes):
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+        finally:
+            self._subscription.close()
+
+
+def portable_response(
+    subscription: Subscription, format: str, keepalive_seconds: float, slow_seconds: float
+) -> Response:
+    """Return a response that carries a subscription by ASGI messages until either side ends it.
+
+    Args:
+        subscription: in one of ``FORMATS``; is closed at the end.
+        format: which one.
+        keepalive_seconds: about how long the stream may be silent.
+        slow_seconds: how long the client may take for one chunk.
+    """
+    chunks = pulled(subscription, keepalive_seconds)
     if format == "sse":
         # Its ping is ours; and at a shutdown we end streams ourselves, before it cuts them.
         return EventSourceResponse(
@@ -40,11 +71,13 @@ def stream_response(subscription: Subscription, format: str, keepalive_seconds: 
             headers=_HEADERS,
             shutdown_event=anyio.Event(),
             shutdown_grace_period=DRAIN_SECONDS,
+            send_timeout=slow_seconds,
         )
-    return StreamingResponse(chunks, media_type=FRAMINGS[format].media_type, headers=_HEADERS)
+    return StreamingResponse(chunks, media_type=FORMATS[format].media_type, headers=_HEADERS)
 
 
-async def _chunks(subscription: Subscription, keepalive_seconds: float) -> AsyncIterator[bytes]:
+async def pulled(subscription: Subscription, keepalive_seconds: float) -> AsyncIterator[bytes]:
+    """Yield a subscription's bytes, and keep-alives, until it has ended; it is closed at the end."""
     try:
         while not subscription.is_ended:
             if chunk := subscription.read():

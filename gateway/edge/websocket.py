@@ -1,0 +1,120 @@
+"""The stream over WebSocket, and what a client can say on it.
+
+From the client, as JSON in text messages: ``{"op": "filter", "any": [{"type": […], "name": […], …}, …]}``
+replaces the filter, and ``{"op": "ping"}`` is answered. A message that cannot be followed is answered by
+``gateway-error``, and the stream goes on; one above ``MAX_MESSAGE_BYTES`` ends it (close code 1009).
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway import control
+from gateway.control import CLOSE_CODES
+from gateway.edge.direct import Rounds, carrier
+from gateway.edge.query import StreamQuery
+from gateway.edge.stream import pulled
+from gateway.errors import BadRequest
+from gateway.event import FILTER_FIELDS
+from gateway.filter import MAX_PATTERNS, AnyOf, Filter, build
+from gateway.frames import FORMATS, WEBSOCKET
+from gateway.hub import Hub
+from gateway.subscription import Subscription
+
+MAX_MESSAGE_BYTES = 256 << 10
+"""The longest message that a client may send: a filter of a thousand ids and to spare."""
+MAX_ALTERNATIVES = 100
+
+
+async def serve_websocket(
+    websocket: WebSocket, hub: Hub, query: StreamQuery, rounds: Rounds, keepalive_seconds: float
+) -> None:
+    """Carry a stream until either side ends it."""
+    await websocket.accept()
+    connection = carrier(websocket.scope)
+    if connection is not None:
+        subscription = hub.subscribe(query.filter, WEBSOCKET, query.last_event_id, query.since)
+        try:
+            connection.carry(subscription)
+            with rounds.turns(subscription, connection.buffered_bytes):
+                await _obey(websocket, hub, subscription)
+        finally:
+            subscription.close()
+        return
+    subscription = hub.subscribe(query.filter, FORMATS["ndjson"], query.last_event_id, query.since)
+    obeying = asyncio.create_task(_obey(websocket, hub, subscription))
+    try:
+        async for lines in pulled(subscription, keepalive_seconds):
+            for line in lines.splitlines():
+                await websocket.send_text(line.decode())
+        if subscription.closing is not None:
+            await websocket.close(CLOSE_CODES[subscription.closing], subscription.closing)
+    except WebSocketDisconnect:
+        pass
+    finally:
+        subscription.close()
+        obeying.cancel()
+
+
+async def _obey(websocket: WebSocket, hub: Hub, subscription: Subscription) -> None:
+    """Do what the client says, until it goes."""
+    while (message := await websocket.receive())["type"] != "websocket.disconnect":
+        try:
+            _follow(message.get("text"), hub, subscription)
+        except BadRequest as error:
+            subscription.tell(control.refused(subscription.id, error.code, str(error), error.parameter))
+    subscription.close()
+
+
+def _follow(text: str | None, hub: Hub, subscription: Subscription) -> None:
+    """Do what one message says.
+
+    Raises:
+        BadRequest: it is not understood.
+    """
+    if text is None:
+        raise _bad("messages are JSON in text, this one is binary", "message")
+    try:
+        message = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        raise _bad("the message is not JSON", "message") from None
+    operation = message.get("op") if isinstance(message, dict) else None
+    if operation == "ping":
+        subscription.tell(control.pong(subscription.id))
+    elif operation == "filter":
+        hub.refilter(subscription, _filter(message.get("any")))
+    else:
+        raise _bad('the message needs an "op": "filter" or "ping"', "op")
+
+
+def _filter(alternatives: Any) -> AnyOf | Filter:
+    if not isinstance(alternatives, list) or len(alternatives) > MAX_ALTERNATIVES:
+        raise _bad(f'"any" must be a list of at most {MAX_ALTERNATIVES} objects', "any")
+    filters = [build(_patterns(alternative)) for alternative in alternatives]
+    if sum(len(c.wanted) + len(c.unwanted) for f in filters for c in f.clauses) > MAX_PATTERNS:
+        raise _bad(f"more than {MAX_PATTERNS} values to filter by", "any")
+    return filters[0] if len(filters) == 1 else AnyOf(frozenset(filters))
+
+
+def _patterns(alternative: Any) -> dict[str, list[str]]:
+    if not isinstance(alternative, dict):
+        raise _bad('"any" must hold objects such as {"name": ["shop.*"]}', "any")
+    patterns: dict[str, list[str]] = {}
+    for name, values in alternative.items():
+        if name not in FILTER_FIELDS:
+            raise BadRequest(
+                f"unknown field {name!r}; there are {', '.join(FILTER_FIELDS)}",
+                code="unknown-parameter",
+                parameter=name,
+            )
+        texts = [values] if isinstance(values, str) else values
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise _bad(f"{name!r} must be a list of texts", name)
+        patterns[name] = texts
+    return patterns
+
+
+def _bad(message: str, parameter: str) -> BadRequest:
+    return BadRequest(message, code="bad-value", parameter=parameter)

@@ -1,0 +1,529 @@
+"""What is known of tasks: joining, waiting, forgetting. Time is the `now` argument; nothing here waits."""
+
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.event import Event, encode
+from gateway.tasks import JOIN_WAIT_SECONDS, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Tasks
+
+JOINED = ("name", "root_id", "parent_id", "state")
+UNKNOWN = {"name": None, "root_id": None, "parent_id": None}
+DRAWN = settings(deadline=None, max_examples=300, derandomize=True)
+
+_clock = count(1)
+
+
+def event(subject: str, uuid: Any = "u1", **fields: Any) -> Event:
+    """A task event; each is younger than the one made before."""
+    return {"type": f"task-{subject}", "uuid": uuid, "timestamp": float(next(_clock)), **fields}
+
+
+def sent(uuid: str = "u1", name: str = "shop.pay", **fields: Any) -> Event:
+    return event("sent", uuid, **{"name": name, "root_id": uuid, "parent_id": None, "retries": 0} | fields)
+
+
+def received(uuid: str = "u1", name: str = "shop.pay", **fields: Any) -> Event:
+    return event(
+        "received", uuid, **{"name": name, "root_id": uuid, "parent_id": None, "retries": 0} | fields
+    )
+
+
+def join(tasks: Tasks, *events: Event, now: float = 0.0) -> list[Event]:
+    return [out for each in events for out in tasks.join(each, now)]
+
+
+def joined(out: Event) -> dict[str, Any]:
+    return {field: out[field] for field in JOINED if field != "state"}
+
+
+def types(events: list[Event]) -> list[str]:
+    return [each["type"].removeprefix("task-") for each in events]
+
+
+def knows(tasks: Tasks, uuid: str) -> bool:
+    """Asks with an event of another group, which changes nothing and never waits."""
+    (out,) = tasks.join({"type": "probe-asked", "uuid": uuid}, 0.0)
+    return bool(out.get("name"))
+
+
+# ------------------------------------------------------------------------------------------ joining
+
+
+@pytest.mark.parametrize("naming", [sent, received], ids=["sent", "received"])
+def test_what_names_a_task_gives_its_later_events_their_names(naming: Any) -> None:
+    tasks = Tasks()
+    first = join(tasks, naming("u1", "shop.pay", root_id="r", parent_id="p"))
+    later = join(tasks, event("started"), event("retried"), event("failed"), event("revoked"))
+    assert len(first) == 1
+    for out in later:
+        assert joined(out) == {"name": "shop.pay", "root_id": "r", "parent_id": "p"}
+
+
+def test_every_event_says_the_state_after_it() -> None:
+    tasks = Tasks()
+    out = join(tasks, sent(), received(), event("started"), event("progress"), event("succeeded"))
+    assert [each["state"] for each in out] == ["PENDING", "RECEIVED", "STARTED", "PROGRESS", "SUCCESS"]
+
+
+def test_an_event_before_its_received_waits_for_it_and_goes_before_it() -> None:
+    tasks = Tasks()
+    assert join(tasks, event("started", worker="w")) == []
+    out = join(tasks, received("u1", "shop.pay", root_id="r", parent_id="p"))
+    assert types(out) == ["started", "received"]
+    assert joined(out[0]) == {"name": "shop.pay", "root_id": "r", "parent_id": "p"}
+    assert out[0]["worker"] == "w"
+    assert tasks.next_deadline is None
+
+
+def test_a_whole_task_before_its_received_is_released_in_order() -> None:
+    tasks = Tasks()
+    before = [event("started"), event("progress", done=1), event("progress", done=2), event("succeeded")]
+    late = received("u1", "shop.pay", timestamp=0.5)
+    assert join(tasks, *before) == []
+    out = join(tasks, late)
+    assert out == [*before, late]
+    assert [each["name"] for each in out] == ["shop.pay"] * 5
+    assert out[-1]["state"] == "SUCCESS", "the late task-received does not move the state back"
+    assert tasks.statistics().waiting_events == 0
+
+
+def test_tasks_wait_each_for_itself() -> None:
+    tasks = Tasks()
+    assert join(tasks, event("started", "a"), event("started", "b"), event("succeeded", "a")) == []
+    assert [(out["uuid"], out["type"]) for out in join(tasks, sent("b"))] == [
+        ("b", "task-started"),
+        ("b", "task-sent"),
+    ]
+    assert tasks.statistics().waiting_events == 2
+    assert types(join(tasks, sent("a"))) == ["started", "succeeded", "sent"]
+
+
+def test_what_an_event_says_itself_stays() -> None:
+    tasks = Tasks()
+    join(tasks, sent("u1", "shop.pay", root_id="r", parent_id="p"))
+    own = {"name": None, "root_id": 5, "parent_id": ["x"], "state": "half"}
+    (out,) = join(tasks, event("progress", "u1", **own))
+    assert {field: out[field] for field in own} == own
+
+
+def test_fields_are_only_added() -> None:
+    tasks = Tasks()
+    for made in (sent(), received(), event("started", hostname="h"), event("progress", done=0.5)):
+        before = dict(made)
+        (out,) = join(tasks, made)
+        assert {field: out[field] for field in before} == before
+        assert out.keys() - before.keys() == set(JOINED) - before.keys()
+
+
+@pytest.mark.parametrize("sent_first", [True, False])
+def test_the_name_in_received_goes_before_the_name_in_sent(sent_first: bool) -> None:
+    # Received says the `shadow`, and a replaced task's new name.
+    tasks = Tasks()
+    both = [sent("u1", "shop.pay"), received("u1", "pay the shop")]
+    join(tasks, *(both if sent_first else reversed(both)))
+    assert join(tasks, event("started"))[0]["name"] == "pay the shop"
+
+
+def test_a_replaced_task_takes_the_new_name_once_it_is_received_under_it() -> None:
+    tasks = Tasks()
+    join(tasks, sent(name="a"), received(name="a"), event("started"))
+    out = join(tasks, sent(name="b"), received(name="b"), event("started"), event("succeeded"))
+    assert [each["name"] for each in out] == ["b", "b", "b", "b"]
+    assert [each["state"] for each in out] == ["STARTED", "RECEIVED", "STARTED", "SUCCESS"]
+
+
+def test_a_received_without_a_name_does_not_take_away_the_name_in_sent() -> None:
+    tasks = Tasks()
+    join(tasks, sent("u1", "shop.pay", root_id="r", parent_id="p"), event("received"))
+    assert joined(join(tasks, event("started"))[0]) == {"name": "shop.pay", "root_id": "r", "parent_id": "p"}
+
+
+def test_a_task_is_not_its_own_parent() -> None:
+    # A retried task without a parent is sent again as its own child.
+    tasks = Tasks()
+    join(tasks, sent(), event("started"))
+    again = join(tasks, sent(parent_id="u1", retries=1), received(parent_id="u1", retries=1))
+    assert [out["parent_id"] for out in again] == ["u1", "u1"], "what was sent stays"
+    assert join(tasks, event("started"))[0]["parent_id"] is None
+
+
+def test_a_retried_child_keeps_its_parent() -> None:
+    tasks = Tasks()
+    join(tasks, sent(parent_id="p"), sent(parent_id="u1", retries=1), received(parent_id="u1", retries=1))
+    assert join(tasks, event("started"))[0]["parent_id"] == "p"
+
+
+@pytest.mark.parametrize("wrong", [5, True, 1.5, ["x"], {"x": 1}, None])
+def test_a_name_or_an_id_that_is_no_text_is_kept_in_its_event_and_joined_as_unknown(wrong: Any) -> None:
+    tasks = Tasks()
+    (out,) = join(tasks, sent(name=wrong, root_id=wrong, parent_id=wrong, retries=wrong, timestamp=wrong))
+    assert (out["name"], out["root_id"], out["parent_id"]) == (wrong, wrong, wrong)
+    (later,) = join(tasks, event("started"))
+    assert joined(later) == UNKNOWN
+
+
+# ------------------------------------------------------------------------------------------ waiting
+
+
+def test_after_the_wait_an_event_goes_on_with_null() -> None:
+    tasks = Tasks()
+    assert join(tasks, event("started"), now=10.0) == []
+    assert tasks.next_deadline == 10.0 + JOIN_WAIT_SECONDS
+    assert tasks.release(10.0 + JOIN_WAIT_SECONDS - 0.001) == []
+    (out,) = tasks.release(10.0 + JOIN_WAIT_SECONDS)
+    assert joined(out) == UNKNOWN
+    assert out["state"] == "STARTED"
+    assert tasks.next_deadline is None
+    assert tasks.release(1e9) == []
+
+
+def test_the_wait_is_counted_from_the_first_event_that_waits() -> None:
+    tasks = Tasks()
+    join(tasks, event("started"), now=10.0)
+    join(tasks, event("succeeded"), now=10.9)
+    assert types(tasks.release(11.0)) == ["started", "succeeded"]
+
+
+def test_later_events_of_a_task_that_was_given_up_do_not_wait_again() -> None:
+    tasks = Tasks()
+    join(tasks, event("started"), now=10.0)
+    tasks.release(11.0)
+    (out,) = join(tasks, event("succeeded"), now=11.0)
+    assert joined(out) == UNKNOWN
+    assert out["state"] == "SUCCESS"
+
+
+def test_a_task_that_was_given_up_is_named_as_soon_as_it_is_known() -> None:
+    tasks = Tasks()
+    join(tasks, event("started"), now=10.0)
+    tasks.release(11.0)
+    out = join(tasks, received("u1", "shop.pay", timestamp=0.5), event("succeeded"), now=12.0)
+    assert [each["name"] for each in out] == ["shop.pay", "shop.pay"]
+    assert [each["state"] for each in out] == ["STARTED", "SUCCESS"]
+
+
+def test_tasks_are_released_in_the_order_in_which_they_began_to_wait() -> None:
+    tasks = Tasks()
+    for number in range(10):
+        join(tasks, event("started", f"u{number}"), now=number / 10)
+    join(tasks, event("succeeded", "u0"), now=0.95)
+    assert [out["uuid"] for out in tasks.release(1.5)] == ["u0", "u0", "u1", "u2", "u3", "u4", "u5"]
+    assert tasks.next_deadline == pytest.approx(1.6)
+
+
+def test_a_waiting_event_is_not_overtaken_by_a_custom_one_of_its_task_that_says_all_itself() -> None:
+    tasks = Tasks()
+    full = event("progress", "u1", name="mine", root_id="r")
+    assert join(tasks, event("started"), full) == []
+    assert types(tasks.release(JOIN_WAIT_SECONDS)) == ["started", "progress"]
+
+
+def test_a_hundred_thousand_unknown_tasks_wait_within_the_bounds_and_come_out_once_in_order() -> None:
+    tasks = Tasks()
+    out: list[Event] = []
+    for number in range(100_000):
+        out += tasks.join({"type": "task-started", "uuid": f"u{number}", "timestamp": 1.0}, now=0.0)
+    assert tasks.statistics().waiting_events <= MAX_WAITING_EVENTS
+    out += tasks.release(JOIN_WAIT_SECONDS)
+    assert tasks.statistics().waiting_events == 0
+    assert [each["uuid"] for each in out] == [f"u{number}" for number in range(100_000)]
+    assert all(each["name"] is None for each in out)
+    assert tasks.statistics().unnamed_events == 100_000
+
+
+def test_a_hundred_thousand_events_of_one_unknown_task_wait_within_the_bounds() -> None:
+    tasks = Tasks()
+    out: list[Event] = []
+    for number in range(100_000):
+        out += tasks.join({"type": "task-progress", "uuid": "u1", "number": number}, now=0.0)
+        assert tasks.statistics().waiting_events <= MAX_WAITING_EVENTS
+    out += tasks.release(JOIN_WAIT_SECONDS)
+    assert [each["number"] for each in out] == list(range(100_000))
+
+
+BIG = "x" * 100_000  # one object, so that the test itself stays small
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"result": BIG}, id="a long text"),
+        pytest.param({"data": {"deep": [BIG]}}, id="a long text in an object"),
+        pytest.param({"data": [BIG[:1000]] * 100}, id="a list of texts"),
+        pytest.param({BIG: 1}, id="a long field name"),
+        pytest.param({"data": [0] * 50_000}, id="a list of numbers"),
+    ],
+)
+def test_events_wait_within_the_bound_of_bytes_whatever_is_big_in_them(fields: dict[str, Any]) -> None:
+    tasks, size_bytes, out = Tasks(), len(encode(fields)), 0
+    for number in range(1_000):
+        out += len(join(tasks, event("progress", f"u{number}", **fields)))
+    waiting = tasks.statistics().waiting_events
+    assert out + waiting == 1_000
+    assert waiting * size_bytes <= 1.5 * MAX_WAITING_BYTES
+
+
+# --------------------------------------------------------------------------- customs, other groups
+
+
+def test_a_custom_task_event_waits_and_is_joined_like_any_other() -> None:
+    tasks = Tasks()
+    assert join(tasks, event("half-done", percent=50)) == []
+    out = join(tasks, received("u1", "shop.pay", timestamp=0.5))
+    assert [(each["type"], each["name"], each["state"]) for each in out] == [
+        ("task-half-done", "shop.pay", "HALF-DONE"),
+        ("task-received", "shop.pay", "HALF-DONE"),
+    ]
+
+
+def test_a_custom_task_event_that_says_name_and_root_itself_does_not_wait() -> None:
+    tasks = Tasks()
+    (out,) = join(tasks, event("progress", name="mine", root_id="r"))
+    assert (out["name"], out["root_id"], out["parent_id"], out["state"]) == ("mine", "r", None, "PROGRESS")
+
+
+def test_a_custom_event_that_says_name_and_root_itself_does_not_keep_others_from_being_joined() -> None:
+    # What comes before the first task-sent or task-received waits for it, with or without such an event.
+    tasks = Tasks()
+    out = join(tasks, event("progress", name="mine", root_id="mine"), event("started"))
+    out += join(tasks, received("u1", "shop.pay", root_id="r"))
+    (started,) = [each for each in out if each["type"] == "task-started"]
+    assert (started["name"], started["root_id"]) == ("shop.pay", "r")
+
+
+def test_an_event_of_another_group_never_waits_and_is_joined_where_its_task_is_known() -> None:
+    tasks = Tasks()
+    (unknown,) = join(tasks, {"type": "shop-paid", "uuid": "u1", "amount": 5})
+    assert unknown.get("name") is None
+    join(tasks, sent("u1", "shop.pay"))
+    (known,) = join(tasks, {"type": "shop-paid", "uuid": "u1", "amount": 5})
+    assert known == {
+        "type": "shop-paid",
+        "uuid": "u1",
+        "amount": 5,
+        "name": "shop.pay",
+        "root_id": "u1",
+        "parent_id": None,
+        "state": "PENDING",
+    }
+
+
+def test_an_event_of_another_group_does_not_move_the_state() -> None:
+    tasks = Tasks()
+    join(tasks, sent(), {"type": "worker-succeeded", "uuid": "u1"}, {"type": "shop-failed", "uuid": "u1"})
+    assert join(tasks, event("received"))[0]["state"] == "RECEIVED"
+
+
+@pytest.mark.parametrize("type", ["worker-heartbeat", "worker-online", "shop-opened", "plain", "-", "task"])
+def test_events_without_a_uuid_pass_as_they_are(type: str) -> None:
+    tasks = Tasks()
+    assert join(tasks, {"type": type, "freq": 2.0}) == [{"type": type, "freq": 2.0}]
+
+
+@pytest.mark.parametrize("uuid", [None, 5, 1.5, True, ["u1"], {"u1": 1}], ids=repr)
+@pytest.mark.parametrize("subject", ["sent", "received", "started", "succeeded", "progress"])
+def test_a_uuid_that_is_no_text_neither_waits_nor_is_remembered(uuid: Any, subject: str) -> None:
+    tasks = Tasks()
+    made = event(subject, uuid, hostname="h")
+    before = dict(made)
+    (out,) = join(tasks, made)
+    assert {field: out[field] for field in before} == before
+    assert tasks.statistics().known == 0
+    assert tasks.statistics().waiting_events == 0
+
+
+def test_an_empty_uuid_is_a_uuid_like_another() -> None:
+    tasks = Tasks()
+    out = join(tasks, event("started", ""), sent("", "shop.pay"))
+    assert [each["name"] for each in out] == ["shop.pay", "shop.pay"]
+
+
+# -------------------------------------------------------------------------------- drawn by hypothesis
+
+
+@st.composite
+def traffic(draw: st.DrawFn) -> list[tuple[float, Event]]:
+    """Events of a few tasks and the times at which they come, quarters of a second apart."""
+    now, events = 0.0, []
+    for number in range(draw(st.integers(0, 25))):
+        now += draw(st.sampled_from([0, 0, 0, 0.25, 0.5, 1]))
+        subject = draw(st.sampled_from(["sent", "received", "started", "started", "succeeded", "progress"]))
+        made: Event = {"type": f"task-{subject}", "uuid": draw(st.sampled_from("abc")), "number": number}
+        if subject in ("sent", "received"):
+            made |= {"name": f"{subject} {number}", "root_id": "r", "parent_id": None}
+        events.append((now, made))
+    return events
+
+
+def expected_names(arrivals: list[tuple[float, Event]]) -> list[str | None]:
+    """The names of one task's events, told from the rules: one second from the first that is unknown."""
+    naming = [(at, made) for at, made in arrivals if made["type"] in ("task-sent", "task-received")]
+    first_at = arrivals[0][0]
+    first_naming = next(iter(naming), None)
+    is_held = first_naming is not None and first_naming[0] < first_at + JOIN_WAIT_SECONDS
+    names: list[str | None] = []
+    sent_name = received_name = None
+    for _, made in arrivals:
+        if made["type"] == "task-sent":
+            sent_name = made["name"]
+        elif made["type"] == "task-received":
+            received_name = made["name"]
+        known = received_name or sent_name
+        if known is None and is_held and first_naming is not None:
+            known = first_naming[1]["name"]
+        names.append(made.get("name", known))
+    return names
+
+
+@DRAWN
+@given(traffic())
+def test_each_event_comes_out_once_in_its_tasks_order_in_time_and_with_its_name(
+    arrivals: list[tuple[float, Event]],
+) -> None:
+    tasks, out = Tasks(), []
+    given_by_uuid: dict[str, list[tuple[float, Event]]] = defaultdict(list)
+    for now, made in arrivals:
+        given_by_uuid[made["uuid"]].append((now, dict(made)))
+        out += tasks.release(now)
+        deadline = tasks.next_deadline
+        assert deadline is None or now < deadline <= now + JOIN_WAIT_SECONDS
+        out += tasks.join(made, now)
+        assert tasks.statistics().waiting_events == sum(map(len, given_by_uuid.values())) - len(out)
+    out += tasks.release(1e9)
+    assert tasks.statistics().waiting_events == 0
+    for uuid, its_arrivals in given_by_uuid.items():
+        its_out = [each for each in out if each["uuid"] == uuid]
+        assert [each["number"] for each in its_out] == [made["number"] for _, made in its_arrivals]
+        assert [each["name"] for each in its_out] == expected_names(its_arrivals)
+    assert len(out) == len(arrivals)
+
+
+# --------------------------------------------------------------------------------------- forgetting
+
+
+def test_finished_tasks_are_forgotten_before_unfinished_ones_and_the_first_finished_first() -> None:
+    tasks = Tasks(max_tasks=5)
+    join(tasks, *(sent(f"u{number}") for number in range(5)))
+    join(tasks, event("succeeded", "u3"), event("failed", "u1"), event("revoked", "u2"))
+    remembered = []
+    for number in range(5, 10):
+        join(tasks, sent(f"u{number}"))
+        remembered.append("".join(old for old in "01234" if knows(tasks, f"u{old}")))
+    assert remembered == ["0124", "024", "04", "4", ""]
+    statistics = tasks.statistics()
+    assert (statistics.evicted_finished, statistics.evicted_unfinished, statistics.known) == (3, 2, 5)
+
+
+def test_of_the_unfinished_the_one_not_heard_of_for_longest_is_forgotten_first() -> None:
+    tasks = Tasks(max_tasks=3)
+    join(tasks, sent("a"), sent("b"), sent("c"), event("started", "a"))
+    join(tasks, sent("d"))
+    assert [uuid for uuid in "abcd" if knows(tasks, uuid)] == ["a", "c", "d"]
+
+
+def test_a_new_attempt_takes_a_task_out_of_the_line_of_the_finished() -> None:
+    tasks = Tasks(max_tasks=3)
+    join(tasks, sent("a"), event("succeeded", "a"), sent("b"), sent("c"), received("a"))
+    join(tasks, sent("d"))
+    assert [uuid for uuid in "abcd" if knows(tasks, uuid)] == ["a", "c", "d"]
+
+
+def test_a_forgotten_tasks_later_events_go_on_with_null() -> None:
+    tasks = Tasks(max_tasks=1)
+    join(tasks, sent("a"), sent("b"))
+    out = join(tasks, event("started", "a")) or tasks.release(JOIN_WAIT_SECONDS)
+    assert [joined(each) for each in out] == [UNKNOWN]
+
+
+def traffic_of(first: int, last: int, *, is_ending: bool) -> Iterator[Event]:
+    """Tasks that are sent one after another; each ends when 50 more have been sent, or none does."""
+    for number in range(first, last):
+        uuid = f"task-{number}"
+        yield {
+            "type": "task-sent", "uuid": uuid, "name": "shop.pay", "root_id": uuid, "parent_id": None,
+            "timestamp": number + 0.0, "retries": 0,
+        }  # fmt: skip
+        if is_ending and number >= first + 50:
+            yield {"type": "task-succeeded", "uuid": f"task-{number - 50}", "timestamp": number + 0.5}
+
+
+def test_a_million_tasks_pass_through_a_table_of_ten_thousand() -> None:
+    tasks = Tasks(max_tasks=10_000)
+
+    def pass_through(first: int, last: int, *, is_ending: bool) -> None:
+        for each in traffic_of(first, last, is_ending=is_ending):
+            (out,) = tasks.join(each, 0.0)
+            assert out["name"] == "shop.pay"
+        # The ones heard of last are known, ended or not, and no more than the table holds.
+        assert all(knows(tasks, f"task-{number}") for number in range(last - 9_000, last))
+        assert not any(knows(tasks, f"task-{number}") for number in range(first, last - 11_000))
+        assert tasks.statistics().known == 10_000
+
+    pass_through(0, 500_000, is_ending=True)
+    assert tasks.statistics().evicted_finished == 490_000
+    assert tasks.statistics().evicted_unfinished == 0
+    tracemalloc.start()
+    try:
+        pass_through(500_000, 512_000, is_ending=False)  # fills it with what is traced
+        filled_bytes, _ = tracemalloc.get_traced_memory()
+        pass_through(512_000, 524_000, is_ending=False)
+        after_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after_bytes < 1.2 * filled_bytes
+    assert filled_bytes < 2 * tasks.statistics().known_bytes, "the estimate is not far off"
+    pass_through(524_000, 1_000_000, is_ending=False)
+    statistics = tasks.statistics()
+    assert statistics.evicted_finished + statistics.evicted_unfinished == 990_000
+    assert statistics.known_bytes < 10_000 * 1_000
+
+
+def test_the_bound_in_bytes_holds_for_huge_names() -> None:
+    tasks = Tasks(max_bytes=1_000_000)
+    for number in range(1_000):
+        join(tasks, sent(f"u{number}", f"{number}" + "n" * 20_000))
+        assert tasks.statistics().known_bytes <= 1_000_000 + 30_000
+    assert 20 <= tasks.statistics().known <= 60
+    assert knows(tasks, "u999")
+    assert tasks.statistics().evicted_unfinished == 1_000 - tasks.statistics().known
+
+
+@pytest.mark.parametrize("field", ["name", "root_id", "parent_id"])
+def test_the_bound_in_bytes_holds_when_tasks_that_are_known_become_bigger(field: str) -> None:
+    tasks = Tasks(max_bytes=1_000_000)
+    join(tasks, *(sent(f"u{number}") for number in range(500)))
+    for number in range(500):
+        join(tasks, received(f"u{number}", **{field: f"{number}" + "n" * 20_000}))
+        assert tasks.statistics().known_bytes <= 1_000_000 + 30_000
+
+
+def test_the_bound_in_bytes_holds_for_huge_uuids() -> None:
+    tasks = Tasks(max_bytes=1_000_000)
+    for number in range(500):
+        join(tasks, sent(f"{number}" + "u" * 20_000, "n", root_id="r"))
+        assert tasks.statistics().known_bytes <= 1_000_000 + 30_000
+
+
+def test_a_task_bigger_than_the_whole_table_does_no_harm() -> None:
+    tasks = Tasks(max_tasks=10, max_bytes=1_000)
+    (out,) = join(tasks, sent("u1", "n" * 10_000))
+    assert len(out["name"]) == 10_000
+    join(tasks, sent("u2"))
+    assert not knows(tasks, "u1")
+    assert tasks.statistics().known_bytes <= 1_000
+
+
+def test_what_is_known_is_given_back_when_it_is_forgotten() -> None:
+    tasks = Tasks(max_tasks=1)
+    for number in range(100):
+        join(tasks, sent(f"u{number}", "n" * number), received(f"u{number}", "n" * (100 - number)))
+    alone = Tasks(max_tasks=1)
+    join(alone, sent("u99", "n" * 99), received("u99", "n"))
+    assert tasks.statistics().known_bytes == alone.statistics().known_bytes
