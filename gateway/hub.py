@@ -101,6 +101,8 @@ class Hub:
 
     def refilter(self, subscription: Subscription, filter: Matcher) -> None:
         """Give a subscription another filter, from where it is; it is told by ``gateway-filter``."""
+        if subscription.is_ended:
+            return
         old = subscription.group
         subscription.move(self._group(filter, old.framing))
         self._tidy(old)

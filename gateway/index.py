@@ -14,6 +14,8 @@ from gateway.event import FILTER_FIELDS, Keys
 MAX_MEMO = 10_000
 """Combinations of values that are remembered; then the memory starts anew."""
 
+MAX_MEMO_KEY_CHARS = 1_000
+
 _ID_FIELDS = tuple(FILTER_FIELDS.index(field) for field in ("root_id", "parent_id", "uuid"))
 
 
@@ -84,9 +86,11 @@ class Index(Generic[_T]):
         return [self._asked if filter.fields.intersection(_ID_FIELDS) else self._memoised]
 
     def _remember(self, memo_key: Keys, keys: Keys) -> tuple[_T, ...]:
-        if len(self._memo) >= MAX_MEMO:
-            self._memo.clear()
-        found = self._memo[memo_key] = tuple(item for filter, item in self._memoised if filter.matches(keys))
+        found = tuple(item for filter, item in self._memoised if filter.matches(keys))
+        if sum(len(value) for value in memo_key if value) <= MAX_MEMO_KEY_CHARS:
+            if len(self._memo) >= MAX_MEMO:
+                self._memo.clear()
+            self._memo[memo_key] = found
         return found
 
     def _forget(self, filter: Matcher) -> None:

@@ -261,7 +261,7 @@ class Subscription:
 
     def _hold(self, chunk: bytes) -> None:
         """Take a chunk when pulled: one at a time; what comes before it is read is read from the history."""
-        self._chunk = chunk
+        self._chunk += chunk
         self._leave_step()
         self._wake()
 

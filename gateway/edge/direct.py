@@ -1,19 +1,17 @@
 """The direct path: a subscription's bytes written straight to the connection's transport.
 
 Under our own server each connection's protocol offers itself to the application as an ASGI scope extension.
-The application answers the request in the ordinary way, then hands the protocol a subscription and waits for
-the disconnect. From then on what the hub has made ready is written with one call a connection and a flush:
-no task wakes up, nothing is copied or encoded again. The transport says when its buffer is full and when it
-has drained; meanwhile the subscription keeps its place in the history.
+The application answers the request in the ordinary way, hands the protocol a subscription, and returns. From
+then on what the hub has made ready is written with one call a connection and a flush: there is no task that
+wakes up, and nothing is copied or encoded again. The transport says when its buffer is full and when it has
+drained; meanwhile the subscription keeps its place in the history. uvicorn's request is let go.
 
-Under any other server the extension is not there, and ``stream`` or ``websocket`` carry the subscription by
+Under any other server the extension is not there, and ``stream`` and ``websocket`` carry the subscription by
 ASGI messages.
 """
 
 import asyncio
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -46,17 +44,18 @@ class Rounds:
         self._next = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    @contextmanager
-    def turns(self, subscription: Subscription, buffered_bytes: Callable[[], int]) -> Iterator[None]:
-        """Let a subscription have its turns within the block."""
-        part = random.choice(self._parts)
-        part[subscription] = buffered_bytes
+    def add(self, subscription: Subscription, buffered_bytes: Callable[[], int]) -> None:
+        """Let a subscription have its turns from now on."""
+        self._part(subscription)[subscription] = buffered_bytes
         if self._timer is None:
             self._plan()
-        try:
-            yield
-        finally:
-            del part[subscription]
+
+    def remove(self, subscription: Subscription) -> None:
+        """Let it have no more."""
+        self._part(subscription).pop(subscription, None)
+
+    def _part(self, subscription: Subscription) -> dict[Subscription, Callable[[], int]]:
+        return self._parts[hash(subscription) % ROUNDS]
 
     def _plan(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._keepalive_seconds / ROUNDS, self._turn)
@@ -75,17 +74,23 @@ class Rounds:
 class Carrier(Protocol):
     """A connection that carries a subscription by itself."""
 
-    def carry(self, subscription: Subscription) -> None:
-        """Write what the subscription gives, until either side ends it."""
-
-    def buffered_bytes(self) -> int:
-        """Return how much of it the network has not taken yet."""
+    def carry(self, subscription: Subscription, rounds: Rounds) -> None:
+        """Write what the subscription gives until either side ends it, and then close it."""
 
 
-def carrier(scope: Any) -> Carrier | None:
-    """Return the connection behind a request, if it can carry a subscription by itself."""
-    found: Carrier | None = scope.get("extensions", {}).get(EXTENSION)
-    return found
+class WebSocketCarrier(Carrier, Protocol):
+    """One whose client can say something, too."""
+
+    on_text: Callable[[str | None], None]
+    """Is given each message from the client; ``None`` for one that is not text."""
+
+
+def carrier(scope: Any) -> Any:
+    """Return the connection behind a request if it can carry a subscription by itself, else ``None``.
+
+    It is a ``Carrier``, or a ``WebSocketCarrier`` in the scope of a WebSocket.
+    """
+    return scope.get("extensions", {}).get(EXTENSION)
 
 
 class _Carrying:
@@ -93,26 +98,34 @@ class _Carrying:
 
     transport: asyncio.Transport
     _subscription: Subscription | None = None
+    _rounds: Rounds
 
-    def carry(self, subscription: Subscription) -> None:
+    def carry(self, subscription: Subscription, rounds: Rounds) -> None:
+        if self.transport.is_closing():
+            subscription.close()
+            return
         self._subscription = subscription
+        self._rounds = rounds
+        rounds.add(subscription, self.transport.get_write_buffer_size)
         subscription.attach(self.transport.write, self._finish)
 
-    def buffered_bytes(self) -> int:
-        return self.transport.get_write_buffer_size()
-
     def pause_writing(self) -> None:
-        super().pause_writing()  # type: ignore[misc]
-        if self._subscription is not None:
+        if self._subscription is None:
+            super().pause_writing()  # type: ignore[misc]
+        else:
             self._subscription.pause()
 
     def resume_writing(self) -> None:
-        super().resume_writing()  # type: ignore[misc]
-        if self._subscription is not None:
+        if self._subscription is None:
+            super().resume_writing()  # type: ignore[misc]
+        else:
             self._subscription.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._subscription = None
+        if self._subscription is not None:
+            self._rounds.remove(self._subscription)
+            self._subscription.close()
+            self._subscription = None
         super().connection_lost(exc)  # type: ignore[misc]
 
     def _finish(self, reason: CloseReason) -> None:
@@ -127,6 +140,16 @@ class DirectHTTP(_Carrying, HttpToolsProtocol):
         scope: Any = self.scope
         scope["extensions"] = {EXTENSION: self}
 
+    def carry(self, subscription: Subscription, rounds: Rounds) -> None:
+        super().carry(subscription, rounds)
+        self.cycle.response_complete = True  # as far as uvicorn is concerned
+        this: Any = self
+        this.cycle = this.scope = this.headers = this.flow = this.parser = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._subscription is None:  # nothing that comes after the request of a stream is answered
+            super().data_received(data)
+
     def _finish(self, reason: CloseReason) -> None:
         self.transport.write(LAST_CHUNK)
         self.transport.close()
@@ -136,14 +159,40 @@ class DirectHTTP(_Carrying, HttpToolsProtocol):
 class DirectWebSocket(_Carrying, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket connection, able to carry a subscription whose framing is WebSocket's."""
 
+    on_text: Callable[[str | None], None]
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):  # the handshake was good, and the application starts in the next turn
             scope: Any = self.scope
             scope["extensions"][EXTENSION] = self
 
+    def carry(self, subscription: Subscription, rounds: Rounds) -> None:
+        super().carry(subscription, rounds)
+        this: Any = self
+        this.scope = this.request = this.response = None
+        # The application's return closes a connection, unless it is being closed already.
+        this.close_timer = _NEVER
+
+    def send_receive_event_to_app(self) -> None:
+        if self._subscription is None:
+            super().send_receive_event_to_app()
+            return
+        data, self.frames = b"".join(self.frames), []
+        text = data.decode("utf-8", "replace") if self.curr_msg_data_type == "text" else None
+        self.on_text(text)
+
     def _finish(self, reason: CloseReason) -> None:
         self.conn.send_close(CLOSE_CODES[reason], reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+
+class _Never:
+    """A timer that is not running."""
+
+    def cancel(self) -> None: ...
+
+
+_NEVER = _Never()

@@ -26,10 +26,10 @@ _HEADERS = {
 
 
 class DirectResponse(Response):
-    """Answers the request, then lets the connection carry a subscription until either side ends it.
+    """Answers the request, and leaves the subscription to the connection.
 
     Args:
-        subscription: in one of ``DIRECT_FORMATS``; is closed at the end.
+        subscription: in one of ``DIRECT_FORMATS``.
         carrier: the connection of this request.
     """
 
@@ -41,14 +41,8 @@ class DirectResponse(Response):
         self._rounds = rounds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            self._carrier.carry(self._subscription)
-            with self._rounds.turns(self._subscription, self._carrier.buffered_bytes):
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-        finally:
-            self._subscription.close()
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        self._carrier.carry(self._subscription, self._rounds)
 
 
 def portable_response(

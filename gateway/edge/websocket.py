@@ -6,6 +6,7 @@ replaces the filter, and ``{"op": "ping"}`` is answered. A message that cannot b
 """
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway import control
 from gateway.control import CLOSE_CODES
-from gateway.edge.direct import Rounds, carrier
+from gateway.edge.direct import Rounds, WebSocketCarrier, carrier
 from gateway.edge.query import StreamQuery
 from gateway.edge.stream import pulled
 from gateway.errors import BadRequest
@@ -31,20 +32,16 @@ MAX_ALTERNATIVES = 100
 async def serve_websocket(
     websocket: WebSocket, hub: Hub, query: StreamQuery, rounds: Rounds, keepalive_seconds: float
 ) -> None:
-    """Carry a stream until either side ends it."""
+    """Carry a stream until either side ends it; under our own server, hand it to the connection."""
     await websocket.accept()
-    connection = carrier(websocket.scope)
+    connection: WebSocketCarrier | None = carrier(websocket.scope)
     if connection is not None:
         subscription = hub.subscribe(query.filter, WEBSOCKET, query.last_event_id, query.since)
-        try:
-            connection.carry(subscription)
-            with rounds.turns(subscription, connection.buffered_bytes):
-                await _obey(websocket, hub, subscription)
-        finally:
-            subscription.close()
+        connection.on_text = partial(_obey, hub, subscription)
+        connection.carry(subscription, rounds)
         return
     subscription = hub.subscribe(query.filter, FORMATS["ndjson"], query.last_event_id, query.since)
-    obeying = asyncio.create_task(_obey(websocket, hub, subscription))
+    listening = asyncio.create_task(_listen(websocket, hub, subscription))
     try:
         async for lines in pulled(subscription, keepalive_seconds):
             for line in lines.splitlines():
@@ -55,17 +52,22 @@ async def serve_websocket(
         pass
     finally:
         subscription.close()
-        obeying.cancel()
+        listening.cancel()
 
 
-async def _obey(websocket: WebSocket, hub: Hub, subscription: Subscription) -> None:
-    """Do what the client says, until it goes."""
+async def _listen(websocket: WebSocket, hub: Hub, subscription: Subscription) -> None:
+    """Obey the client until it goes."""
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
-        try:
-            _follow(message.get("text"), hub, subscription)
-        except BadRequest as error:
-            subscription.tell(control.refused(subscription.id, error.code, str(error), error.parameter))
+        _obey(hub, subscription, message.get("text"))
     subscription.close()
+
+
+def _obey(hub: Hub, subscription: Subscription, text: str | None) -> None:
+    """Do what one message says, or say why not."""
+    try:
+        _follow(text, hub, subscription)
+    except BadRequest as error:
+        subscription.tell(control.refused(subscription.id, error.code, str(error), error.parameter))
 
 
 def _follow(text: str | None, hub: Hub, subscription: Subscription) -> None:
