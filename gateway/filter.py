@@ -18,6 +18,8 @@ from gateway.event import FILTER_FIELDS, Keys
 
 MAX_PATTERNS = 1_000
 """How many values a filter may have in all; more would make every event costly."""
+MAX_GLOBS = 100
+"""How many of them may have wildcards: those are tried in turn, and cost to compile."""
 MAX_PATTERN_CHARS = 1_000
 
 
@@ -138,13 +140,14 @@ def build(patterns: Mapping[str, Sequence[str]]) -> Filter:
         BadRequest: an empty or overlong pattern, or too many of them.
     """
     clauses = []
-    patterns_left = MAX_PATTERNS
+    patterns_left, globs_left = MAX_PATTERNS, MAX_GLOBS
     for index, name in enumerate(FILTER_FIELDS):
         texts = patterns.get(name, ())
         patterns_left -= len(texts)
-        if patterns_left < 0:
+        globs_left -= sum("*" in text or "?" in text for text in texts)
+        if patterns_left < 0 or globs_left < 0:
             raise BadRequest(
-                f"more than {MAX_PATTERNS} values to filter by: use a glob such as shop.* instead",
+                f"too many values to filter by: at most {MAX_PATTERNS}, of which {MAX_GLOBS} with wildcards",
                 code="too-many-values",
                 parameter=name,
             )

@@ -161,10 +161,12 @@ class Hub:
 
     def _append(self, entry: Entry, groups: Iterable[Group]) -> None:
         self._history.append(entry)
+        if self._is_closed:
+            return
         for group in groups:
             group.entries.append(entry)
             self._dirty[group] = None
-        if self._flush_handle is None and not self._is_closed:
+        if self._flush_handle is None:
             loop = asyncio.get_running_loop()
             if self._flush_not_before > loop.time():
                 self._flush_handle = loop.call_at(self._flush_not_before, self._flush)

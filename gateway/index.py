@@ -6,6 +6,7 @@ hostname, state, queue) are asked once for each combination of values, and the a
 left (globs on ids) is asked each time.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
@@ -41,26 +42,31 @@ class Index(Generic[_T]):
     """Things that each have a filter, found by the keys of an event."""
 
     def __init__(self) -> None:
-        self._by_id: dict[tuple[int, str], list[tuple[Matcher, _T]]] = {}
-        self._memoised: list[tuple[Matcher, _T]] = []
-        self._asked: list[tuple[Matcher, _T]] = []
+        self._by_id: dict[tuple[int, str], dict[_T, Matcher]] = {}
+        self._memoised: dict[_T, Matcher] = {}
+        self._asked: dict[_T, Matcher] = {}
         self._memo: dict[Keys, tuple[_T, ...]] = {}
-        self._memo_fields: tuple[int, ...] = ()
+        self._memo_fields: Counter[int] = Counter()  # how many of the memoised depend on each field
 
     def add(self, filter: Matcher, item: _T) -> None:
-        """Let events that match the filter find the item."""
-        for entries in self._places(filter):
-            entries.append((filter, item))
-        self._forget(filter)
+        """Let events that match the filter find the item, which is in the index once at most."""
+        for items in self._places(filter):
+            items[item] = filter
+        if item in self._memoised:
+            self._memo_fields.update(filter.fields)
+            self._memo.clear()
 
     def remove(self, filter: Matcher, item: _T) -> None:
         """Undo ``add`` with the same arguments."""
-        for entries in self._places(filter):
-            entries.remove((filter, item))
+        if item in self._memoised:
+            self._memo_fields.subtract(filter.fields)
+            self._memo_fields = +self._memo_fields
+            self._memo.clear()
+        for items in self._places(filter):
+            del items[item]
         for pair in filter.lookups or ():
             if not self._by_id[pair]:
                 del self._by_id[pair]
-        self._forget(filter)
 
     def find(self, keys: Keys) -> Iterable[_T]:
         """Return each item whose filter matches, once."""
@@ -69,31 +75,23 @@ class Index(Generic[_T]):
         if found is None:
             found = self._remember(memo_key, keys)
         if self._by_id:
-            by_id = self._by_id
             for field in _ID_FIELDS:
                 value = keys[field]
-                if value is not None and (candidates := by_id.get((field, value))):
-                    found += tuple(
-                        item for filter, item in candidates if filter.matches(keys) and item not in found
-                    )
+                if value is not None and (items := self._by_id.get((field, value))):
+                    found += tuple([i for i, f in items.items() if f.matches(keys) and i not in found])
         if self._asked:
-            found += tuple(item for filter, item in self._asked if filter.matches(keys))
+            found += tuple([item for item, filter in self._asked.items() if filter.matches(keys)])
         return found
 
-    def _places(self, filter: Matcher) -> list[list[tuple[Matcher, _T]]]:
+    def _places(self, filter: Matcher) -> list[dict[_T, Matcher]]:
         if filter.lookups is not None:
-            return [self._by_id.setdefault(pair, []) for pair in filter.lookups]
+            return [self._by_id.setdefault(pair, {}) for pair in filter.lookups]
         return [self._asked if filter.fields.intersection(_ID_FIELDS) else self._memoised]
 
     def _remember(self, memo_key: Keys, keys: Keys) -> tuple[_T, ...]:
-        found = tuple(item for filter, item in self._memoised if filter.matches(keys))
+        found = tuple([item for item, filter in self._memoised.items() if filter.matches(keys)])
         if sum(len(value) for value in memo_key if value) <= MAX_MEMO_KEY_CHARS:
             if len(self._memo) >= MAX_MEMO:
                 self._memo.clear()
             self._memo[memo_key] = found
         return found
-
-    def _forget(self, filter: Matcher) -> None:
-        if filter.lookups is None:
-            self._memo.clear()
-            self._memo_fields = tuple(sorted(frozenset().union(*(f.fields for f, _ in self._memoised))))

@@ -56,7 +56,7 @@ _GOSSIP = frozenset({"worker-elect", "worker-elect-ack"})
 _OWN_FIELDS = ("id", "time")
 _BIG_BODY_BYTES = 256 << 10
 
-_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{},]', re.DOTALL)
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^][{},"]++|[][{},"]', re.DOTALL)
 _TOO_DEEP = object()
 
 _decode_strict_json = msgspec.json.Decoder().decode
@@ -162,28 +162,34 @@ def _decode_each(body: bytes) -> list[Any]:
     Raises:
         _Refused: it is no such list.
     """
+    if not body.lstrip().startswith(b"["):
+        raise _Refused("too-deep")
     items: list[Any] = []
     depth = start = 0
     for token, _ in zip(_JSON_TOKEN.finditer(body), range(MAX_VALUES), strict=False):
         mark = token[0]
-        if mark in b"[{":
+        if mark == b'"':  # of a text without an end
+            break
+        if mark in (b"[", b"{"):
             depth += 1
             start = start or token.end()
-        elif mark in b"]}":
+        elif mark in (b"]", b"}"):
             depth -= 1
-        if (depth == 1 and mark == b",") or depth == 0:
-            try:
-                items.append(_decode_json(body[start : token.start()])[0])
-            except RecursionError:
-                items.append(_TOO_DEEP)
-            except ValueError:
-                raise _Refused("undecodable") from None
+        if (depth == 1 and mark == b",") or (depth == 0 and items):
+            items.append(_decode_item(body[start : token.start()]))
             start = token.end()
-        if depth == 0:
-            break
-    if not items or depth or not body.lstrip().startswith(b"["):
-        raise _Refused("too-deep")
-    return items
+            if depth == 0:
+                return items
+    raise _Refused("too-deep")
+
+
+def _decode_item(text: bytes) -> Any:
+    try:
+        return _decode_json(text)[0]
+    except RecursionError:
+        return _TOO_DEEP
+    except ValueError:
+        raise _Refused("undecodable") from None
 
 
 def _event(item: Any, cleaner: "_Cleaner | None", received_at: float) -> Event:

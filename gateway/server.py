@@ -14,15 +14,12 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from gateway.edge.app import create_app
+from gateway.asgi import Gateway
 from gateway.edge.direct import DirectHTTP, DirectWebSocket
 from gateway.edge.websocket import MAX_MESSAGE_BYTES
 from gateway.errors import GatewayError
-from gateway.hub import Hub
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
-from gateway.source.choose import source_for
-from gateway.tasks import Tasks
 
 DRAIN_SECONDS = 4
 
@@ -70,19 +67,10 @@ def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
     Raises:
         GatewayError: the address cannot be listened on, or the broker's URL cannot be used.
     """
-    source = source_for(settings.broker, exchange=settings.exchange)
-    listener = _listen(settings.host, settings.port)
-    pipeline = Pipeline(
-        source, Tasks(max_tasks=settings.max_tasks), Hub(history_bytes=settings.history_bytes)
-    )
+    gateway = Gateway(settings)
+    listener = _listen(settings)
     config = uvicorn.Config(
-        create_app(
-            pipeline,
-            keepalive_seconds=settings.keepalive_seconds,
-            slow_seconds=settings.slow_seconds,
-            root_path=settings.root_path,
-            allow_origins=settings.allow_origins,
-        ),
+        gateway,
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,
@@ -92,18 +80,27 @@ def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
         ws=DirectWebSocket,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
-        ws_ping_interval=None,  # the system's keep-alive finds peers that are gone, for less
+        ws_ping_interval=None,  # see _drop_dead_peers
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     url = _url(listener, settings.root_path)
-    Server(config, pipeline, lambda: on_started(url)).run(sockets=[listener])
+    Server(config, gateway.pipeline, lambda: on_started(url)).run(sockets=[listener])
 
 
-def _find_dead_peers(listener: socket.socket) -> None:
-    """Let the system drop connections whose other end has vanished; accepted sockets inherit it (tcp(7))."""
+def _drop_dead_peers(listener: socket.socket, slow_seconds: float) -> None:
+    """Let the system drop connections whose other end has vanished; accepted sockets inherit it (tcp(7)).
+
+    One that is idle is probed; one that does not acknowledge what it was sent is dropped, though not before
+    it was closed for slowness. (What uvicorn's pings would do for WebSockets only, and for more.)
+    """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):  # seconds, count
-        if hasattr(socket, option):
+    for option, value in (
+        ("TCP_KEEPIDLE", 30),  # seconds
+        ("TCP_KEEPINTVL", 10),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", round((2 * slow_seconds + 15) * 1000)),  # milliseconds
+    ):
+        if hasattr(socket, option):  # not every system has all of them
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
@@ -112,19 +109,20 @@ def _url(listener: socket.socket, root_path: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}{root_path}"
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(settings: Settings) -> socket.socket:
     """Return a socket bound to an address, before anything else is started.
 
     Raises:
         GatewayError: the address cannot be had; the text says why and what to do.
     """
+    host, port = settings.host, settings.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _find_dead_peers(bound)
+        _drop_dead_peers(bound, settings.slow_seconds)
         try:
             bound.bind(address)
             bound.listen(2048)

@@ -113,10 +113,12 @@ class Tasks:
 
     def _join(self, event: Event, now: float) -> Iterable[Event]:
         uuid = event.get("uuid")
+        event_type: str = event["type"]
         if type(uuid) is not str:
+            if event_type.startswith("task-"):
+                _joined(event, _Task(Reached(state_of(event_type))))
             return (event,)
         task = self._finished.get(uuid) or self._unfinished.get(uuid)
-        event_type: str = event["type"]
         if not event_type.startswith("task-"):
             return (event if task is None else _joined(event, task),)
         if task is not None:

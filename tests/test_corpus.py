@@ -64,7 +64,8 @@ def text(value: Any) -> str:
 
 
 def through_the_gateway(recorded: list[dict[str, Any]]) -> list[Event]:
-    tasks, out = Tasks(), []
+    tasks = Tasks()
+    out: list[Event] = []
     for message in recorded:
         for event in normalize(taken(message), RECEIVED_AT).events:
             out += tasks.join(event, 0.0)

@@ -123,7 +123,7 @@ def test_ndjson_has_the_same_messages_with_their_types_in_them(case: dict[str, A
 TEXTS = st.text(
     st.one_of(
         st.sampled_from(list('\n\r\t\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\ufeff: \\"')),
-        st.characters(exclude_categories=("Cs",)),
+        st.characters(exclude_categories=["Cs"]),
     ),
     max_size=12,
 )
@@ -139,13 +139,14 @@ CONTROLS = st.one_of(
     st.tuples(st.just("open"), st.sampled_from(["live", "resumed", "reset"])),
     st.tuples(st.just("gap"), st.sampled_from(["evicted", "slow", "broker", "unknown-id"])),
     st.tuples(st.just("close"), st.sampled_from(["ready", "drain", "slow", "expired", "limit"])),
-    st.just(("keepalive", "")),
+    st.tuples(st.just("keepalive"), st.just("")),
 )
 RETRY_MS = 1234
 STREAMS = st.lists(st.one_of(EVENTS, CONTROLS), max_size=8)
 
 
-def control(kind: str, word: Any, id: bytes) -> Control:
+def control(item: tuple[str, Any], id: bytes) -> Control:
+    kind, word = item
     match kind:
         case "open":
             return opened(id, word)
@@ -171,7 +172,7 @@ def test_every_stream_is_read_by_an_event_source_as_it_was_written(stream: list[
         elif item[0] == "keepalive":
             frames.append(framing.keepalive(id))
         else:
-            message = control(*item, id)
+            message = control(item, id)
             frames.append(framing.control(id, message))
             expected.append(Dispatched(f"gateway-{item[0]}", message.json.decode(), last_id))
     read = EventSource(b"".join(frames))
@@ -190,7 +191,7 @@ def test_every_stream_is_read_by_httpx_sse_as_it_was_written(stream: list[Any]) 
         if isinstance(item, dict)
         else framing.keepalive(b"e-1")
         if item[0] == "keepalive"
-        else framing.control(b"e-1", control(*item, b"e-1"))
+        else framing.control(b"e-1", control(item, b"e-1"))
         for item in stream
     )
     response = httpx.Response(200, headers={"content-type": SSE.media_type}, content=content)
@@ -215,7 +216,7 @@ def test_every_message_is_one_line_of_ndjson(stream: list[Any]) -> None:
         elif item[0] == "keepalive":
             line, expected = framing.keepalive(id), {"type": "gateway-bookmark", "id": id.decode()}
         else:
-            message = control(*item, id)
+            message = control(item, id)
             line, expected = framing.control(id, message), json.loads(message.json)
             assert expected["type"] == message.type == f"gateway-{item[0]}"
             assert expected["id"] == id.decode()
@@ -315,7 +316,7 @@ def test_every_message_is_one_text_message_of_a_websocket(stream: list[Any]) -> 
             expected.append(encode(item))
             frames.append(WEBSOCKET.event(b"e-1", expected[-1]))
         else:
-            message = control(*item, b"e-1")
+            message = control(item, b"e-1")
             expected.append(message.json)
             is_keepalive = item[0] == "keepalive"
             frames.append(WEBSOCKET.keepalive(b"e-1") if is_keepalive else WEBSOCKET.control(b"e-1", message))

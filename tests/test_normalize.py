@@ -30,7 +30,7 @@ RECEIVED_AT = 1795234871.206692
 RECEIVED_TIME = "2026-11-21T04:21:11.206692Z"
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 MSGPACK = "application/x-msgpack"
-DRAWN = settings(deadline=None, max_examples=200, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=150, derandomize=True)
 
 STARTED = {
     "hostname": "w1@vm", "utcoffset": 0.0, "pid": 29285, "clock": 3, "timestamp": 1795234871.212133,
@@ -491,7 +491,7 @@ def test_what_only_msgpack_can_say_becomes_plain() -> None:
                         "text": b"caf\xc3\xa9",
                         "bytes": b"\xff\x00",
                         "when": msgpack.Timestamp(1795234871, 206692000),
-                        "keys": {1: "one", b"two": 2, None: 0},
+                        "keys": {b"two": 2, b"\xff": 3},
                         "nan": math.nan,
                     }
                 ),
@@ -500,7 +500,7 @@ def test_what_only_msgpack_can_say_becomes_plain() -> None:
         )
     )
     assert (event["text"], event["bytes"], event["nan"]) == ("café", "/wA=", None)
-    assert event["keys"] == {"1": "one", "two": 2, "None": 0}
+    assert event["keys"] == {"two": 2, "/w==": 3}
     assert event["when"].startswith("2026-11-21")
     assert "04:21:11.206692" in event["when"]
 
@@ -544,7 +544,9 @@ def test_a_msgpack_extension_says_the_same_each_time_and_nothing_of_the_memory()
         (Message(b'{"type": "worker-elect-ack"}'), "gossip"),
         (Message(b"[" * 100_000), "too-deep"),
         (Message(b'{"type": "a", "v": %b%b}' % (b"[" * 70, b"]" * 70)), "too-deep"),
+        (Message(b'{"type": "a", "v": %b%b}' % (b"[" * 5_000, b"]" * 5_000)), "too-deep"),
         (Message(b"\x91" * 100_000, MSGPACK), "too-deep"),
+        (Message(msgpack.packb({"type": "a", "v": {1: 2}}), MSGPACK), "undecodable"),  # as kombu has it
     ],
 )
 def test_what_cannot_be_passed_on_is_refused_with_its_reason(message: Message, reason: str) -> None:
@@ -686,14 +688,15 @@ def of_one_event(item: bytes) -> Callable[[int], bytes]:
 
 
 def fields(n: int, item: bytes) -> bytes:
-    return b'{"type":"a",%b}' % b",".join([item % number for number in range(n // (len(item) + 4))])
+    return b'{"type":"a",%b}' % b",".join([item % number for number in range(n // (len(item) + 5))])
 
 
 def packed_tuples(n: int) -> bytes:
     """A msgpack map with array keys that all have one hash: Python's hash(-1) is hash(-2)."""
     width = max(1, (n // 12).bit_length() - 1)
     pairs = (bytes([0x90 | width, *key, 0xC0]) for key in product((0xFF, 0xFE), repeat=width))
-    return b"\x82\xa4type\xa1a\xa1v\xdf" + (2**width).to_bytes(4, "big") + b"".join(pairs)
+    head = b"\x82\xa4type\xa1a\xa1v\xdf" + (1 << width).to_bytes(4, "big")
+    return head + b"".join(pairs)
 
 
 HOSTILE: dict[str, Callable[[int], bytes]] = {
@@ -717,6 +720,8 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
     "many fields after a NaN": lambda n: fields(n, b'"field-%d":NaN'),
     "one field again and again": lambda n: fields(n, b'"f":%d'),
     "tags": of_one_event(b'{"__type__":"uuid","__value__":{"hex":"7"}}'),
+    "a too deep one, then an open text of quotes": lambda n: b"[" * 2_000 + b'"' + rb"\"" * (n // 12),
+    "a too deep one between many": lambda n: b"[%b%b%b]" % (b"[" * 2_000, b"]" * 2_000, b",0" * (n // 2)),
     "open lists": lambda n: b"[" * n,
     "open objects": lambda n: b'{"a":' * (n // 5),
     "spaces": lambda n: b'{"type":"a"' + b" " * n + b"}",
@@ -770,7 +775,7 @@ COSTLIEST = ("long integers", "a long text of surrogates", "objects", "many fiel
 @pytest.mark.parametrize("name", COSTLIEST)
 def test_the_biggest_body_takes_seconds_at_most(name: str) -> None:
     body = HOSTILE[name](MAX_BODY_BYTES - 100)
-    assert MAX_BODY_BYTES * 0.9 < len(body) <= MAX_BODY_BYTES
+    assert MAX_BODY_BYTES * 0.8 < len(body) <= MAX_BODY_BYTES
     started = time.process_time()
     for event in normalize(Message(body), RECEIVED_AT).events:
         encode(event)

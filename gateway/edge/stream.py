@@ -8,6 +8,7 @@ waits while the client does not read, and so the subscription falls behind by it
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import cast
 
 import anyio
 from sse_starlette import EventSourceResponse
@@ -58,16 +59,26 @@ def portable_response(
     """
     chunks = pulled(subscription, keepalive_seconds)
     if format == "sse":
-        # Its ping is ours; and at a shutdown we end streams ourselves, before it cuts them.
+        # Keep-alives are ours; and when uvicorn shuts down we end the stream, before it is cut.
         return EventSourceResponse(
             chunks,
             ping=0,
             headers=_HEADERS,
-            shutdown_event=anyio.Event(),
+            shutdown_event=cast(anyio.Event, _Drain(subscription)),
             shutdown_grace_period=DRAIN_SECONDS,
             send_timeout=slow_seconds,
         )
     return StreamingResponse(chunks, media_type=FORMATS[format].media_type, headers=_HEADERS)
+
+
+class _Drain:
+    """What sse-starlette sets when its server shuts down."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    def set(self) -> None:
+        self._subscription.end("drain")
 
 
 async def pulled(subscription: Subscription, keepalive_seconds: float) -> AsyncIterator[bytes]:

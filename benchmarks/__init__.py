@@ -1,0 +1,1 @@
+"""The gateway measured beside others: ``python -m benchmarks.run``."""

@@ -1,0 +1,243 @@
+"""The report: a run's results as Markdown, and what the chart shows of them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from benchmarks.chart import Bar, Panel
+from benchmarks.lab import HERE
+from benchmarks.measure import Delivery
+from benchmarks.results import REFERENCE, FanOut, Results
+from benchmarks.scenarios import Scale
+from benchmarks.servers import CONTENDERS
+from benchmarks.targets import verdicts
+
+LABELS = {contender.name: contender.label for contender in CONTENDERS}
+
+METHOD = HERE / "method.md"
+
+
+def report(
+    results: Results,
+    scale: Scale,
+    machine: Mapping[str, str],
+    versions: Mapping[str, str],
+    command: str,
+    date: str,
+) -> str:
+    """Return the document.
+
+    Args:
+        machine, versions: texts by name.
+        command: the command line of the run.
+        date: of its end.
+    """
+    summary = ", ".join((machine["CPU"], f"{machine['cores']} cores", machine["memory"], machine["kernel"]))
+    sections = [
+        "# Benchmarks",
+        f"Written by `{command}` on {date}; {summary}.",
+        "![CPU time a delivered event](benchmark.svg)" if results.fan_out else "",
+        *_targets(results),
+        *(text for fan_out in results.fan_out for text in _fan_out(fan_out)),
+        *_roots(results),
+        *_connections(results),
+        *_idle(results),
+        *_stalled(results),
+        *_ingest(results),
+        "## How it is measured",
+        METHOD.read_text(encoding="utf-8")
+        .strip()
+        .format(rounds=scale.rounds, seconds=scale.seconds, json_bytes=_json_bytes(results)),
+        "## The machine",
+        _table(("", ""), [*machine.items(), *versions.items()]),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def panels(results: Results) -> list[Panel]:
+    """Return what the chart shows."""
+    return [
+        Panel(
+            f"{fan_out.load.connections} subscribers × {fan_out.load.rate} events/s",
+            [
+                Bar(contender.label, fan_out.cpu_us(contender.name), contender.name.startswith("gateway"))
+                for contender in CONTENDERS
+                if contender.name in fan_out.rows
+            ],
+        )
+        for fan_out in results.fan_out
+    ]
+
+
+def _targets(results: Results) -> Iterator[str]:
+    found = list(verdicts(results))
+    if found:
+        yield "## What the gateway must reach"
+        yield _table(
+            ("", "at most", "measured", ""),
+            ((line.what, line.limit, line.measured, "yes" if line.met else "**no**") for line in found),
+        )
+    short = [
+        f"- {line.what}: {line.measured}, where {line.limit} is the limit." for line in found if not line.met
+    ]
+    short += [f"- {note}" for note in results.notes]
+    for fan_out in results.fan_out:
+        short += _behind(fan_out)
+    if short:
+        yield "### What falls short, or is left out"
+        yield "\n".join(short)
+
+
+def _behind(fan_out: FanOut) -> Iterator[str]:
+    for name, rows in fan_out.rows.items():
+        rounds = list(rows.values())
+        load, label = fan_out.load, f"{LABELS[name]}, {fan_out.load.connections} × {fan_out.load.rate}/s"
+        lost = sum(round.lost for round in rounds) / sum(round.expected for round in rounds)
+        if lost:
+            yield f"- {label}: {lost:.1%} had not arrived in the time of the load and as long again."
+        held_back = max(round.published_seconds for round in rounds) / load.seconds
+        if held_back > 1.1:
+            took = f"took the events at {load.rate / held_back:.0f}/s at worst"
+            yield f"- {label}: {took}, and so held the publisher back."
+
+
+def _fan_out(fan_out: FanOut) -> Iterator[str]:
+    load = fan_out.load
+    yield f"## {load.connections} subscribers × {load.rate} events/s"
+    yield _table(
+        (
+            *("", "CPU a delivery", "rounds", "of Nchan's", "deliveries/s", "p50", "p99"),
+            *("lost", "closed", "per connection", "bytes", "published"),
+        ),
+        (_fan_out_row(fan_out, name, list(rounds.values())) for name, rounds in fan_out.rows.items()),
+    )
+
+
+def _fan_out_row(fan_out: FanOut, name: str, rounds: Sequence[Delivery]) -> tuple[str, ...]:
+    costs = sorted(round.cpu_us_per_delivery for round in rounds)
+    ratio = fan_out.ratio(name)
+    fewest, most = min(round.fewest for round in rounds), max(round.most for round in rounds)
+    rate = sum(round.deliveries_per_second for round in rounds) / len(rounds)
+    published = max(round.published_seconds for round in rounds)
+    return (
+        LABELS[name],
+        f"{fan_out.cpu_us(name):.2f} µs",
+        f"{costs[0]:.2f} to {costs[-1]:.2f}" if len(costs) > 1 else "1",
+        "" if ratio is None or name == REFERENCE else f"{ratio:.2f}",
+        f"{rate:,.0f}",
+        f"{fan_out.p50_ms(name):.0f} ms",
+        f"{fan_out.p99_ms(name):.0f} ms",
+        f"{sum(round.lost for round in rounds):,}",
+        str(sum(round.closed for round in rounds)),
+        f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}",
+        f"{rounds[0].bytes_per_delivery:.0f}",
+        f"in {published:.1f} s",
+    )
+
+
+def _roots(results: Results) -> Iterator[str]:
+    if not (roots := results.roots):
+        return
+    load = roots.load
+    yield f"## {load.connections} subscribers with a root_id each, {load.rate} events/s in"
+    rows = [
+        (
+            str(number),
+            f"{many.cpu_us_per_event:.0f} µs",
+            f"{one.cpu_us_per_event:.0f} µs",
+            f"{many.cpu_us_per_event / one.cpu_us_per_event:.2f}",
+            f"{many.lost} of {many.expected:,}",
+            f"{many.p99_seconds * 1e3:.0f} ms",
+            f"{taken:,}",
+        )
+        for number, (many, one, taken) in enumerate(zip(roots.many, roots.one, roots.taken, strict=True), 1)
+    ]
+    heads = (
+        "round",
+        "CPU an event in",
+        "one unmatched filter",
+        "ratio",
+        "lost",
+        "p99",
+        "taken in by the latter",
+    )
+    yield _table(heads, rows)
+
+
+def _connections(results: Results) -> Iterator[str]:
+    if not results.connections:
+        return
+    count = next(iter(results.connections.values())).connections
+    yield f"## {count:,} idle connections: memory and acceptance"
+    yield _table(
+        ("", "memory a connection", "accepted a second", "CPU to accept one"),
+        (
+            (
+                LABELS[name],
+                f"{found.bytes_per_connection / 1e3:.1f} KB",
+                f"{found.accepted_per_second:,.0f}",
+                f"{found.cpu_us_per_connection:.0f} µs",
+            )
+            for name, found in results.connections.items()
+        ),
+    )
+
+
+def _idle(results: Results) -> Iterator[str]:
+    if not (idle := results.idle):
+        return
+    yield f"## {idle.connections:,} idle connections, held"
+    yield (
+        f"For {idle.seconds:.0f} s with a keep-alive about every {idle.keepalive_seconds:g} s (SSE): "
+        f"{idle.cpu_share:.1%} of a core; {idle.closed} closed; {idle.fewest_keepalives} to "
+        f"{idle.most_keepalives} keep-alives a connection; the longest silence "
+        f"{idle.silence_worst_seconds:.1f} s (99 of 100 connections: {idle.silence_p99_seconds:.1f} s)."
+    )
+
+
+def _stalled(results: Results) -> Iterator[str]:
+    if not (stalled := results.stalled):
+        return
+    load = stalled.load
+    yield f"## {load.connections} healthy readers, {stalled.readers} stalled ones, {load.rate} events/s"
+    rows = [
+        (
+            str(number),
+            f"{without.p99_seconds * 1e3:.0f} ms",
+            f"{beside.p99_seconds * 1e3:.0f} ms",
+            f"{without.lost} / {beside.lost}",
+            f"{without.cpu_us_per_delivery:.2f} / {beside.cpu_us_per_delivery:.2f} µs",
+            f"{grown / 1e6:.1f} MB",
+        )
+        for number, (without, beside, grown) in enumerate(
+            zip(stalled.without, stalled.beside, stalled.grown_bytes, strict=True), 1
+        )
+    ]
+    heads = ("round", "p99 without", "p99 beside them", "lost", "CPU a delivery", "gateway larger by")
+    yield _table(heads, rows)
+
+
+def _ingest(results: Results) -> Iterator[str]:
+    if not (ingest := results.ingest) or not ingest.rows:
+        return
+    yield f"## Ingest: CPU an event in, {ingest.rate} events/s"
+    yield _table(
+        ("", "one event a message", "ten a message"),
+        (
+            (name, *(f"{cost:.0f} µs" if (cost := ingest.cpu_us(name, batch)) else "" for batch in (1, 10)))
+            for name in ingest.rows
+        ),
+    )
+
+
+def _json_bytes(results: Results) -> str:
+    sizes = [
+        delivery.json_bytes
+        for fan_out in results.fan_out
+        for rows in fan_out.rows.values()
+        for delivery in rows.values()
+    ]
+    return f"{sizes[0]:.0f}" if sizes else "about 320"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

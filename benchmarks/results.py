@@ -1,0 +1,130 @@
+"""What a run has found, scenario by scenario; ``None`` where a scenario was not run.
+
+Each figure of several rounds is their median. A ratio is taken within each round first: the speed of a shared
+machine drifts, and the rows of one round are measured within seconds of each other.
+"""
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from benchmarks.measure import Delivery, Load
+
+REFERENCE = "nchan"
+
+
+@dataclass
+class FanOut:
+    """A load, put on each contender: deliveries by contender and number of the round."""
+
+    load: Load
+    rows: dict[str, dict[int, Delivery]] = field(default_factory=dict)
+
+    def cpu_us(self, name: str) -> float:
+        """CPU microseconds a delivery."""
+        return median(round.cpu_us_per_delivery for round in self.rows[name].values())
+
+    def p50_ms(self, name: str) -> float:
+        return median(round.p50_seconds for round in self.rows[name].values()) * 1e3
+
+    def p99_ms(self, name: str) -> float:
+        return median(round.p99_seconds for round in self.rows[name].values()) * 1e3
+
+    def ratio(self, name: str, reference: str = REFERENCE) -> float | None:
+        """CPU a delivery, as a multiple of another contender's; ``None`` if they share no round."""
+        own, others = self.rows.get(name, {}), self.rows.get(reference, {})
+        ratios = [
+            own[number].cpu_us_per_delivery / others[number].cpu_us_per_delivery
+            for number in own.keys() & others.keys()
+        ]
+        return median(ratios) if ratios else None
+
+
+@dataclass
+class Roots:
+    """Subscribers with a root id each, against one subscriber whose filter matches nothing."""
+
+    load: Load
+    many: list[Delivery] = field(default_factory=list)
+    one: list[Delivery] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    """How many events the gateway had put into its stream at the end of each round of ``one``."""
+
+    @property
+    def ratio(self) -> float:
+        pairs = zip(self.many, self.one, strict=True)
+        return median(many.cpu_us_per_event / one.cpu_us_per_event for many, one in pairs)
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Idle connections of one server."""
+
+    connections: int
+    bytes_per_connection: float
+    accepted_per_second: float
+    cpu_us_per_connection: float
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Many idle connections, held. Keep-alives are counted on each connection; silence is without a byte."""
+
+    connections: int
+    seconds: float
+    keepalive_seconds: float
+    closed: int
+    cpu_share: float
+    fewest_keepalives: int
+    most_keepalives: int
+    silence_p99_seconds: float
+    silence_worst_seconds: float
+
+
+@dataclass
+class Stalled:
+    """Healthy readers, beside stalled ones and without them."""
+
+    load: Load
+    readers: int
+    beside: list[Delivery] = field(default_factory=list)
+    without: list[Delivery] = field(default_factory=list)
+    grown_bytes: list[int] = field(default_factory=list)
+    """By how much the gateway was larger at the end of each round with them than of the one without."""
+
+    @property
+    def p99_ratio(self) -> float:
+        return self.p99_ms(self.beside) / self.p99_ms(self.without)
+
+    @staticmethod
+    def p99_ms(rounds: list[Delivery]) -> float:
+        return median(round.p99_seconds for round in rounds) * 1e3
+
+
+@dataclass
+class Ingest:
+    """CPU microseconds an event taken in, by consumer and by events a message."""
+
+    rate: int
+    rows: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+
+    def cpu_us(self, name: str, batch: int) -> float | None:
+        rounds = self.rows.get(name, {}).get(batch)
+        return median(rounds) if rounds else None
+
+
+@dataclass
+class Results:
+    """A whole run. ``notes`` are what was left out, and why."""
+
+    fan_out: list[FanOut] = field(default_factory=list)
+    roots: Roots | None = None
+    connections: dict[str, Connections] = field(default_factory=dict)
+    idle: Idle | None = None
+    stalled: Stalled | None = None
+    ingest: Ingest | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Keep a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)

@@ -1,0 +1,275 @@
+"""The scenarios: what is measured, with which loads, in which order.
+
+Where contenders are compared they take turns, round by round, each with a fresh process; a contender that
+cannot take part is left out with a note, and the run goes on.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import httpx
+
+from benchmarks.dialogue import Dialogue, DialogueError
+from benchmarks.lab import ROOT, Lab
+from benchmarks.measure import Delivery, Load, deliver, publisher, settle, subscribers
+from benchmarks.results import Connections, FanOut, Idle, Ingest, Results, Roots, Stalled
+from benchmarks.servers import Contender, Server, Unavailable, gateway
+from benchmarks.usage import cpu_seconds, resident_bytes
+from tests.rabbitmq import ProcessError
+
+NAIVE = "naive"
+WARM_UP_CONNECTIONS = 50
+SILENT = ("--keepalive", "3600")
+RECEIVER = "Celery's EventReceiver and State"
+STALLED_READERS = 50
+# What is sent to stalled readers before the measurement: 5 MB, more than a socket's buffers hold.
+STALLING = Load(STALLED_READERS, rate=20_000, seconds=0.75, batch=10)
+
+
+class Scale(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+        seconds: of each load.
+        rounds: of each comparison.
+        connections: whose memory is measured.
+        idle_connections: that are held for ``idle_seconds``, with ``keepalive_seconds``.
+    """
+
+    seconds: float
+    rounds: int
+    connections: int
+    idle_connections: int
+    idle_seconds: float
+    keepalive_seconds: float
+
+
+FULL = Scale(4.0, 3, 2000, 10_000, 48.0, 15.0)
+QUICK = Scale(1.0, 1, 500, 2000, 5.0, 2.0)
+
+
+class Run(NamedTuple):
+    """What every scenario is given; ``say`` tells the person who waits."""
+
+    lab: Lab
+    scale: Scale
+    contenders: Sequence[Contender]
+    results: Results
+    say: Callable[[str], None]
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """What fails within the block is noted, and left out."""
+        try:
+            yield
+        except (Unavailable, DialogueError, ProcessError) as error:
+            text = f"{what}: not measured: {' '.join(str(error).split())[:300]}"
+            self.say(text)
+            self.results.note(text)
+
+
+def fan_out_500(run: Run) -> None:
+    """500 subscribers of all events, 1000 events a second."""
+    _fan_out(run, Load(500, 1000, run.scale.seconds))
+
+
+def fan_out_3000(run: Run) -> None:
+    """3000 subscribers of all events, 40 events a second."""
+    _fan_out(run, Load(3000, 40, run.scale.seconds))
+
+
+def _fan_out(run: Run, load: Load) -> None:
+    result = FanOut(load)
+    run.results.fan_out.append(result)
+    for number in range(run.scale.rounds):
+        for contender in run.contenders:
+            if contender.name == NAIVE and number:
+                continue  # it cannot keep up: once is enough to see it
+            with run.attempt(f"{contender.label}, {load.connections} × {load.rate}/s"):
+                with contender.start(run.lab) as server:
+                    found = deliver(run.lab, server, load)
+                result.rows.setdefault(contender.name, {})[number] = found
+                run.say(f"{load.connections} × {load.rate}/s, {contender.label}: {_line(found)}")
+
+
+def roots(run: Run) -> None:
+    """5000 subscribers, each of its own root id, against one whose filter matches nothing."""
+    many = Load(5000, 2000, run.scale.seconds)
+    one = many._replace(connections=1)
+    result = Roots(many)
+    for _ in range(run.scale.rounds):
+        with run.attempt("a root id a subscriber"):
+            with gateway("sse", run.lab) as server:
+                own = deliver(
+                    run.lab, server, many, options=("-p", "/events?root_id=root-%d"), expected=many.events
+                )
+            with gateway("sse", run.lab) as server:
+                nobody = deliver(run.lab, server, one, options=("-p", "/events?root_id=nobody"), expected=0)
+                taken = _metric(server, "celery_gateway_events_total")
+            result.many.append(own)
+            result.one.append(nobody)
+            result.taken.append(taken)
+            run.results.roots = result
+            run.say(
+                f"a root id each: {own.cpu_us_per_event:.0f} µs an event, lost {own.lost}; "
+                f"one unmatched: {nobody.cpu_us_per_event:.0f} µs, {taken} of {one.events} taken in"
+            )
+
+
+def connections(run: Run) -> None:
+    """Memory of an idle connection, and how fast connections are accepted."""
+    for contender in run.contenders:
+        if contender.name == "floor":
+            continue
+        options = SILENT if contender.name.startswith("gateway") else ()
+        with run.attempt(f"idle connections, {contender.label}"):
+            with contender.start(run.lab, *options) as server:
+                found = _connect(run.lab, server, run.scale.connections)
+            run.results.connections[contender.name] = found
+            run.say(
+                f"{found.connections} idle, {contender.label}: "
+                f"{found.bytes_per_connection / 1e3:.1f} KB each, "
+                f"{found.accepted_per_second:.0f} accepted a second, "
+                f"{found.cpu_us_per_connection:.0f} µs each"
+            )
+
+
+def _connect(lab: Lab, server: Server, count: int) -> Connections:
+    with subscribers(lab, server, WARM_UP_CONNECTIONS):  # what is loaded and allocated once is not counted
+        pass
+    settle(server)
+    bytes_before, cpu_before = resident_bytes(server.pid), cpu_seconds(server.pid)
+    with subscribers(lab, server, count) as clients:
+        settle(server)
+        return Connections(
+            connections=count,
+            bytes_per_connection=(resident_bytes(server.pid) - bytes_before) / count,
+            accepted_per_second=count / clients.connect_seconds,
+            cpu_us_per_connection=(cpu_seconds(server.pid) - cpu_before) / count * 1e6,
+        )
+
+
+def idle(run: Run) -> None:
+    """Many idle connections, held for a while with their keep-alives."""
+    scale = run.scale
+    with (
+        run.attempt("idle connections"),
+        gateway("sse", run.lab, "--keepalive", str(scale.keepalive_seconds)) as server,
+        subscribers(run.lab, server, scale.idle_connections, ("-m", "id: ")) as clients,
+    ):
+        settle(server)
+        clients.go()
+        cpu_before, began = cpu_seconds(server.pid), time.monotonic()
+        said = clients.report(scale.idle_seconds)
+        used, seconds = cpu_seconds(server.pid) - cpu_before, time.monotonic() - began
+        found = Idle(
+            connections=scale.idle_connections,
+            seconds=seconds,
+            keepalive_seconds=scale.keepalive_seconds,
+            closed=said["closed"],
+            cpu_share=used / seconds,
+            fewest_keepalives=said["fewest"],
+            most_keepalives=said["most"],
+            silence_p99_seconds=said["silence_p99_seconds"],
+            silence_worst_seconds=said["silence_worst_seconds"],
+        )
+        run.results.idle = found
+        run.say(
+            f"{found.connections} idle for {seconds:.0f} s: {found.cpu_share:.1%} of a core, "
+            f"closed {found.closed}, "
+            f"{found.fewest_keepalives} to {found.most_keepalives} keep-alives each, "
+            f"longest silence {found.silence_worst_seconds:.1f} s"
+        )
+
+
+def stalled(run: Run) -> None:
+    """Healthy readers beside stalled ones, and without."""
+    load = Load(1000, 200, run.scale.seconds)
+    result = Stalled(load, STALLED_READERS)
+    for _ in range(run.scale.rounds):
+        with run.attempt("stalled readers"):
+            without, size_without = _beside(run.lab, load, 0)
+            beside, size_beside = _beside(run.lab, load, STALLED_READERS)
+            result.without.append(without)
+            result.beside.append(beside)
+            result.grown_bytes.append(size_beside - size_without)
+            run.results.stalled = result
+            run.say(
+                f"{load.connections} healthy: {_line(without)}\n"
+                f"{load.connections} healthy and {STALLED_READERS} stalled: {_line(beside)}"
+            )
+
+
+def _beside(lab: Lab, load: Load, readers: int) -> tuple[Delivery, int]:
+    """A delivery beside stalled readers, and the gateway's size at its end."""
+    with (
+        gateway("sse", lab) as server,
+        subscribers(lab, server, readers, ("-s",)) if readers else nullcontext(),
+    ):
+        with publisher(lab, server, STALLING) as source:
+            source.publish()
+        settle(server)
+        found = deliver(lab, server, load)
+        return found, resident_bytes(server.pid)
+
+
+def ingest(run: Run) -> None:
+    """The cost of an event taken in, with one subscriber: the gateway, and Celery's own consumer."""
+    result = run.results.ingest = Ingest(rate=1000)
+    for _ in range(run.scale.rounds):
+        for batch in (1, 10):
+            load = Load(1, result.rate, run.scale.seconds, batch=batch)
+            with run.attempt(f"ingest, the gateway, messages of {batch}"):
+                with gateway("sse", run.lab) as server:
+                    found = deliver(run.lab, server, load)
+                _add(run, result, "the gateway, one SSE subscriber", batch, found.cpu_us_per_event)
+            with run.attempt(f"ingest, {RECEIVER}, messages of {batch}"):
+                _add(run, result, RECEIVER, batch, _receive(run.lab, load))
+
+
+def _add(run: Run, result: Ingest, name: str, batch: int, cpu_us: float) -> None:
+    result.rows.setdefault(name, {}).setdefault(batch, []).append(cpu_us)
+    run.say(f"ingest, {name}, messages of {batch}: {cpu_us:.0f} µs an event")
+
+
+def _receive(lab: Lab, load: Load) -> float:
+    """CPU microseconds an event of receiver.py."""
+    args = [sys.executable, "-m", "benchmarks.receiver", lab.broker_url, str(load.events)]
+    with Dialogue(args, log=lab.folder / "receiver.log", cwd=ROOT) as receiver:
+        receiver.hear(20)
+        server = Server(receiver.pid, 0, (), ("amqp", lab.broker_url))
+        with publisher(lab, server, load) as source:
+            settle(server)
+            before = cpu_seconds(receiver.pid)
+            source.publish()
+            receiver.hear(load.seconds * 3)
+            return (cpu_seconds(receiver.pid) - before) / load.events * 1e6
+
+
+def _metric(server: Server, name: str) -> int:
+    text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
+    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
+def _line(found: Delivery) -> str:
+    line = (
+        f"{found.cpu_us_per_delivery:.2f} µs a delivery, {found.deliveries_per_second:,.0f}/s, "
+        f"p50 {found.p50_seconds * 1e3:.0f} ms, p99 {found.p99_seconds * 1e3:.0f} ms"
+    )
+    return line + (f", lost {found.lost}" if found.lost else "")
+
+
+SCENARIOS: dict[str, Callable[[Run], None]] = {
+    "fan-out-500": fan_out_500,
+    "fan-out-3000": fan_out_3000,
+    "roots": roots,
+    "connections": connections,
+    "idle": idle,
+    "stalled": stalled,
+    "ingest": ingest,
+}

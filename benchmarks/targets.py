@@ -1,0 +1,87 @@
+"""What the gateway must reach, and whether it has."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from benchmarks.results import FanOut, Results
+
+KEEPALIVE_GRACE_SECONDS = 1.0
+
+
+class Verdict(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    limit: str
+    measured: str
+    met: bool
+
+
+def verdicts(results: Results) -> Iterator[Verdict]:
+    """Yield a verdict for each target whose figure was measured."""
+    limits = {500: (0.50, 1 / 6, "1/6", 60), 3000: (3.5, 0.6, "0.6", 120)}
+    for fan_out in results.fan_out:
+        yield from _fan_out(fan_out, *limits[fan_out.load.connections])
+    if roots := results.roots:
+        what = "5000 SSE, each its own root_id, 2000 events/s in: CPU per event in, against one unmatched"
+        yield Verdict(what, "1.3 ×", f"{roots.ratio:.2f} ×", roots.ratio <= 1.3)
+    for name, kilobytes in (("gateway-sse", 10), ("gateway-ws", 18)):
+        if found := results.connections.get(name):
+            size = found.bytes_per_connection / 1e3
+            kind = "SSE" if name == "gateway-sse" else "WebSocket"
+            yield Verdict(
+                f"memory per idle {kind} connection", f"{kilobytes} KB", f"{size:.1f} KB", size <= kilobytes
+            )
+    if idle := results.idle:
+        yield Verdict(
+            f"{idle.connections:,} idle connections: CPU of a core",
+            "5 %",
+            f"{idle.cpu_share:.1%}",
+            idle.cpu_share < 0.05,
+        )
+        longest = idle.keepalive_seconds + KEEPALIVE_GRACE_SECONDS
+        yield Verdict(
+            f"{idle.connections:,} idle connections: held, keep-alives on time",
+            f"0 closed, {longest:.0f} s",
+            f"{idle.closed} closed, longest silence {idle.silence_worst_seconds:.1f} s",
+            not idle.closed and idle.silence_worst_seconds <= longest,
+        )
+    if stalled := results.stalled:
+        lost = sum(round.lost for round in stalled.beside)
+        what = f"{stalled.load.connections} healthy readers beside {stalled.readers} stalled ones"
+        yield Verdict(f"{what}: lost by the healthy", "0", str(lost), not lost)
+        yield Verdict(
+            f"{what}: p99 against without them",
+            "1.5 ×",
+            f"{stalled.p99_ratio:.2f} ×",
+            stalled.p99_ratio <= 1.5,
+        )
+
+
+def _fan_out(
+    fan_out: FanOut, limit_us: float, limit_ratio: float, limit_ratio_text: str, limit_ms: float
+) -> Iterator[Verdict]:
+    what = f"{fan_out.load.connections} SSE × {fan_out.load.rate} events/s"
+    if "gateway-sse" not in fan_out.rows:
+        return
+    cpu_us, p99_ms, ratio = (
+        fan_out.cpu_us("gateway-sse"),
+        fan_out.p99_ms("gateway-sse"),
+        fan_out.ratio("gateway-sse"),
+    )
+    yield Verdict(f"{what}: CPU per delivery", f"{limit_us:.2f} µs", f"{cpu_us:.2f} µs", cpu_us <= limit_us)
+    if ratio is not None:
+        yield Verdict(
+            f"{what}: CPU per delivery, against Nchan",
+            f"{limit_ratio_text} ×",
+            f"{ratio:.3f} ×",
+            ratio <= limit_ratio,
+        )
+    yield Verdict(f"{what}: p99 latency", f"{limit_ms:.0f} ms", f"{p99_ms:.0f} ms", p99_ms <= limit_ms)
+    for name, label in (("gateway-ndjson", "NDJSON"), ("gateway-ws", "WebSocket")):
+        against = fan_out.ratio(name, "gateway-sse")
+        if against is not None:
+            what = f"{fan_out.load.connections} {label} × {fan_out.load.rate} events/s"
+            yield Verdict(
+                f"{what}: CPU per delivery, against SSE", "1.2 ×", f"{against:.2f} ×", against <= 1.2
+            )

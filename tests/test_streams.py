@@ -1,0 +1,331 @@
+"""What holds for every way a stream is carried: SSE, NDJSON and WebSocket, direct and portable.
+
+The direct paths are those of `celery-gateway serve`; the portable ones are the same application
+under hypercorn.
+"""
+
+import json
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.gateway_process import ROOT, GatewayProcess
+from tests.publisher import Publisher
+from tests.rabbitmq import Process, free_port, wait_for
+
+KINDS = ["sse", "ndjson", "websocket"]
+Message = dict[str, Any]
+
+
+class Server(Protocol):
+    url: str
+    port: int
+
+
+class PortableServer:
+    """The gateway mounted at /celery in an application of somebody's own, under hypercorn."""
+
+    def __init__(self, broker: str, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/celery"
+        self._log = folder / f"hypercorn-{self.port}.log"
+        self._environment = os.environ | {"TEST_BROKER": broker}
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        self._process = Process(
+            [sys.executable, "-m", "hypercorn", "tests.mounted:app", "--bind", f"127.0.0.1:{self.port}"],
+            log=self._log,
+            env=self._environment,
+            cwd=ROOT,
+        )
+        self._process.wait_until(self._is_ready, 20)
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.stop()
+
+    def _is_ready(self) -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        return False
+
+
+def messages(server: Server, kind: str, query: dict[str, str]) -> Iterator[Message]:
+    """Each message of a stream as it comes, keep-alives as `{"id": …}`; closing the iterator cuts it."""
+    path = server.url.partition(f":{server.port}")[2]
+    text = str(httpx.QueryParams(query))
+    if kind == "websocket":
+        with connect(f"ws://127.0.0.1:{server.port}{path}/ws?{text}", max_size=None) as websocket:
+            try:
+                while True:
+                    yield json.loads(websocket.recv())
+            except ConnectionClosed:
+                return
+            finally:
+                websocket.socket.close()  # cut, without goodbye
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        connection.request("GET", f"{path}/events?{text}&format={kind}")
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        id = ""
+        for line in response:
+            if kind == "ndjson":
+                yield json.loads(line)
+            elif line.startswith(b"id: "):
+                id = line[4:].decode().strip()
+            elif line.startswith(b"data: "):
+                message = json.loads(line[6:])
+                assert message["id"] == id
+                yield message
+                id = ""
+            elif line == b"\n" and id:
+                yield {"type": "gateway-bookmark", "id": id}
+
+
+def subscriptions(server: Server) -> float:
+    text = httpx.get(f"{server.url}/metrics").text
+    return float(text.partition("\ncelery_gateway_subscriptions ")[2].partition("\n")[0])
+
+
+@pytest.fixture(scope="module", params=["direct", "portable"])
+def server(request: pytest.FixtureRequest, broker: str, folder: Path) -> Iterator[Server]:
+    server: GatewayProcess | PortableServer
+    if request.param == "direct":
+        server = GatewayProcess(broker, folder, options=["--keepalive", "0.3"])
+    else:
+        server = PortableServer(broker, folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def publisher(broker: str, server: Server) -> Iterator[Publisher]:
+    publisher = Publisher(broker)
+    yield publisher
+    publisher.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_connections_cut_at_random_miss_nothing_and_get_nothing_twice(
+    publisher: Publisher, server: Server, kind: str
+) -> None:
+    """Six filters, each over and over: connect, read a few, cut, come back with the last id seen."""
+    count, cuts_at_least = 3_000, 250
+    mark = f"cut-{kind}-{random.getrandbits(64):x}"
+    filters = [{"type": mark}, *({"type": mark, "name": f"n{digit},x{digit}"} for digit in range(5))]
+    results: dict[int, list[int]] = {}
+    cuts: dict[int, int] = {}
+
+    def live(number: int, ready: threading.Barrier) -> None:
+        chance = random.Random(number)
+        got: list[int] = []
+        query = dict(filters[number])
+        cuts[number] = 0
+        end = False
+        while not end:
+            for left, message in zip(
+                range(chance.choice((0, 1, 2, 5, 30)), -1, -1), messages(server, kind, query), strict=False
+            ):
+                if not ready.broken and cuts[number] == 0 and message["type"] == "gateway-open":
+                    ready.wait(20)
+                assert message["type"] in ("gateway-open", "gateway-bookmark", mark), message
+                if message["type"] == "gateway-open":
+                    assert message["resume"] == ("resumed" if "last_event_id" in query else "live")
+                if message["type"] == mark:
+                    got.append(message["n"])
+                    end = message["n"] == count
+                query["last_event_id"] = message["id"]
+                if end or not left:
+                    break
+            cuts[number] += 1
+        results[number] = got
+
+    ready = threading.Barrier(len(filters) + 1)
+    threads = [threading.Thread(target=live, args=(number, ready)) for number in range(len(filters))]
+    for thread in threads:
+        thread.start()
+    ready.wait(20)
+    for n in range(0, count, 10):
+        publisher.send([{"type": mark, "n": k, "name": f"n{k % 5}"} for k in range(n, n + 10)])
+        time.sleep(0.01)  # paces the publisher; nothing is asserted of it
+    publisher.send({"type": mark, "n": count, "name": "x0"})
+    for digit in range(1, 5):
+        publisher.send({"type": mark, "n": count, "name": f"x{digit}"})
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == len(filters), f"only {sorted(results)} came to the end"
+    for number, wanted in enumerate(filters):
+        expected = [n for n in range(count) if "name" not in wanted or f"n{n % 5}" == wanted["name"][:2]]
+        assert results[number] == [*expected, count], f"{wanted}: {cuts[number]} cuts"
+    assert sum(cuts.values()) >= cuts_at_least, cuts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_can_begin_in_the_past(publisher: Publisher, server: Server, kind: str) -> None:
+    mark = f"since-{kind}-{random.getrandbits(64):x}"
+    with closing(messages(server, kind, {"type": mark})) as live:
+        assert next(live)["resume"] == "live"
+        publisher.send(*({"type": mark, "n": n} for n in range(5)))
+        before = [next(message for message in live if message["type"] == mark) for _ in range(5)]
+    for since in ("earliest", "10m", "1970-01-01T00:00:00Z"):
+        with closing(messages(server, kind, {"type": mark, "since": since})) as again:
+            assert next(again)["resume"] == "resumed"
+            assert [next(again) for _ in before] == before
+    with closing(messages(server, kind, {"type": mark, "since": "0s"})) as late:
+        next(late)
+        publisher.send({"type": mark, "n": 5})
+        assert next(message for message in late if message["type"] == mark)["n"] == 5
+
+
+@pytest.mark.parametrize(
+    "since", ["", "yesterday", "10", "10 m", "-5m", "2026-11-21T08:31:00", "2026-13-01T00:00:00Z"]
+)
+def test_a_bad_since_is_refused(server: Server, since: str) -> None:
+    answer = httpx.get(f"{server.url}/events", params={"since": since})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["parameter"] == "since"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_idle_stream_is_kept_alive_and_its_position_moves(
+    publisher: Publisher, server: Server, kind: str
+) -> None:
+    with closing(messages(server, kind, {"type": "nothing"})) as stream:
+        opened = next(stream)
+        publisher.send({"type": "something"})
+        moved = next(message for message in stream if message["id"] != opened["id"])
+        assert moved["type"] == "gateway-bookmark"
+    with closing(messages(server, kind, {"type": "nothing", "last_event_id": moved["id"]})) as again:
+        assert next(again)["resume"] == "resumed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_that_vanishes_is_forgotten(server: Server, kind: str) -> None:
+    before = subscriptions(server)
+    streams = [messages(server, kind, {"type": "nothing"}) for _ in range(5)]
+    for stream in streams:
+        next(stream)
+    assert subscriptions(server) == before + 5
+    for stream in streams:
+        stream.close()
+    assert wait_for(lambda: subscriptions(server) == before, 10)
+
+
+def request_of(kind: str, port: int) -> bytes:
+    if kind == "websocket":
+        return (
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+    return f"GET /events?format={kind} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+class TestSlowClients:
+    """Under the gateway's own server."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_one_that_reads_nothing_is_closed_and_told_where_to_resume(
+        self, broker: str, folder: Path, kind: str
+    ) -> None:
+        gateway = GatewayProcess(broker, folder, options=["--keepalive", "0.5", "--slow-timeout", "1"])
+        gateway.start()
+        publisher = Publisher(broker)
+        try:
+            with socket.socket() as stalled:
+                stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                stalled.settimeout(20)
+                stalled.connect(("127.0.0.1", gateway.port))
+                stalled.sendall(request_of(kind, gateway.port))
+                assert wait_for(lambda: subscriptions(gateway) == 1, 5)
+                for _ in range(400):
+                    publisher.send([{"type": "bulk", "pad": "x" * 1000} for _ in range(20)])
+                assert wait_for(lambda: subscriptions(gateway) == 0, 15)
+                received = bytearray()
+                while chunk := stalled.recv(1 << 20):
+                    received += chunk
+            start = received.rindex(b'{"type":"gateway-close"')
+            closed = json.loads(received[start : received.index(b"}", start) + 1])
+            assert closed["reason"] == "slow"
+            if kind == "websocket":
+                assert received.endswith((4008).to_bytes(2) + b"slow"), received[-400:]
+            with closing(messages(gateway, kind, {"last_event_id": closed["id"]})) as again:
+                assert next(again)["resume"] == "resumed"
+        finally:
+            publisher.close()
+            gateway.stop()
+
+    def test_stalled_readers_cost_little_memory_and_no_time(self, broker: str, folder: Path) -> None:
+        gateway = GatewayProcess(broker, folder, options=["--history-bytes", "4000000"])
+        gateway.start()
+        publisher = Publisher(broker)
+        stalled: list[socket.socket] = []
+        try:
+            publisher.send(*[[{"type": "warm", "pad": "x" * 1000} for _ in range(20)] for _ in range(300)])
+            for number in range(60):
+                client = socket.socket()
+                stalled.append(client)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", gateway.port))
+                client.sendall(request_of(KINDS[number % 3], gateway.port))
+            assert wait_for(lambda: subscriptions(gateway) == 60, 10)
+            before_kb = rss_kb(gateway.pid)
+            with closing(messages(gateway, "ndjson", {"type": "bulk"})) as healthy:
+                next(healthy)
+                for n in range(1_000):
+                    publisher.send([{"type": "bulk", "n": 20 * n + k, "pad": "x" * 1000} for k in range(20)])
+                got = [next(healthy)["n"] for _ in range(20_000)]
+            assert got == list(range(20_000))
+            # 20 MB were sent to each of the 60.
+            assert rss_kb(gateway.pid) - before_kb < 60_000
+        finally:
+            publisher.close()
+            for client in stalled:
+                client.close()
+            gateway.stop()
+
+
+def rss_kb(pid: int) -> int:
+    (line,) = (
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")
+    )
+    return int(line.split()[1])
+
+
+def test_sigterm_ends_hundreds_of_streams_of_every_kind_within_five_seconds(
+    broker: str, folder: Path
+) -> None:
+    gateway = GatewayProcess(broker, folder)
+    gateway.start()
+    streams = [(kind, messages(gateway, kind, {"name": f"n{n}"})) for n in range(100) for kind in KINDS]
+    for _, stream in streams:
+        next(stream)
+    stalled = socket.create_connection(("127.0.0.1", gateway.port))
+    stalled.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert wait_for(lambda: subscriptions(gateway) == 301, 5)
+    began = time.monotonic()
+    assert gateway.stop() == 0
+    assert time.monotonic() - began < 5
+    pauses_ms = set()
+    for _, stream in streams:
+        *_, last = (message for message in stream if message["type"] != "gateway-bookmark")
+        assert (last["type"], last["reason"]) == ("gateway-close", "drain")
+        pauses_ms.add(last["retry_ms"])
+    stalled.close()
+    assert len(pauses_ms) > 50, "clients should not all come back at one time"

@@ -1,0 +1,203 @@
+"""`/ws` of a real gateway, through a real WebSocket client."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.conftest import StreamFactory
+from tests.gateway_process import GatewayProcess
+from tests.publisher import Publisher, walk
+
+Connect = Callable[..., "Client"]
+
+
+class Client:
+    """Reads messages as JSON; `opened` is the first."""
+
+    def __init__(self, gateway: GatewayProcess, query: str = "") -> None:
+        url = gateway.url.replace("http", "ws", 1)
+        self._open = ExitStack()
+        self.connection: ClientConnection = self._open.enter_context(
+            connect(f"{url}/ws{query}", max_size=None)
+        )
+        self.opened = self.read()
+
+    def close(self) -> None:
+        self._open.close()
+
+    def read(self) -> dict[str, Any]:
+        """The next message that is not a keep-alive."""
+        while True:
+            text = self.connection.recv(timeout=10)
+            assert isinstance(text, str), "messages are text"
+            message: dict[str, Any] = json.loads(text)
+            if message["type"] != "gateway-bookmark":
+                return message
+
+    def say(self, message: object) -> None:
+        self.connection.send(message if isinstance(message, (str, bytes)) else json.dumps(message))
+
+
+@pytest.fixture(scope="module")
+def publisher(broker: str, gateway: GatewayProcess) -> Iterator[Publisher]:
+    publisher = Publisher(broker)
+    yield publisher
+    publisher.close()
+
+
+@pytest.fixture
+def websocket(gateway: GatewayProcess) -> Iterator[Connect]:
+    clients: list[Client] = []
+
+    def make(query: str = "") -> Client:
+        clients.append(Client(gateway, query))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def mark() -> str:
+    return f"test.{uuid.uuid4().hex}"
+
+
+def test_it_carries_the_same_objects_as_ndjson(
+    publisher: Publisher, websocket: Connect, stream: StreamFactory, mark: str
+) -> None:
+    client, ndjson = websocket(f"?name={mark}"), stream(name=mark)
+    assert client.opened["type"] == "gateway-open"
+    publisher.send(*[walk(mark) for _ in range(20)])
+    events = ndjson.until(lambda seen: len(seen) == 60)
+    assert [client.read() for _ in events] == events
+
+
+@pytest.mark.parametrize("size", [100, 125, 126, 127, 60_000, 70_000, 300_000])
+def test_messages_of_every_length_arrive_whole(
+    publisher: Publisher, websocket: Connect, mark: str, size: int
+) -> None:
+    client = websocket(f"?type={mark}")
+    publisher.send({"type": mark, "text": "é" * (size // 2)})
+    assert client.read()["text"] == "é" * (size // 2)
+
+
+def test_it_resumes(publisher: Publisher, websocket: Connect, mark: str) -> None:
+    first = websocket(f"?name={mark}")
+    publisher.send(*[walk(mark) for _ in range(10)])
+    events = [first.read() for _ in range(30)]
+    again = websocket(f"?name={mark}&last_event_id={events[11]['id']}")
+    assert again.opened["resume"] == "resumed"
+    assert [again.read() for _ in events[12:]] == events[12:]
+
+
+def test_a_new_filter_holds_from_the_position_that_the_answer_names(
+    publisher: Publisher, websocket: Connect, stream: StreamFactory, mark: str
+) -> None:
+    everything = stream(name=f"{mark}.*")
+    client = websocket(f"?name={mark}.a")
+    for _ in range(5):
+        publisher.send(walk(f"{mark}.a"), walk(f"{mark}.b"))
+    client.say(
+        {"op": "filter", "any": [{"name": [f"{mark}.b"]}, {"name": [f"{mark}.c"], "type": ["task-failed"]}]}
+    )
+    for _ in range(5):
+        publisher.send(walk(f"{mark}.a"), walk(f"{mark}.b"), walk(f"{mark}.c"))
+    whole = everything.until(lambda seen: len(seen) == 5 * 2 * 3 + 5 * 3 * 3)
+    got: list[dict[str, Any]] = []
+    while not got or got[-1]["id"] != [event for event in whole if event["name"] == f"{mark}.b"][-1]["id"]:
+        got.append(client.read())
+    (place,) = (at for at, message in enumerate(got) if message["type"] == "gateway-filter")
+
+    def number(message: dict[str, Any]) -> int:
+        return int(message["id"].rpartition("-")[2])
+
+    holds_from = number(got[place])
+    assert got[:place] == [e for e in whole if e["name"] == f"{mark}.a" and number(e) <= holds_from]
+    assert got[place + 1 :] == [e for e in whole if e["name"] == f"{mark}.b" and number(e) > holds_from]
+
+
+def test_ping_is_answered(websocket: Connect) -> None:
+    client = websocket("?type=nothing")
+    client.say({"op": "ping"})
+    assert client.read()["type"] == "gateway-pong"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        b"\x00\xff",
+        {"op": "stop"},
+        {"op": ["filter"]},
+        {"op": "filter"},
+        {"op": "filter", "any": {"name": ["a"]}},
+        {"op": "filter", "any": ["name"]},
+        {"op": "filter", "any": [{"nmae": ["a"]}]},
+        {"op": "filter", "any": [{"name": 5}]},
+        {"op": "filter", "any": [{"name": [5]}]},
+        {"op": "filter", "any": [{"name": [""]}]},
+        {"op": "filter", "any": [{}] * 101},
+        {
+            "op": "filter",
+            "any": [{"uuid": [str(n) for n in range(600)]}, {"uuid": [str(n) for n in range(600)]}],
+        },
+    ],
+)
+def test_a_bad_message_gets_an_error_and_the_stream_goes_on_as_it_was(
+    publisher: Publisher, websocket: Connect, mark: str, bad: object
+) -> None:
+    client = websocket(f"?name={mark}&type=task-started")
+    client.say(bad)
+    error = client.read()
+    assert error["type"] == "gateway-error"
+    assert error["message"] and error["code"] and error["parameter"]
+    publisher.send(walk("another"), walk(mark))
+    assert (client.read()["name"], client.opened["type"]) == (mark, "gateway-open")
+
+
+def test_a_message_of_a_megabyte_ends_the_stream_and_costs_no_memory(
+    gateway: GatewayProcess, websocket: Connect
+) -> None:
+    client = websocket("?type=nothing")
+    with pytest.raises(ConnectionClosed) as closed:
+        client.say("x" * 1_000_000)
+        client.read()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
+    assert gateway.is_ready()
+
+
+def test_a_bad_query_is_refused_before_the_stream(gateway: GatewayProcess) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        Client(gateway, "?nmae=x")
+    assert refused.value.response.status_code == 400
+    assert json.loads(refused.value.response.body or b"")["error"]["parameter"] == "nmae"
+
+
+def test_a_client_that_leaves_is_forgotten(gateway: GatewayProcess, websocket: Connect) -> None:
+    def subscriptions() -> float:
+        text = httpx.get(f"{gateway.url}/metrics").text
+        return float(text.partition("\ncelery_gateway_subscriptions ")[2].partition("\n")[0])
+
+    before = subscriptions()
+    clients = [websocket(f"?name=x{number}") for number in range(10)]
+    assert subscriptions() == before + 10
+    for client in clients:
+        client.close()
+    assert subscriptions() == before
+
+
+def test_it_does_not_compress(websocket: Connect) -> None:
+    assert websocket().connection.response.headers.get("Sec-WebSocket-Extensions") is None
