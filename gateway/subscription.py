@@ -155,6 +155,8 @@ class Subscription:
         if self._chunk:
             chunk, self._chunk = self._chunk, b""
             return chunk
+        if self.is_ended:
+            return b""
         if self.closing is not None and (self._cursor is None or self._is_paused):
             framing = self.group.framing
             message = closed(self.id, self.closing, random.randint(*RETRY_MS))
@@ -199,6 +201,8 @@ class Subscription:
     def resume(self) -> None:
         """Take bytes again, at first those that were missed."""
         self._is_paused = False
+        if self.is_ended:
+            return
         for _ in range(READS_AT_ONCE):
             chunk = self.read()
             if chunk:

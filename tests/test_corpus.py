@@ -1,7 +1,7 @@
 """Every message that was recorded from Celery 4.4.7 and 5.7.0, through normalize and Tasks.
 
 What comes out is compared with a second reading of the recording that uses nothing of the gateway: the
-standard library's json and datetime, and the contract (DESIGN.md, section 2).
+standard library's json and datetime, and what the README says of an event.
 """
 
 import json

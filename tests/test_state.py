@@ -1,6 +1,6 @@
 """The states of a task: every pair (state now, event) said out loud, and what holds in any order.
 
-The rule (DESIGN.md 2 and CELERY_EVENTS.md, "State"): within an attempt a state moves on only; a late event
+The rule: within an attempt a state moves on only; a late event
 never moves a finished state back; a new attempt (received, started or retried after the end of one, with the
 same uuid, on redelivery) moves it forward again.
 """
