@@ -70,7 +70,8 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "benchmarks.md").write_text(document)
         if results.fan_out:
-            note = f"less is better, a broken bar is longer than drawn; {where['CPU']}, {where['cores']} cores, {date}"
+            on = f"{where['CPU']}, {where['cores']} cores, {date}"
+            note = f"less is better, a broken bar is longer than drawn; {on}"
             picture = chart(panels(results), "CPU time of the server for one delivered event", note, " µs")
             (folder / "benchmark.svg").write_text(picture)
         say(f"wrote {folder}/benchmarks.md")

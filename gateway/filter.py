@@ -128,9 +128,18 @@ def parse(parameters: Mapping[str, Iterable[str]]) -> Filter:
     Raises:
         BadRequest: an empty, overlong or needless pattern, or too many of them.
     """
-    return build(
-        {name: [text for value in values for text in value.split(",")] for name, values in parameters.items()}
-    )
+    patterns: dict[str, list[str]] = {}
+    for name, values in parameters.items():
+        patterns[name] = texts = []
+        for value in values:
+            texts += value.split(",")
+            if "," in value and ("" in texts or "!" in texts):
+                raise BadRequest(
+                    f"{name}={value!r} has a comma too many: there is an empty value beside it",
+                    code="empty-value",
+                    parameter=name,
+                )
+    return build(patterns)
 
 
 def build(patterns: Mapping[str, Sequence[str]]) -> Filter:

@@ -5,14 +5,12 @@ under hypercorn.
 """
 
 import json
-import os
 import random
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,9 +20,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.gateway_process import ROOT, GatewayProcess
+from tests.gateway_process import GatewayProcess
+from tests.portable_server import PortableServer
 from tests.publisher import Publisher
-from tests.rabbitmq import Process, free_port, wait_for
+from tests.rabbitmq import wait_for
 
 KINDS = ["sse", "ndjson", "websocket"]
 Message = dict[str, Any]
@@ -33,35 +32,6 @@ Message = dict[str, Any]
 class Server(Protocol):
     url: str
     port: int
-
-
-class PortableServer:
-    """The gateway mounted at /celery in an application of somebody's own, under hypercorn."""
-
-    def __init__(self, broker: str, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/celery"
-        self._log = folder / f"hypercorn-{self.port}.log"
-        self._environment = os.environ | {"TEST_BROKER": broker}
-        self._process: Process | None = None
-
-    def start(self) -> None:
-        self._process = Process(
-            [sys.executable, "-m", "hypercorn", "tests.mounted:app", "--bind", f"127.0.0.1:{self.port}"],
-            log=self._log,
-            env=self._environment,
-            cwd=ROOT,
-        )
-        self._process.wait_until(self._is_ready, 20)
-
-    def stop(self) -> None:
-        assert self._process is not None
-        self._process.stop()
-
-    def _is_ready(self) -> bool:
-        with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/readyz").status_code == 200
-        return False
 
 
 def messages(server: Server, kind: str, query: dict[str, str]) -> Iterator[Message]:

@@ -2,7 +2,8 @@
 
 From the client, as JSON in text messages: ``{"op": "filter", "any": [{"type": […], "name": […], …}, …]}``
 replaces the filter, and ``{"op": "ping"}`` is answered. A message that cannot be followed is answered by
-``gateway-error``, and the stream goes on; one above ``MAX_MESSAGE_BYTES`` ends it (close code 1009).
+``gateway-error``, and the stream goes on; under our own server one above ``MAX_MESSAGE_BYTES`` ends it (close
+code 1009), unread.
 """
 
 import asyncio
@@ -78,6 +79,8 @@ def _follow(text: str | None, hub: Hub, subscription: Subscription) -> None:
     """
     if text is None:
         raise _bad("messages are JSON in text, this one is binary", "message")
+    if len(text) > MAX_MESSAGE_BYTES:  # our own server does not let it come so far
+        raise _bad(f"the message is longer than {MAX_MESSAGE_BYTES} bytes", "message")
     try:
         message = msgspec.json.decode(text)
     except (ValueError, RecursionError):
