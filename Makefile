@@ -6,7 +6,7 @@ PYTHON ?=
 # What demo and test pass on: make demo ARGS='--port 9000', make test ARGS='-k filter'.
 ARGS ?=
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test bench lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is
@@ -20,6 +20,9 @@ demo: $(VENV)/.installed  ## See it work: a gateway and a real worker, no broker
 test: $(VENV)/.installed-dev  ## Install what the tests need, and run them all
 	@sh tests/setup-system.sh
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.installed-dev  ## Measure, side by side with the peers, into docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style, types and the import ranks
 	$(BIN)/ruff check .
