@@ -39,6 +39,7 @@ class Entry:
 
     @property
     def size_bytes(self) -> int:
+        """What it costs, by estimate."""
         return len(self.json) + ENTRY_OVERHEAD_BYTES
 
 
@@ -55,6 +56,7 @@ class History:
 
     def __init__(self, *, max_bytes: int, epoch: str | None = None) -> None:
         self.epoch = epoch or secrets.token_hex(4)
+        self._id_prefix = self.epoch.encode() + b"-"
         self._max_bytes = max_bytes
         self._entries: list[Entry] = []
         self._first_index = 0  # in _entries: what lies before it is evicted, and cut off now and then
@@ -78,7 +80,7 @@ class History:
 
     def id_of(self, position: int) -> bytes:
         """Return a position as clients see it."""
-        return b"%s-%d" % (self.epoch.encode(), position)
+        return b"%b%d" % (self._id_prefix, position)
 
     def position_of(self, id: str) -> int | None:
         """Return the position that an id names, evicted or not; ``None`` if it is none of this log's."""

@@ -109,13 +109,16 @@ def _decode(message: Message) -> tuple[Any, bool]:
         _Refused: the body cannot or must not be read.
     """
     body = message.body
-    content_type = (message.content_type or "").partition(";")[0].strip().lower()
+    content_type = message.content_type or ""
+    if content_type not in _JSON_TYPES:
+        content_type = content_type.partition(";")[0].strip().lower()
     is_json = content_type in _JSON_TYPES
     if not is_json and content_type not in _MSGPACK_TYPES:
         raise _Refused("content-type")
     if message.compression:
         raise _Refused("compression")
-    if (message.content_encoding or "").lower() not in _ENCODINGS:
+    encoding = message.content_encoding or ""
+    if encoding not in _ENCODINGS and encoding.lower() not in _ENCODINGS:
         raise _Refused("content-encoding")
     if len(body) > MAX_BODY_BYTES:
         raise _Refused("too-large")

@@ -24,6 +24,8 @@ CHUNK_ENTRIES = 2_000
 """How far it looks at a time: about a millisecond of matching."""
 READS_AT_ONCE = 8
 """How often a pushed one looks before it lets others run."""
+KEEPALIVE_FROM = 0.75
+"""From this part of the interval on a silent stream is kept alive."""
 RETRY_MS = (500, 5_000)
 """When clients of a gateway that goes away are asked to come back; each at another time."""
 
@@ -123,6 +125,11 @@ class Subscription:
         self.tell(opened(self.id, resume))
 
     @property
+    def unread_bytes(self) -> int:
+        """How much waits to be read, when pulled."""
+        return len(self._chunk)
+
+    @property
     def has_more(self) -> bool:
         """True if there is more to read at once, even after ``read`` gave nothing."""
         return self.closing is not None or self._cursor is not None
@@ -139,6 +146,8 @@ class Subscription:
 
     def tell(self, message: Control) -> None:
         """Say something to this client alone, before whatever it has not been handed yet."""
+        if self.is_ended or self.closing is not None:
+            return
         framing = self.group.framing
         told = framing.batch([framing.control(self.id, message)])
         if self._on_end is None:
@@ -187,6 +196,7 @@ class Subscription:
         ``on_end`` is called when the stream has been ended from here, after the last bytes.
         """
         self._take, self._on_end = write, on_end
+        self._progress = asyncio.get_running_loop().time(), None
         self.resume()
 
     def keepalive(self) -> bytes:
@@ -217,11 +227,14 @@ class Subscription:
         """Keep an idle stream alive, and end one that makes no progress. For a pushed one, now and then.
 
         Args:
+            now: on the event loop's clock.
+            keepalive_seconds: how long it may be silent; call this four times as often.
+            slow_seconds: how long it may make no progress.
             buffered_bytes: what the transport has not got rid of yet.
         """
         if self._cursor is None:
-            self._progress = now, None
-            if now - self.group.written_at >= keepalive_seconds / 2:
+            if now - max(self.group.written_at, self._progress[0]) >= keepalive_seconds * KEEPALIVE_FROM:
+                self._progress = now, None
                 self._take(self.keepalive())
             return
         progress = self._cursor.position, buffered_bytes
@@ -248,8 +261,7 @@ class Subscription:
         self.closing = reason
         if self._on_end is None:
             self._wake()
-        elif self._is_paused:  # what it has missed would not get through: say where to resume, and go
-            self._take(self.read())
+        elif self._is_paused:
             self._is_done()
         else:
             self.resume()
@@ -276,6 +288,9 @@ class Subscription:
 
     def _is_done(self) -> bool:
         """Tell whether a pushed one is to take no more, and if it has just been ended, say so."""
+        if self._is_paused and self.closing is not None and not self.is_ended:
+            # What it has missed would not get through: say where to resume, and go.
+            self._take(self.read())
         if self.is_ended and self.closing is not None and self._on_end is not None:
             self._on_end(self.closing)
         return self.is_ended or self._is_paused

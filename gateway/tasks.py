@@ -187,12 +187,16 @@ class Tasks:
         if task.is_received and not is_received:
             return
         task.is_received = is_received
-        task.name = _text(event, "name") or task.name
-        task.root_id = _text(event, "root_id") or task.root_id
         parent_id = _text(event, "parent_id")
-        # A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
-        task.parent_id = (None if parent_id == uuid else parent_id) or task.parent_id
-        self._resize(task, uuid)
+        names = (
+            _text(event, "name") or task.name,
+            _text(event, "root_id") or task.root_id,
+            # A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
+            (None if parent_id == uuid else parent_id) or task.parent_id,
+        )
+        if names != (task.name, task.root_id, task.parent_id):
+            task.name, task.root_id, task.parent_id = names
+            self._resize(task, uuid)
 
     def _apply(self, event: Event, uuid: str, task: _Task) -> Event:
         """Move the task on by one of its events, and return the event joined."""

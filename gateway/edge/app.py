@@ -64,7 +64,7 @@ def create_app(
         except BadRequest as error:
             await websocket.send_denial_response(_bad_request_response(error))
             return
-        await serve_websocket(websocket, pipeline.hub, query, rounds, keepalive_seconds)
+        await serve_websocket(websocket, pipeline.hub, query, rounds, keepalive_seconds, slow_seconds)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(dashboard)

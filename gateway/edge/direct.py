@@ -24,16 +24,17 @@ from gateway.subscription import Subscription
 
 EXTENSION = "celery_gateway.direct"
 ROUNDS = 64
-"""Parts of the keep-alive interval, in each of which one part of the connections has its turn."""
+"""Into how many parts the connections are divided; one has its turn at a time."""
+ROUNDS_PER_KEEPALIVE = 4
 CLOSE_SECONDS = 5.0
 """How long a connection that was told to close may take to get rid of what is in its buffer."""
 
 
 class Rounds:
-    """Gives each pushed subscription its tick once in an interval, a part of them at a time.
+    """Gives each pushed subscription its ticks, a part of them at a time.
 
     Args:
-        keepalive_seconds: the interval.
+        keepalive_seconds: about how long a stream may be silent; in that time each has four.
         slow_seconds: how long a client may make no progress.
     """
 
@@ -58,7 +59,9 @@ class Rounds:
         return self._parts[hash(subscription) % ROUNDS]
 
     def _plan(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._keepalive_seconds / ROUNDS, self._turn)
+        self._timer = asyncio.get_running_loop().call_later(
+            self._keepalive_seconds / ROUNDS_PER_KEEPALIVE / ROUNDS, self._turn
+        )
 
     def _turn(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -113,12 +116,15 @@ class _Carrying:
         if self._subscription is None:
             super().pause_writing()  # type: ignore[misc]
         else:
+            # Who does not read is not listened to either: answers would pile up.
+            self.transport.pause_reading()
             self._subscription.pause()
 
     def resume_writing(self) -> None:
         if self._subscription is None:
             super().resume_writing()  # type: ignore[misc]
         else:
+            self.transport.resume_reading()
             self._subscription.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:

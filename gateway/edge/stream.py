@@ -8,12 +8,12 @@ waits while the client does not read, and so the subscription falls behind by it
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Any, cast
 
 import anyio
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.edge.direct import Carrier, Rounds
 from gateway.frames import FORMATS
@@ -68,7 +68,22 @@ def portable_response(
             shutdown_grace_period=DRAIN_SECONDS,
             send_timeout=slow_seconds,
         )
-    return StreamingResponse(chunks, media_type=FORMATS[format].media_type, headers=_HEADERS)
+    return _TimedStream(chunks, slow_seconds, media_type=FORMATS[format].media_type, headers=_HEADERS)
+
+
+class _TimedStream(StreamingResponse):
+    """Breaks off when the client does not take a chunk in time, as sse-starlette's response does."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], slow_seconds: float, **options: Any) -> None:
+        super().__init__(chunks, **options)
+        self._slow_seconds = slow_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._slow_seconds):
+                await send(message)
+
+        await super().__call__(scope, receive, send_in_time)
 
 
 class _Drain:

@@ -31,7 +31,12 @@ MAX_ALTERNATIVES = 100
 
 
 async def serve_websocket(
-    websocket: WebSocket, hub: Hub, query: StreamQuery, rounds: Rounds, keepalive_seconds: float
+    websocket: WebSocket,
+    hub: Hub,
+    query: StreamQuery,
+    rounds: Rounds,
+    keepalive_seconds: float,
+    slow_seconds: float,
 ) -> None:
     """Carry a stream until either side ends it; under our own server, hand it to the connection."""
     await websocket.accept()
@@ -46,10 +51,11 @@ async def serve_websocket(
     try:
         async for lines in pulled(subscription, keepalive_seconds):
             for line in lines.splitlines():
-                await websocket.send_text(line.decode())
+                async with asyncio.timeout(slow_seconds):
+                    await websocket.send_text(line.decode())
         if subscription.closing is not None:
             await websocket.close(CLOSE_CODES[subscription.closing], subscription.closing)
-    except WebSocketDisconnect:
+    except (WebSocketDisconnect, TimeoutError):
         pass
     finally:
         subscription.close()
@@ -60,6 +66,9 @@ async def _listen(websocket: WebSocket, hub: Hub, subscription: Subscription) ->
     """Obey the client until it goes."""
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
         _obey(hub, subscription, message.get("text"))
+        if subscription.unread_bytes > MAX_MESSAGE_BYTES:  # answers pile up: the client does not read
+            subscription.end("slow")
+            return
     subscription.close()
 
 
