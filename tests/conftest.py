@@ -15,6 +15,7 @@ from celery import Celery
 
 from tests.celery_app import create_app
 from tests.gateway_process import GatewayProcess
+from tests.publisher import Publisher
 from tests.rabbitmq import RabbitMQ
 from tests.stream_client import EventStream, NdjsonStream, SseStream, StreamFactory
 from tests.web import WebServer
@@ -99,6 +100,16 @@ def worker(broker: str, celery: Celery, wire: Wire, folder: Path) -> Iterator[Wo
         yield process
     finally:
         process.kill()  # a warm shutdown takes Celery three seconds, and nobody would look at it
+
+
+@pytest.fixture(scope="module")
+def publisher(broker: str) -> Iterator[Publisher]:
+    """Puts messages of the test's own making on the event exchange."""
+    publisher = Publisher(broker)
+    try:
+        yield publisher
+    finally:
+        publisher.close()
 
 
 @pytest.fixture

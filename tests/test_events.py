@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,13 +14,6 @@ from tests.gateway_process import GatewayProcess
 from tests.publisher import Publisher, received, task_event, walk
 from tests.rabbitmq import wait_for
 from tests.stream_client import NdjsonStream, SseStream
-
-
-@pytest.fixture(scope="module")
-def publisher(broker: str, gateway: GatewayProcess) -> Iterator[Publisher]:
-    publisher = Publisher(broker)
-    yield publisher
-    publisher.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,13 +83,6 @@ def server(request: pytest.FixtureRequest, broker: str, folder: Path) -> Iterato
         yield server
     finally:
         server.stop()
-
-
-@pytest.fixture(scope="module")
-def publisher(broker: str, server: Server) -> Iterator[Publisher]:
-    publisher = Publisher(broker)
-    yield publisher
-    publisher.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -299,3 +292,56 @@ def test_sigterm_ends_hundreds_of_streams_of_every_kind_within_five_seconds(
         pauses_ms.add(last["retry_ms"])
     stalled.close()
     assert len(pauses_ms) > 50, "clients should not all come back at one time"
+
+
+def test_one_that_asks_and_never_reads_the_answers_costs_no_memory(broker: str, folder: Path) -> None:
+    gateway = GatewayProcess(broker, folder)
+    gateway.start()
+    try:
+        before_kb = rss_kb(gateway.pid)
+        with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+            client.sendall(request_of("websocket", gateway.port))
+            text = b'{"op":"ping"}'
+            pings = (b"\x81%c\x00\x00\x00\x00%b" % (0x80 | len(text), text)) * 1_000
+            client.settimeout(1)
+            sent_bytes = 0
+            with suppress(TimeoutError):
+                while sent_bytes < 100_000_000:
+                    sent_bytes += client.send(pings)
+            # The gateway has stopped listening, so the buffers between us are full.
+            assert sent_bytes < 100_000_000
+            assert rss_kb(gateway.pid) - before_kb < 10_000
+            assert gateway.is_ready()
+    finally:
+        gateway.stop()
+
+
+def test_the_system_looks_after_idle_connections(broker: str, folder: Path) -> None:
+    """Linux shows a socket's timer in /proc/net/tcp: 02 is the keep-alive's."""
+    gateway = GatewayProcess(broker, folder)
+    gateway.start()
+    try:
+        with closing(messages(gateway, "ndjson", {"type": "nothing"})) as stream:
+            next(stream)
+            local = f"0100007F:{gateway.port:04X}"
+            rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+            established = [row for row in rows if row[1] == local and row[3] == "01"]
+            assert [row[5].partition(":")[0] for row in established] == ["02"]
+    finally:
+        gateway.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keep_alives_come_in_time_and_not_more_often(broker: str, folder: Path, kind: str) -> None:
+    gateway = GatewayProcess(broker, folder, options=["--keepalive", "0.8"])
+    gateway.start()
+    try:
+        with closing(messages(gateway, kind, {"type": "nothing"})) as stream:
+            times = []
+            for _ in range(5):
+                next(stream)
+                times.append(time.monotonic())
+        silences = [after - before for before, after in zip(times, times[1:], strict=False)]
+        assert min(silences) > 0.4 and max(silences) < 1.6, silences
+    finally:
+        gateway.stop()

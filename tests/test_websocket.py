@@ -59,13 +59,6 @@ def gateway(request: pytest.FixtureRequest, broker: str, folder: Path) -> Iterat
         server.stop()
 
 
-@pytest.fixture(scope="module")
-def publisher(broker: str, gateway: Gateway) -> Iterator[Publisher]:
-    publisher = Publisher(broker)
-    yield publisher
-    publisher.close()
-
-
 @pytest.fixture
 def websocket(gateway: Gateway) -> Iterator[Connect]:
     clients: list[Client] = []

@@ -4,26 +4,12 @@ import logging
 
 import click
 
-from gateway.settings import DEFAULTS, Settings
+from gateway.cli.options import listening
+from gateway.settings import Settings
 
 
 @click.command()
-@click.option(
-    "--host",
-    metavar="ADDRESS",
-    default=DEFAULTS.host,
-    show_default=True,
-    envvar="GATEWAY_HOST",
-    help="The address to listen on.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=DEFAULTS.port,
-    show_default=True,
-    envvar="GATEWAY_PORT",
-    help="The port to listen on; 0 for any that is free.",
-)
+@listening
 def demo(host: str, port: int) -> None:
     """See it work: a gateway, a real Celery worker and an in-memory broker, in this one process.
 

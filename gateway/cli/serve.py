@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gateway import __version__
+from gateway.cli.options import listening
 from gateway.settings import DEFAULTS, Settings
 
 log = logging.getLogger("gateway")
@@ -64,22 +65,7 @@ def _check_root_path(context: click.Context, parameter: click.Parameter, value: 
     envvar="GATEWAY_EXCHANGE",
     help="Celery's event_exchange.",
 )
-@click.option(
-    "--host",
-    metavar="ADDRESS",
-    default=DEFAULTS.host,
-    show_default=True,
-    envvar="GATEWAY_HOST",
-    help="The address to listen on; 0.0.0.0 for all. Whoever can reach it can read the events.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=DEFAULTS.port,
-    show_default=True,
-    envvar="GATEWAY_PORT",
-    help="The port to listen on; 0 for any that is free.",
-)
+@listening
 @click.option(
     "--root-path",
     metavar="PATH",

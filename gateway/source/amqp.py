@@ -85,9 +85,7 @@ class AMQPSource:
                 reason = f"{type(error).__name__}: {error}"
             was_consuming = was_consuming or self._status.is_consuming
             self._status = Status(False, reason)
-            pause_seconds = backoff.next_seconds()
-            log.warning("broker: not consuming (%s); next attempt in %.1f s", reason, pause_seconds)
-            await asyncio.sleep(pause_seconds)
+            await asyncio.sleep(backoff.after(reason))
 
     async def _connect_and_consume(self, sink: Sink, backoff: Backoff, was_consuming: bool) -> None:
         """Consume until the consumer ends; raises what ended it, where that was an error."""

@@ -92,9 +92,7 @@ class VirtualSource:
                 reason = f"{type(error).__name__}: {error}"
             was_consuming = was_consuming or self._status.is_consuming
             self._status = Status(False, reason)
-            pause_seconds = backoff.next_seconds()
-            log.warning("broker: not consuming (%s); next attempt in %.1f s", reason, pause_seconds)
-            self._stopping.wait(pause_seconds)
+            self._stopping.wait(backoff.after(reason))
 
     def _connect_and_consume(
         self, loop: asyncio.AbstractEventLoop, sink: Sink, backoff: Backoff, was_consuming: bool
