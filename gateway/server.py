@@ -73,7 +73,7 @@ def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
     config = uvicorn.Config(
         gateway,
         log_config=None,
-        log_level=logging.WARNING,
+        log_level=logging.ERROR,  # not a line for each bad request
         access_log=False,
         server_header=False,
         lifespan="on",

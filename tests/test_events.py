@@ -335,3 +335,20 @@ def test_hostile_messages_lose_only_themselves(
     )
     for reason in (*reasons.split(), "gossip"):
         assert f'celery_gateway_refused_total{{reason="{reason}"}} 0.0' not in text, reason
+
+
+def test_a_request_that_others_came_with_gets_its_stream_all_the_same(
+    gateway: GatewayProcess, publisher: Publisher, mark: str
+) -> None:
+    before = metric(gateway, "subscriptions")
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+        client.sendall(f"GET /events?name={mark}&format=ndjson HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 3)
+        received = b""
+        while b"gateway-open" not in received:
+            received += client.recv(4096)
+        publisher.send(walk(mark))
+        while b"task-succeeded" not in received:
+            received += client.recv(4096)
+    assert received.count(b"gateway-open") == 1
+    assert wait_for(lambda: metric(gateway, "subscriptions") == before, 5)
+    assert "ERROR" not in gateway.log.read_text()

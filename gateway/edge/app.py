@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from gateway.edge.direct import Rounds, carrier
+from gateway.edge.direct import Rounds, offered
 from gateway.edge.metrics import CONTENT_TYPE, Metrics
 from gateway.edge.query import stream_query
 from gateway.edge.root_path import RootPath
@@ -51,12 +51,12 @@ def create_app(
         media_type = FORMATS[query.format].media_type
         if request.method == "HEAD":
             return Response(media_type=media_type)
-        connection = carrier(request.scope)
-        framing = (FORMATS if connection is None else DIRECT_FORMATS)[query.format]
+        carry = offered(request.scope)
+        framing = (FORMATS if carry is None else DIRECT_FORMATS)[query.format]
         subscription = pipeline.hub.subscribe(query.filter, framing, query.last_event_id, query.since)
-        if connection is None:
+        if carry is None:
             return portable_response(subscription, query.format, keepalive_seconds, slow_seconds)
-        return DirectResponse(subscription, connection, rounds, media_type)
+        return DirectResponse(subscription, carry, rounds, media_type)
 
     async def websocket(websocket: WebSocket) -> None:
         try:

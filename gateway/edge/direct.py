@@ -12,9 +12,11 @@ ASGI messages.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -74,24 +76,26 @@ class Rounds:
             self._plan()
 
 
-class Carrier(Protocol):
-    """A connection that carries a subscription by itself."""
+class Carry(Protocol):
+    """What a request's connection offers: to carry a subscription by itself."""
 
-    def carry(self, subscription: Subscription, rounds: Rounds) -> None:
+    def __call__(self, subscription: Subscription, rounds: Rounds) -> None:
         """Write what the subscription gives until either side ends it, and then close it."""
 
 
-class WebSocketCarrier(Carrier, Protocol):
-    """One whose client can say something, too."""
+class CarryWebSocket(Protocol):
+    """The same of a WebSocket, whose client can say something, too."""
 
-    on_text: Callable[[str | None], None]
-    """Is given each message from the client; ``None`` for one that is not text."""
+    def __call__(
+        self, subscription: Subscription, rounds: Rounds, on_text: Callable[[str | None], None]
+    ) -> None:
+        """``on_text`` is given each message from the client; ``None`` for one that is not text."""
 
 
-def carrier(scope: Any) -> Any:
-    """Return the connection behind a request if it can carry a subscription by itself, else ``None``.
+def offered(scope: Scope) -> Any:
+    """Return what the connection behind a request offers, or ``None``.
 
-    It is a ``Carrier``, or a ``WebSocketCarrier`` in the scope of a WebSocket.
+    It is a ``Carry``, or a ``CarryWebSocket`` in the scope of a WebSocket.
     """
     return scope.get("extensions", {}).get(EXTENSION)
 
@@ -103,7 +107,7 @@ class _Carrying:
     _subscription: Subscription | None = None
     _rounds: Rounds
 
-    def carry(self, subscription: Subscription, rounds: Rounds) -> None:
+    def _carry(self, subscription: Subscription, rounds: Rounds) -> None:
         if self.transport.is_closing():
             subscription.close()
             return
@@ -141,19 +145,23 @@ class _Carrying:
 class DirectHTTP(_Carrying, HttpToolsProtocol):
     """uvicorn's HTTP/1.1 connection, able to carry a subscription whose framing is chunked."""
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
         scope: Any = self.scope
-        scope["extensions"] = {EXTENSION: self}
+        scope["extensions"] = {EXTENSION: partial(self._carry_response, self.cycle)}
 
-    def carry(self, subscription: Subscription, rounds: Rounds) -> None:
-        super().carry(subscription, rounds)
-        self.cycle.response_complete = True  # as far as uvicorn is concerned
+    def _carry_response(
+        self, cycle: RequestResponseCycle, subscription: Subscription, rounds: Rounds
+    ) -> None:
+        self._carry(subscription, rounds)
+        cycle.response_complete = True  # as far as uvicorn is concerned
+        self.pipeline.clear()  # nothing that comes with or after the request of a stream is answered
+        self.flow.resume_reading()  # but the end of the connection is to be noticed
         this: Any = self
         this.cycle = this.scope = this.headers = this.flow = this.parser = None
 
     def data_received(self, data: bytes) -> None:
-        if self._subscription is None:  # nothing that comes after the request of a stream is answered
+        if self._subscription is None:
             super().data_received(data)
 
     def _finish(self, reason: CloseReason) -> None:
@@ -165,16 +173,19 @@ class DirectHTTP(_Carrying, HttpToolsProtocol):
 class DirectWebSocket(_Carrying, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket connection, able to carry a subscription whose framing is WebSocket's."""
 
-    on_text: Callable[[str | None], None]
+    _on_text: Callable[[str | None], None]
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):  # the handshake was good, and the application starts in the next turn
             scope: Any = self.scope
-            scope["extensions"][EXTENSION] = self
+            scope["extensions"][EXTENSION] = self._carry_websocket
 
-    def carry(self, subscription: Subscription, rounds: Rounds) -> None:
-        super().carry(subscription, rounds)
+    def _carry_websocket(
+        self, subscription: Subscription, rounds: Rounds, on_text: Callable[[str | None], None]
+    ) -> None:
+        self._on_text = on_text
+        self._carry(subscription, rounds)
         this: Any = self
         this.scope = this.request = this.response = None
         # The application's return closes a connection, unless it is being closed already.
@@ -186,7 +197,7 @@ class DirectWebSocket(_Carrying, WebSocketsSansIOProtocol):
             return
         data, self.frames = b"".join(self.frames), []
         text = data.decode("utf-8", "replace") if self.curr_msg_data_type == "text" else None
-        self.on_text(text)
+        self._on_text(text)
 
     def _finish(self, reason: CloseReason) -> None:
         self.conn.send_close(CLOSE_CODES[reason], reason)

@@ -15,7 +15,7 @@ from sse_starlette import EventSourceResponse
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.edge.direct import Carrier, Rounds
+from gateway.edge.direct import Carry, Rounds
 from gateway.frames import FORMATS
 from gateway.subscription import Subscription
 
@@ -31,19 +31,19 @@ class DirectResponse(Response):
 
     Args:
         subscription: in one of ``DIRECT_FORMATS``.
-        carrier: the connection of this request.
+        carry: what the connection of this request offers.
     """
 
-    def __init__(self, subscription: Subscription, carrier: Carrier, rounds: Rounds, media_type: str) -> None:
+    def __init__(self, subscription: Subscription, carry: Carry, rounds: Rounds, media_type: str) -> None:
         super().__init__(headers=_HEADERS, media_type=media_type)
         del self.headers["content-length"]
         self._subscription = subscription
-        self._carrier = carrier
+        self._carry = carry
         self._rounds = rounds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        self._carrier.carry(self._subscription, self._rounds)
+        self._carry(self._subscription, self._rounds)
 
 
 def portable_response(

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway import control
 from gateway.control import CLOSE_CODES
-from gateway.edge.direct import Rounds, WebSocketCarrier, carrier
+from gateway.edge.direct import CarryWebSocket, Rounds, offered
 from gateway.edge.query import StreamQuery
 from gateway.edge.stream import pulled
 from gateway.errors import BadRequest
@@ -40,11 +40,10 @@ async def serve_websocket(
 ) -> None:
     """Carry a stream until either side ends it; under our own server, hand it to the connection."""
     await websocket.accept()
-    connection: WebSocketCarrier | None = carrier(websocket.scope)
-    if connection is not None:
+    carry: CarryWebSocket | None = offered(websocket.scope)
+    if carry is not None:
         subscription = hub.subscribe(query.filter, WEBSOCKET, query.last_event_id, query.since)
-        connection.on_text = partial(_obey, hub, subscription)
-        connection.carry(subscription, rounds)
+        carry(subscription, rounds, partial(_obey, hub, subscription))
         return
     subscription = hub.subscribe(query.filter, FORMATS["ndjson"], query.last_event_id, query.since)
     listening = asyncio.create_task(_listen(websocket, hub, subscription))
