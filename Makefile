@@ -43,7 +43,7 @@ $(BIN)/python:
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-		echo "celery-gateway needs Python >= 3.11, found $$(python3 --version 2>&1 | head -n 1): install it, or name one: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.12" >&2; exit 1; \
+		echo "celery-gateway needs Python >= 3.11, and $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 | tail -n 1): install it, or name one: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.12" >&2; exit 1; \
 	fi; \
 	echo "Making $(VENV) with $$("$$found" --version)"; \
 	if ! "$$found" -m venv $(VENV) >$(VENV).log 2>&1; then \
