@@ -150,6 +150,7 @@ def test_custom_events_from_a_client(celery: Celery, wire: Wire, stream: StreamF
     updated = one(delivered(wire, everything, task.id, "task-updated"), "task-updated")
     assert (updated["status"], updated["state"], updated["name"]) == ("archived", "SUCCESS", "canvas.add")
     orders.until(bool)
+    wire.until(lambda events: any(event["type"] == "order-shipped" for event in events))
     order = one(orders.events, "order-shipped")
     assert_delivered(orders.events, [event for event in wire.events if event["type"] == "order-shipped"])
     assert order["fields"] == {"id": "order-17"} and order["id"] != "order-17"
