@@ -10,7 +10,7 @@ from starlette.routing import Mount, Route
 from gateway.asgi import Gateway
 from gateway.settings import Settings
 
-gateway = Gateway(Settings(broker=os.environ["TEST_BROKER"], keepalive_seconds=0.3))
+gateway = Gateway(Settings(broker=os.environ["TEST_BROKER"], keepalive_seconds=0.3, slow_seconds=2.0))
 
 
 async def home(request: Request) -> PlainTextResponse:

@@ -200,6 +200,25 @@ def request_of(kind: str, port: int) -> bytes:
     return f"GET /events?format={kind} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_that_reads_nothing_is_cut_under_another_server_too(
+    broker: str, folder: Path, publisher: Publisher, kind: str
+) -> None:
+    server = PortableServer(broker, folder)
+    server.start()
+    try:
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.connect(("127.0.0.1", server.port))
+            stalled.sendall(request_of(kind, server.port).replace(b"GET ", b"GET /celery"))
+            assert wait_for(lambda: subscriptions(server) == 1, 5)
+            for _ in range(400):
+                publisher.send([{"type": "bulk", "pad": "x" * 1000} for _ in range(20)])
+            assert wait_for(lambda: subscriptions(server) == 0, 15)
+    finally:
+        server.stop()
+
+
 class TestSlowClients:
     """Under the gateway's own server."""
 

@@ -121,14 +121,16 @@ class _Carrying:
             super().pause_writing()  # type: ignore[misc]
         else:
             # Who does not read is not listened to either: answers would pile up.
-            self.transport.pause_reading()
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
             self._subscription.pause()
 
     def resume_writing(self) -> None:
         if self._subscription is None:
             super().resume_writing()  # type: ignore[misc]
         else:
-            self.transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
             self._subscription.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -156,7 +158,8 @@ class DirectHTTP(_Carrying, HttpToolsProtocol):
         self._carry(subscription, rounds)
         cycle.response_complete = True  # as far as uvicorn is concerned
         self.pipeline.clear()  # nothing that comes with or after the request of a stream is answered
-        self.flow.resume_reading()  # but the end of the connection is to be noticed
+        if not self.transport.is_closing():
+            self.flow.resume_reading()  # but the end of the connection is to be noticed
         this: Any = self
         this.cycle = this.scope = this.headers = this.flow = this.parser = None
 

@@ -68,14 +68,19 @@ def portable_response(
             shutdown_grace_period=DRAIN_SECONDS,
             send_timeout=slow_seconds,
         )
-    return _TimedStream(chunks, slow_seconds, media_type=FORMATS[format].media_type, headers=_HEADERS)
+    return _TimedStream(
+        chunks, subscription, slow_seconds, media_type=FORMATS[format].media_type, headers=_HEADERS
+    )
 
 
 class _TimedStream(StreamingResponse):
     """Breaks off when the client does not take a chunk in time, as sse-starlette's response does."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], slow_seconds: float, **options: Any) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[bytes], subscription: Subscription, slow_seconds: float, **options: Any
+    ) -> None:
         super().__init__(chunks, **options)
+        self._subscription = subscription
         self._slow_seconds = slow_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +88,10 @@ class _TimedStream(StreamingResponse):
             async with asyncio.timeout(self._slow_seconds):
                 await send(message)
 
-        await super().__call__(scope, receive, send_in_time)
+        try:
+            await super().__call__(scope, receive, send_in_time)
+        finally:
+            self._subscription.close()  # Starlette leaves an iterator that it breaks off to the collector
 
 
 class _Drain:
