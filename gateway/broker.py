@@ -15,7 +15,7 @@ from gateway.errors import SourceError
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
 _BETWEEN_URLS = re.compile(r"[,;]\s*(?=[a-z][a-z0-9+]*://)")
 _BETWEEN_HOSTS = re.compile(r"[,;]\s*")
-_PASSWORD = re.compile(r"(?P<before>(?:[a-z][a-z0-9+]*://)?[^:/@]*):.*@", re.DOTALL)
+_PASSWORD = re.compile(r"\A(?P<before>(?:[a-z][a-z0-9+]*://)?+[^:/@]*):.*@", re.DOTALL)
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+]*)://(?P<user>.*@)?(?P<hosts>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 
 
