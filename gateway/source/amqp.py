@@ -19,19 +19,18 @@ import platform
 import secrets
 from contextlib import suppress
 
-import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import AbstractChannel
 from kombu.utils.url import url_to_parts
 from pamqp.common import FieldValue
 from yarl import URL
 
 from gateway import __version__
 from gateway.errors import SourceError
-from gateway.message import Message
 from gateway.source import Sink, Status
 from gateway.source.backoff import Backoff
+from gateway.source.deliveries import Delivery, connect
 
 PREFETCH_MESSAGES = 2_000
 """The broker's credit: how much it sends before it hears from us again."""
@@ -89,7 +88,8 @@ class AMQPSource:
 
     async def _connect_and_consume(self, sink: Sink, backoff: Backoff, was_consuming: bool) -> None:
         """Consume until the consumer ends; raises what ended it, where that was an error."""
-        connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_SECONDS)
+        deliveries = _Acknowledged(sink)
+        connection = await connect(self._url, deliveries.take, CONNECT_TIMEOUT_SECONDS)
         try:
             channel = await self._open_channel(connection)
             queue = f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
@@ -99,7 +99,8 @@ class AMQPSource:
             channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
             if was_consuming:
                 sink.lost()
-            await channel.basic_consume(queue, _Deliveries(channel, sink).take)
+            deliveries.channel = channel
+            await channel.basic_consume(queue, _unused)
             backoff.reset()
             self._status = Status(True, f"consuming {self._exchange}")
             log.info("broker: consuming %s through the queue %s", self._exchange, queue)
@@ -126,27 +127,16 @@ class AMQPSource:
         return channel
 
 
-class _Deliveries:
-    """Takes deliveries in, and acknowledges a run of them at once."""
-
-    def __init__(self, channel: AbstractChannel, sink: Sink) -> None:
-        self._channel = channel
+class _Acknowledged:
+    def __init__(self, sink: Sink) -> None:
+        self.channel: AbstractChannel | None = None
         self._sink = sink
         self._taken = self._acknowledged = 0  # delivery tags
         self._acknowledger: asyncio.Task[None] | None = None
 
-    async def take(self, delivery: DeliveredMessage) -> None:
-        properties = delivery.header.properties
-        compression = (properties.headers or {}).get("compression")
-        self._sink.message(
-            Message(
-                delivery.body,
-                properties.content_type,
-                properties.content_encoding,
-                None if compression is None else str(compression),
-            )
-        )
-        self._taken = delivery.delivery_tag or 0
+    def take(self, delivery: Delivery) -> None:
+        self._sink.message(delivery.message)
+        self._taken = delivery.tag
         if self._acknowledger is None:
             self._acknowledger = asyncio.create_task(self._acknowledge())
 
@@ -156,8 +146,11 @@ class _Deliveries:
             while self._taken > self._acknowledged:
                 await asyncio.sleep(ACKNOWLEDGE_SECONDS)
                 self._acknowledged = self._taken
-                await self._channel.basic_ack(self._acknowledged, multiple=True, wait=False)
+                await self.channel.basic_ack(self._acknowledged, multiple=True, wait=False)
         self._acknowledger = None
+
+
+async def _unused(_: object) -> None: ...
 
 
 async def _new_channel(connection: AbstractConnection) -> AbstractChannel:
