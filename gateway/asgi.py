@@ -15,9 +15,11 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from gateway.broker import brokers
 from gateway.edge.app import create_app
 from gateway.hub import Hub
 from gateway.pipeline import Pipeline
+from gateway.remote import Remote
 from gateway.settings import Settings
 from gateway.source.choose import source_for
 from gateway.tasks import Tasks
@@ -35,6 +37,7 @@ class Gateway:
             source_for(settings.broker, exchange=settings.exchange),
             Tasks(max_tasks=settings.max_tasks),
             Hub(history_bytes=settings.history_bytes),
+            remote=Remote(brokers([settings.broker])[0].urls) if settings.control else None,
         )
         self._app = create_app(
             self.pipeline,

@@ -8,12 +8,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
 from gateway.hub import Hub, HubStatistics
 from gateway.message import Message
 from gateway.normalize import normalize
+from gateway.remote import Remote
 from gateway.source import Source, Status
 from gateway.tasks import Tasks, TasksStatistics
 
@@ -34,17 +36,22 @@ class PipelineStatistics(NamedTuple):
 
 
 class Pipeline:
-    """Carries messages from a source to the hub, from ``start`` to ``stop``."""
+    """Carries messages from a source to the hub, from ``start`` to ``stop``.
 
-    def __init__(self, source: Source, tasks: Tasks, hub: Hub) -> None:
+    Args:
+        remote: talks to the source's workers; ``None``: nobody does.
+    """
+
+    def __init__(self, source: Source, tasks: Tasks, hub: Hub, remote: Remote | None = None) -> None:
         self.hub = hub
         self._source = source
         self._tasks = tasks
+        self._remote = remote
         self._messages = 0
         self._gaps = 0
         self._refused: Counter[str] = Counter()
         self._refused_logged_at = -REFUSED_LOG_SECONDS
-        self._runner: asyncio.Task[None] | None = None
+        self._runners: list[asyncio.Task[None]] = []
         self._release_handle: asyncio.TimerHandle | None = None
 
     @property
@@ -65,17 +72,21 @@ class Pipeline:
 
     async def start(self) -> None:
         """Begin to consume, in the background."""
-        self._runner = asyncio.create_task(self._source.run(self), name="source")
-        self._runner.add_done_callback(_log_crash)
+        self._runners = [asyncio.create_task(self._source.run(self), name="source")]
+        if self._remote is not None:
+            self._runners.append(asyncio.create_task(self._remote.run(self.know), name="remote"))
+        for runner in self._runners:
+            runner.add_done_callback(_log_crash)
 
     async def stop(self) -> None:
         """Stop consuming, and end every stream. May be called again."""
         if self._release_handle is not None:
             self._release_handle.cancel()
-        if self._runner is not None:
-            self._runner.cancel()
+        for runner in self._runners:
+            runner.cancel()
+        for runner in self._runners:
             with suppress(asyncio.CancelledError, Exception):
-                await self._runner
+                await runner
         self.hub.close()
 
     def message(self, message: Message) -> None:
@@ -86,9 +97,22 @@ class Pipeline:
             self._refuse(refused)
         now = asyncio.get_running_loop().time()
         for event in events:
+            if self._remote is not None and event["type"].startswith("worker-"):
+                self._remote.saw(event)
             for joined in self._tasks.join(event, now):
                 self.hub.append(joined)
         self._plan_release()
+
+    def consuming(self) -> None:
+        """Ask the workers what they are at (called by the source)."""
+        if self._remote is not None:
+            self._remote.warm()
+
+    def know(self, names: Iterable[tuple[str, str]]) -> None:
+        """Take the names of tasks in by their uuids (called by the remote)."""
+        for uuid, name in names:
+            for event in self._tasks.know(uuid, name):
+                self.hub.append(event)
 
     def lost(self) -> None:
         """Tell all streams of a gap (called by the source)."""
@@ -117,4 +141,4 @@ class Pipeline:
 
 def _log_crash(runner: asyncio.Task[None]) -> None:
     if not runner.cancelled() and (error := runner.exception()):
-        log.critical("the source has ended, no more events will come", exc_info=error)
+        log.critical("the %s has ended, nothing more will come of it", runner.get_name(), exc_info=error)

@@ -10,6 +10,7 @@ class Settings:
     Attributes:
         broker: the broker's URL, as Celery takes it.
         exchange: Celery's ``event_exchange``.
+        control: whether workers may be talked to: to switch their task events on, and for tasks' names.
         root_path: the sub-path that the gateway is served under, such as ``/celery``; ``""`` for none.
         keepalive_seconds: about how long a stream may be silent.
         slow_seconds: how long a client may make no progress before its stream is ended.
@@ -20,6 +21,7 @@ class Settings:
 
     broker: str = "amqp://guest:guest@localhost:5672//"
     exchange: str = "celeryev"
+    control: bool = False
     host: str = "127.0.0.1"
     port: int = 8555
     root_path: str = ""

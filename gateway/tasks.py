@@ -2,7 +2,7 @@
 
 Most of Celery's task events name neither the task nor its workflow: ``task-started`` is a uuid and a time.
 Here each event gains ``name``, ``root_id``, ``parent_id`` and ``state``, learnt from ``task-sent`` and
-``task-received`` of the same uuid.
+``task-received`` of the same uuid. (A name also from ``know``, where workers are asked.)
 
 - An event that comes before its task is known waits up to ``JOIN_WAIT_SECONDS`` for it; the events of one
   task keep their order. After that they go on with ``null``, and later ones of that task do not wait again.
@@ -135,6 +135,26 @@ class Tasks:
             return (_joined(event, _Task(Reached(state_of(event_type)))),)
         return self._wait(event, uuid, now)
 
+    def know(self, uuid: str, name: str) -> list[Event]:
+        """Learn the name of a task that was under way before we listened; return the events freed by it.
+
+        It gives way to what events say or have said; in a full table a task that is new finds no place. The
+        workflow stays unknown: workers do not tell it when they are asked.
+        """
+        task = self._finished.get(uuid) or self._unfinished.get(uuid)
+        held: list[Event] = []
+        if task is None:
+            held = self._stop_waiting(uuid)
+            if not held and not self._has_room_for(uuid, name):
+                return []
+            task = self._add(uuid)
+        if task.name is None:
+            task.name = name
+            self._resize(task, uuid)
+        ready = [self._apply(event, uuid, task) for event in held]
+        self._evict()
+        return ready
+
     def release(self, now: float) -> list[Event]:
         """Return the events that have waited long enough, joined with what little is known."""
         released: list[Event] = []
@@ -232,6 +252,11 @@ class Tasks:
         )
         self._bytes += size_bytes - task.size_bytes
         task.size_bytes = size_bytes
+
+    def _has_room_for(self, *texts: str) -> bool:
+        size_bytes = _TASK_OVERHEAD_BYTES + sum(map(len, texts))
+        known = len(self._unfinished) + len(self._finished)
+        return known < self._max_tasks and self._bytes + size_bytes <= self._max_bytes
 
     def _evict(self) -> None:
         while len(self._unfinished) + len(self._finished) > self._max_tasks or self._bytes > self._max_bytes:

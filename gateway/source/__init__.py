@@ -22,6 +22,9 @@ class Sink(Protocol):
     def message(self, message: Message) -> None:
         """Take one message; the order of the calls is the order of the stream."""
 
+    def consuming(self) -> None:
+        """Take note that consuming has begun, at first or again after an outage."""
+
     def lost(self) -> None:
         """Take note that messages may have been missed here (the source was away from the broker)."""
 

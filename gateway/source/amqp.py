@@ -103,6 +103,7 @@ class AMQPSource:
             await channel.basic_consume(queue, _unused)
             backoff.reset()
             self._status = Status(True, f"consuming {self._exchange}")
+            sink.consuming()
             log.info("broker: consuming %s through the queue %s", self._exchange, queue)
             waiter = asyncio.create_task(cancelled.wait())
             try:

@@ -129,6 +129,7 @@ class VirtualSource:
                     loop.call_soon_threadsafe(sink.lost)
                 backoff.reset()
                 self._status = Status(True, f"consuming {self._exchange}")
+                loop.call_soon_threadsafe(sink.consuming)
                 log.info("broker: consuming %s through the queue %s", self._exchange, queue.name)
                 while not self._stopping.is_set():
                     try:

@@ -1,0 +1,1 @@
+"""The workers' mailboxes: a command out, the answers in."""
