@@ -1,0 +1,77 @@
+"""Where a broker URL leads, and the rights that a gateway needs there. Pure."""
+
+import re
+import shlex
+from typing import NamedTuple
+
+from kombu.utils.url import url_to_parts
+
+_AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
+_PORTS = {"amqps": 5671, "redis": 6379, "rediss": 6379}
+_AMQP_PORT = 5672
+_QUEUES = r"^celery-gateway\..*"
+
+
+class Place(NamedTuple):
+    """A broker URL's parts, with Celery's defaults; for Redis ``vhost`` is the number of the database."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str
+    vhost: str
+
+    @property
+    def address(self) -> str:
+        """Host and port, as they are written in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_amqp(self) -> bool:
+        return self.scheme in _AMQP_SCHEMES
+
+    @property
+    def is_redis(self) -> bool:
+        return self.scheme in ("redis", "rediss")
+
+    @property
+    def is_tls(self) -> bool:
+        return self.scheme in ("amqps", "rediss")
+
+    @property
+    def is_local(self) -> bool:
+        return self.host in ("localhost", "127.0.0.1", "::1")
+
+    @property
+    def has_usual_port(self) -> bool:
+        return self.port == _PORTS.get(self.scheme, _AMQP_PORT)
+
+
+def place_of(url: str) -> Place:
+    """Return where a broker URL leads.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    parts = url_to_parts(url)
+    scheme = parts.scheme or ""
+    is_amqp = scheme in _AMQP_SCHEMES
+    return Place(
+        scheme,
+        parts.hostname or "localhost",
+        parts.port or _PORTS.get(scheme, _AMQP_PORT),
+        parts.username or ("guest" if is_amqp else ""),
+        parts.path or ("/" if is_amqp else "0"),
+    )
+
+
+def grant(place: Place, exchange: str) -> str:
+    """Return the command that gives a URL's user the rights that a gateway needs in RabbitMQ, and no others.
+
+    Configure, write and read on its own queues, and read on the exchange, to bind to it. (To declare the
+    exchange needs configure on it too; the workers do that.)
+    """
+    read = rf"^(celery-gateway\..*|{re.escape(exchange)})$"
+    return shlex.join(
+        ["rabbitmqctl", "set_permissions", "-p", place.vhost, place.user, _QUEUES, _QUEUES, read]
+    )
