@@ -219,7 +219,7 @@ def _beside(lab: Lab, load: Load, readers: int) -> tuple[Delivery, int]:
 
 def ingest(run: Run) -> None:
     """The cost of an event taken in, with one subscriber: the gateway, and Celery's own consumer."""
-    result = run.results.ingest = Ingest(rate=1000)
+    result = run.results.ingest = Ingest(rate=5000)
     for _ in range(run.scale.rounds):
         for batch in (1, 10):
             load = Load(1, result.rate, run.scale.seconds, batch=batch)

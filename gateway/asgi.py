@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.broker import brokers
 from gateway.edge.app import create_app
 from gateway.hub import Hub
-from gateway.pipeline import Pipeline
+from gateway.pipeline import Feed, Pipeline
 from gateway.remote import Remote
 from gateway.settings import Settings
 from gateway.source.choose import source_for
@@ -34,10 +34,16 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self.pipeline = Pipeline(
-            source_for(settings.broker, exchange=settings.exchange),
+            [
+                Feed(
+                    broker.name,
+                    source_for(broker, exchange=settings.exchange),
+                    Remote(broker.urls) if settings.control else None,
+                )
+                for broker in brokers(settings.broker)
+            ],
             Tasks(max_tasks=settings.max_tasks),
             Hub(history_bytes=settings.history_bytes),
-            remote=Remote(brokers([settings.broker])[0].urls) if settings.control else None,
         )
         self._app = create_app(
             self.pipeline,

@@ -26,7 +26,7 @@ class Broker(NamedTuple):
     urls: tuple[str, ...]
 
 
-def brokers(values: Iterable[str]) -> tuple[Broker, ...]:
+def brokers(values: str | Iterable[str]) -> tuple[Broker, ...]:
     """Return the brokers that some values of the setting name, each once, in order.
 
     Raises:
@@ -36,7 +36,7 @@ def brokers(values: Iterable[str]) -> tuple[Broker, ...]:
     (Broker(name='eu', urls=('amqp://a/v', 'amqp://b/v')), Broker(name='us', urls=('amqp://c',)))
     """
     urls: dict[str | None, list[str]] = {}
-    for value in values:
+    for value in [values] if isinstance(values, str) else values:
         named = _NAMED.fullmatch(value)
         name, text = named.groups() if named else (None, value)
         for part in _BETWEEN_URLS.split(text.strip()):

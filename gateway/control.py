@@ -37,9 +37,14 @@ def opened(id: bytes, resume: Resume) -> Control:
     return _control("gateway-open", id, resume=resume)
 
 
-def gap(id: bytes, reason: GapReason, lost: int | None) -> Control:
-    """Events were, or may have been, lost up to ``id``; ``lost`` is how many, where that is known."""
-    return _control("gateway-gap", id, reason=reason, lost=lost)
+def gap(id: bytes, reason: GapReason, lost: int | None, cluster: str | None = None) -> Control:
+    """Events were, or may have been, lost up to ``id``; ``lost`` is how many, where that is known.
+
+    ``cluster`` names the broker of which they were, if brokers have names.
+    """
+    if cluster is None:
+        return _control("gateway-gap", id, reason=reason, lost=lost)
+    return _control("gateway-gap", id, reason=reason, lost=lost, cluster=cluster)
 
 
 def closed(id: bytes, reason: CloseReason, retry_ms: int | None = None) -> Control:

@@ -11,7 +11,7 @@ import msgspec
 
 Event = dict[str, Any]
 
-FILTER_FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue")
+FILTER_FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue", "cluster")
 """The fields that a filter can look at, in the order of ``Keys``."""
 
 Keys = tuple[str | None, ...]

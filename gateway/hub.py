@@ -48,6 +48,8 @@ class Hub:
         self._index: Index[Group] = Index()
         self._dirty: dict[Group, None] = {}  # groups with new entries, in the order of their first
         self._flushed = 0
+        self._unflushed_bytes = 0
+        self._max_unflushed_bytes = history_bytes // 4
         self._flush_handle: asyncio.Handle | None = None
         self._flush_not_before = 0.0
         self._subscriptions: set[Subscription] = set()
@@ -69,10 +71,10 @@ class Hub:
         entry = Entry(id, keys(event), None, b'{"id":"%b",%b' % (id, encode(event)[1:]), time.time())
         self._append(entry, self._index.find(entry.keys))
 
-    def gap(self, reason: control.GapReason, lost: int | None = None) -> None:
-        """Tell every subscriber that events were, or may have been, lost at this place."""
+    def gap(self, reason: control.GapReason, lost: int | None = None, cluster: str | None = None) -> None:
+        """Tell every subscriber that events (of a cluster) were, or may have been, lost at this place."""
         id = self._history.id_of(self._history.position + 1)
-        message = control.gap(id, reason, lost)
+        message = control.gap(id, reason, lost, cluster)
         self._append(Entry(id, (), message.type, message.json, time.time()), self._groups.values())
 
     def subscribe(
@@ -169,7 +171,10 @@ class Hub:
         for group in groups:
             group.entries.append(entry)
             self._dirty[group] = None
-        if self._flush_handle is None:
+        self._unflushed_bytes += entry.size_bytes
+        if self._unflushed_bytes > self._max_unflushed_bytes:
+            self._flush()  # before a pause lets events be evicted that nobody was offered
+        elif self._flush_handle is None:
             loop = asyncio.get_running_loop()
             if self._flush_not_before > loop.time():
                 self._flush_handle = loop.call_at(self._flush_not_before, self._flush)
@@ -183,6 +188,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
         self._flushed = self._history.position
+        self._unflushed_bytes = 0
         dirty, self._dirty = self._dirty, {}
         for group in dirty:
             group.flush(loop.time())

@@ -2,8 +2,8 @@
 
 A filter on a root, parent or task id is looked up in a dict by the event's value: ten thousand subscribers
 with ten thousand ids cost an event three look-ups. Filters that depend on few-valued fields only (type, name,
-hostname, state, queue) are asked once for each combination of values, and the answer is remembered. What is
-left (globs on ids) is asked each time.
+hostname, state, queue, cluster) are asked once for each combination of values, and the answer is remembered.
+What is left (globs on ids) is asked each time.
 """
 
 from collections import Counter

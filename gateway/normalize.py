@@ -53,7 +53,7 @@ _JSON_TYPES = frozenset({"", "application/json"})
 _MSGPACK_TYPES = frozenset({"application/x-msgpack", "application/msgpack"})
 _ENCODINGS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "binary"})
 _GOSSIP = frozenset({"worker-elect", "worker-elect-ack"})
-_OWN_FIELDS = ("id", "time")
+_OWN_FIELDS = ("id", "time", "cluster", "fields")
 _BIG_BODY_BYTES = 256 << 10
 
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^][{},"]++|[][{},"]', re.DOTALL)
@@ -73,16 +73,18 @@ class _Refused(Exception):
     """Carries a reason out of the reading of one message or event."""
 
 
-def normalize(message: Message, received_at: float) -> Normalized:
+def normalize(message: Message, received_at: float, cluster: str | None = None) -> Normalized:
     """Return a message's events, each fit to be joined and encoded.
 
     Args:
         message: as a source took it from the broker.
         received_at: epoch seconds; becomes the ``time`` of an event without a usable ``timestamp``.
+        cluster: the name of the broker that it came from, which each event then bears.
 
     Each event keeps every field it came with and gains ``time`` (RFC 3339 UTC from ``timestamp``; Celery's
     ``utcoffset`` is not applied, since the timestamp is UTC already). Fields of its own named ``id`` or
-    ``time`` move to ``fields``, and then so does one named ``fields``. It never raises.
+    ``time`` (and ``cluster``, if that is given) move to ``fields``, and then so does one named ``fields``. It
+    never raises.
     """
     try:
         body, is_plain = _decode(message)
@@ -96,7 +98,7 @@ def normalize(message: Message, received_at: float) -> Normalized:
     refused_reasons: list[str] = []
     for item in items:
         try:
-            events.append(_event(item, cleaner, received_at))
+            events.append(_event(item, cleaner, received_at, cluster))
         except _Refused as refused:
             refused_reasons.append(str(refused))
     return Normalized(events, tuple(refused_reasons))
@@ -195,7 +197,7 @@ def _decode_item(text: bytes) -> Any:
         raise _Refused("undecodable") from None
 
 
-def _event(item: Any, cleaner: "_Cleaner | None", received_at: float) -> Event:
+def _event(item: Any, cleaner: "_Cleaner | None", received_at: float, cluster: str | None) -> Event:
     """Return one checked event.
 
     Raises:
@@ -213,8 +215,11 @@ def _event(item: Any, cleaner: "_Cleaner | None", received_at: float) -> Event:
         raise _Refused("reserved-type")
     if event_type in _GOSSIP:
         raise _Refused("gossip")
-    if "id" in event or "time" in event:
-        event["fields"] = {field: event.pop(field) for field in (*_OWN_FIELDS, "fields") if field in event}
+    if "id" in event or "time" in event or (cluster and "cluster" in event):
+        own = [field for field in _OWN_FIELDS if field in event and (cluster or field != "cluster")]
+        event["fields"] = {field: event.pop(field) for field in own}
+    if cluster:
+        event["cluster"] = cluster
     event["time"] = rfc3339(event.get("timestamp")) or rfc3339(received_at)
     return event
 

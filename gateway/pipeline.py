@@ -1,4 +1,4 @@
-"""The pipeline: source -> normalize -> tasks -> hub, wired and counted.
+"""The pipeline: sources -> normalize -> tasks -> hub, wired and counted.
 
 One way, no hop back. This is the only place that knows all the stages; each of them knows none of the
 others.
@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.hub import Hub, HubStatistics
@@ -24,47 +25,56 @@ REFUSED_LOG_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
-class PipelineStatistics(NamedTuple):
-    """Counts of the whole; all but the status only grow."""
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One broker: its source, and who talks to its workers (``None``: nobody does).
 
-    source: Status
+    ``cluster`` is its name, which its events bear; ``None`` for the only one.
+    """
+
+    cluster: str | None
+    source: Source
+    remote: Remote | None = None
+
+
+class FeedStatistics(NamedTuple):
+    """How a broker's source is doing, and counts that only grow."""
+
+    status: Status
     messages: int
     gaps: int
+
+
+class PipelineStatistics(NamedTuple):
+    """Counts of the whole that only grow, and of its stages; ``feeds`` by cluster."""
+
+    feeds: dict[str | None, FeedStatistics]
     refused: dict[str, int]
     tasks: TasksStatistics
     hub: HubStatistics
 
 
 class Pipeline:
-    """Carries messages from a source to the hub, from ``start`` to ``stop``.
+    """Carries messages from its feeds to the hub, from ``start`` to ``stop``."""
 
-    Args:
-        remote: talks to the source's workers; ``None``: nobody does.
-    """
-
-    def __init__(self, source: Source, tasks: Tasks, hub: Hub, remote: Remote | None = None) -> None:
+    def __init__(self, feeds: Iterable[Feed], tasks: Tasks, hub: Hub) -> None:
         self.hub = hub
-        self._source = source
         self._tasks = tasks
-        self._remote = remote
-        self._messages = 0
-        self._gaps = 0
+        self._inlets = [_Inlet(feed, self) for feed in feeds]
         self._refused: Counter[str] = Counter()
         self._refused_logged_at = -REFUSED_LOG_SECONDS
         self._runners: list[asyncio.Task[None]] = []
         self._release_handle: asyncio.TimerHandle | None = None
 
     @property
-    def status(self) -> Status:
-        """How the source is doing."""
-        return self._source.status
+    def statuses(self) -> dict[str | None, Status]:
+        """How the sources are doing, by cluster."""
+        return {inlet.feed.cluster: inlet.feed.source.status for inlet in self._inlets}
 
     def statistics(self) -> PipelineStatistics:
         """Return the counts of all stages."""
         return PipelineStatistics(
-            source=self._source.status,
-            messages=self._messages,
-            gaps=self._gaps,
+            feeds={inlet.feed.cluster: inlet.statistics() for inlet in self._inlets},
             refused=dict(self._refused),
             tasks=self._tasks.statistics(),
             hub=self.hub.statistics(),
@@ -72,9 +82,11 @@ class Pipeline:
 
     async def start(self) -> None:
         """Begin to consume, in the background."""
-        self._runners = [asyncio.create_task(self._source.run(self), name="source")]
-        if self._remote is not None:
-            self._runners.append(asyncio.create_task(self._remote.run(self.know), name="remote"))
+        for inlet in self._inlets:
+            feed = inlet.feed
+            self._runners.append(asyncio.create_task(feed.source.run(inlet), name="source"))
+            if feed.remote is not None:
+                self._runners.append(asyncio.create_task(feed.remote.run(self.know), name="remote"))
         for runner in self._runners:
             runner.add_done_callback(_log_crash)
 
@@ -89,35 +101,24 @@ class Pipeline:
                 await runner
         self.hub.close()
 
-    def message(self, message: Message) -> None:
-        """Take a message in (called by the source)."""
-        self._messages += 1
-        events, refused = normalize(message, time.time())
+    def take(self, message: Message, feed: Feed) -> None:
+        """Carry a message of a feed on, as far as it can go now."""
+        events, refused = normalize(message, time.time(), feed.cluster)
         if refused:
             self._refuse(refused)
         now = asyncio.get_running_loop().time()
         for event in events:
-            if self._remote is not None and event["type"].startswith("worker-"):
-                self._remote.saw(event)
+            if feed.remote is not None and event["type"].startswith("worker-"):
+                feed.remote.saw(event)
             for joined in self._tasks.join(event, now):
                 self.hub.append(joined)
         self._plan_release()
-
-    def consuming(self) -> None:
-        """Ask the workers what they are at (called by the source)."""
-        if self._remote is not None:
-            self._remote.warm()
 
     def know(self, names: Iterable[tuple[str, str]]) -> None:
         """Take the names of tasks in by their uuids (called by the remote)."""
         for uuid, name in names:
             for event in self._tasks.know(uuid, name):
                 self.hub.append(event)
-
-    def lost(self) -> None:
-        """Tell all streams of a gap (called by the source)."""
-        self._gaps += 1
-        self.hub.gap("broker")
 
     def _plan_release(self) -> None:
         """See to it that events do not wait for their task longer than they should."""
@@ -137,6 +138,30 @@ class Pipeline:
         if now - self._refused_logged_at >= REFUSED_LOG_SECONDS:
             self._refused_logged_at = now
             log.warning("refused so far, by reason: %s (logged once a minute)", dict(self._refused))
+
+
+class _Inlet:
+    """What a feed's source pours into."""
+
+    def __init__(self, feed: Feed, pipeline: Pipeline) -> None:
+        self.feed = feed
+        self._pipeline = pipeline
+        self._messages = self._gaps = 0
+
+    def statistics(self) -> FeedStatistics:
+        return FeedStatistics(self.feed.source.status, self._messages, self._gaps)
+
+    def message(self, message: Message) -> None:
+        self._messages += 1
+        self._pipeline.take(message, self.feed)
+
+    def lost(self) -> None:
+        self._gaps += 1
+        self._pipeline.hub.gap("broker", cluster=self.feed.cluster)
+
+    def consuming(self) -> None:
+        if self.feed.remote is not None:
+            self.feed.remote.warm()
 
 
 def _log_crash(runner: asyncio.Task[None]) -> None:

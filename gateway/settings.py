@@ -1,5 +1,6 @@
 """The settings of a gateway, as the commands collect them from flags, environment and file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -8,7 +9,8 @@ class Settings:
     """What a gateway needs to know; ``DEFAULTS`` are those of the command line.
 
     Attributes:
-        broker: the broker's URL, as Celery takes it.
+        broker: the broker's URL, as Celery takes it; several of them, or several brokers, as in
+            ``gateway.broker``.
         exchange: Celery's ``event_exchange``.
         control: whether workers may be talked to: to switch their task events on, and for tasks' names.
         root_path: the sub-path that the gateway is served under, such as ``/celery``; ``""`` for none.
@@ -19,7 +21,7 @@ class Settings:
         allow_origins: other web sites whose pages may read the streams (CORS).
     """
 
-    broker: str = "amqp://guest:guest@localhost:5672//"
+    broker: str | Sequence[str] = "amqp://guest:guest@localhost:5672//"
     exchange: str = "celeryev"
     control: bool = False
     host: str = "127.0.0.1"

@@ -18,7 +18,7 @@ from gateway.event import FILTER_FIELDS, keys
 from gateway.filter import MAX_GLOBS, MAX_PATTERN_CHARS, MAX_PATTERNS, AnyOf, Filter, build, parse
 
 # As the README lists them.
-FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue")
+FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue", "cluster")
 TABLE = json.loads((Path(__file__).parent / "conformance" / "filter.json").read_text("utf-8"))
 
 Parameters = dict[str, list[str]]

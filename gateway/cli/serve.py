@@ -22,13 +22,17 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: Path 
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path}: {error}", param=parameter) from None
-    names = {option.name for option in context.command.params if option.name not in ("config", "help")}
+    options = {option.name: option for option in context.command.params}
+    names = options.keys() - {"config", "help"}
     defaults = {key.replace("-", "_"): value for key, value in values.items()}
     if unknown := sorted(defaults.keys() - names):
         raise click.BadParameter(
             f"{path}: unknown setting {unknown[0]!r}; there are {', '.join(sorted(filter(None, names)))}",
             param=parameter,
         )
+    for name, value in defaults.items():
+        if isinstance(value, str) and getattr(options[name], "multiple", False):
+            defaults[name] = [value]
     context.default_map = defaults
 
 
@@ -50,12 +54,15 @@ def _check_root_path(context: click.Context, parameter: click.Parameter, value: 
 )
 @click.option(
     "--broker",
-    metavar="URL",
-    default=DEFAULTS.broker,
+    metavar="URL|NAME=URL",
+    multiple=True,
+    default=(DEFAULTS.broker,),
     show_default=True,
     envvar=["GATEWAY_BROKER", "CELERY_BROKER_URL"],
     show_envvar=True,
-    help="The broker that the workers use, as Celery takes it.",
+    help="The broker that the workers use, as Celery takes it. Repeat it, or put commas between, for more "
+    "addresses to turn to; with names (eu=amqp://…) they are brokers side by side, and events carry the name "
+    "as their cluster.",
 )
 @click.option(
     "--exchange",

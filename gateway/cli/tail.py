@@ -29,6 +29,7 @@ _FILTER_HELP = {
     "hostname": "Only events from this worker or client.",
     "state": "Only events after which the task is in this state, such as FAILURE.",
     "queue": "Only events that name this queue (task-sent does).",
+    "cluster": "Only events from the broker of this name, where the gateway has several.",
 }
 
 

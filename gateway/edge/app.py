@@ -73,11 +73,19 @@ def create_app(
         return JSONResponse({"status": "alive"})
 
     async def readyz(request: Request) -> Response:
-        status = pipeline.status
-        word = "ready" if status.is_consuming else "not ready"
-        return JSONResponse(
-            {"status": word, "reason": status.reason}, status_code=200 if status.is_consuming else 503
-        )
+        statuses = pipeline.statuses
+        # One broker of several is worth serving: without this every replica would be taken out for it.
+        is_ready = any(status.is_consuming for status in statuses.values())
+        body: dict[str, object] = {
+            "status": "ready" if is_ready else "not ready",
+            "reason": "; ".join(
+                f"{cluster}: {status.reason}" if cluster else status.reason
+                for cluster, status in statuses.items()
+            ),
+        }
+        if None not in statuses:
+            body["clusters"] = {str(cluster): status._asdict() for cluster, status in statuses.items()}
+        return JSONResponse(body, status_code=200 if is_ready else 503)
 
     async def metrics_text(request: Request) -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)

@@ -27,10 +27,26 @@ class PipelineCollector(Collector):
         def counter(name: str, text: str, value: float) -> Metric:
             return CounterMetricFamily(f"celery_gateway_{name}", text, value)
 
-        yield gauge("source_consuming", "1 while messages are consumed.", now.source.is_consuming)
-        yield counter("messages", "Messages taken from the broker.", now.messages)
+        # Without names there is no label: the series is the same one for the most, who have one broker.
+        labels = [] if None in now.feeds else ["cluster"]
+        consuming = GaugeMetricFamily(
+            "celery_gateway_source_consuming", "1 while messages are consumed.", labels=labels
+        )
+        messages = CounterMetricFamily(
+            "celery_gateway_messages", "Messages taken from the broker.", labels=labels
+        )
+        gaps = CounterMetricFamily(
+            "celery_gateway_source_gaps",
+            "Times that the source was away, or the broker dropped messages: events may be lost.",
+            labels=labels,
+        )
+        for cluster, feed in now.feeds.items():
+            values = [cluster] if cluster else []
+            consuming.add_metric(values, feed.status.is_consuming)
+            messages.add_metric(values, feed.messages)
+            gaps.add_metric(values, feed.gaps)
+        yield from (consuming, messages, gaps)
         yield counter("events", "Events and gaps put into the stream.", now.hub.events)
-        yield counter("source_gaps", "Times that the source was away and may have lost events.", now.gaps)
         refused = CounterMetricFamily(
             "celery_gateway_refused", "Messages and events not passed on, by reason.", labels=["reason"]
         )

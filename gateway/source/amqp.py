@@ -2,14 +2,17 @@
 
 - The queue is fresh, exclusive to the connection, and limited in age and size: it vanishes with us, and a
   gateway that stalls costs the broker a bounded queue, never the memory alarm that stops task publishers.
+- What the broker drops from it for those limits it hands to a second queue of one message (dead-lettering):
+  whatever comes out of that one says that events are missing here. The credit of the first queue is used up
+  when that happens, so the word of it comes before the events behind the hole.
 - The exchange is declared as Celery declares it (celery/events/event.py): topic, durable. Declared in
   another way it would make *workers* fail; if it exists in another way it is taken as it is.
 - It is bound with ``#``: prefork workers send lists under ``task.multi`` whatever the events' types.
-- The consumer's callback awaits nothing. Deliveries are acknowledged many at once; the prefetch is the credit
-  that holds the broker back. (aio-pika's own ``Queue.consume`` costs half as much again as the channel's
-  ``basic_consume`` beneath it, which is used here.)
+- Nothing is awaited for a delivery (see ``deliveries``), and many are acknowledged at once; the prefetch is
+  the credit that holds the broker back.
 - A plain connection with our own loop, not aio-pika's robust one, which declares the same exclusive queue
-  again before the broker has noticed that its first owner is gone.
+  again before the broker has noticed that its first owner is gone. What a broker does not tell (a deleted
+  exchange takes our binding along; a cable is pulled) is asked for every few seconds.
 """
 
 import asyncio
@@ -17,11 +20,18 @@ import logging
 import os
 import platform
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import cycle
 
 import aiormq
-from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelInvalidStateError,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 from kombu.utils.url import url_to_parts
 from pamqp.common import FieldValue
 from yarl import URL
@@ -29,8 +39,9 @@ from yarl import URL
 from gateway import __version__
 from gateway.errors import SourceError
 from gateway.source import Sink, Status
-from gateway.source.backoff import Backoff
-from gateway.source.deliveries import Delivery, connect
+from gateway.source.attempts import Attempts
+from gateway.source.deliveries import Connection, Delivery
+from gateway.source.failure import Failure, consumer_cancelled, exchange_deleted, failure_of
 
 PREFETCH_MESSAGES = 2_000
 """The broker's credit: how much it sends before it hears from us again."""
@@ -38,7 +49,9 @@ ACKNOWLEDGE_SECONDS = 0.05
 """An acknowledgement costs like a delivery. At this pace the credit is good for 40,000 messages a second."""
 HEARTBEAT_SECONDS = 15
 CONNECT_TIMEOUT_SECONDS = 10
+ANSWER_TIMEOUT_SECONDS = 10
 CLOSE_TIMEOUT_SECONDS = 2
+CHECK_SECONDS = 2.0
 QUEUE_ARGUMENTS: dict[str, FieldValue] = {
     "x-message-ttl": 60_000,  # milliseconds
     "x-expires": 60_000,
@@ -46,6 +59,7 @@ QUEUE_ARGUMENTS: dict[str, FieldValue] = {
     "x-max-length-bytes": 64 << 20,
     "x-overflow": "drop-head",
 }
+_EVENTS, _LOSSES = b"events", b"losses"  # consumer tags
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +68,19 @@ class AMQPSource:
     """Consumes a RabbitMQ (or another broker of AMQP 0-9-1).
 
     Args:
-        url: ``amqp://user:password@host:port/vhost``, ``amqps://…`` or Celery's ``pyamqp://…``.
+        urls: ``amqp://user:password@host:port/vhost``, ``amqps://…`` or Celery's ``pyamqp://…``; when one
+            fails the next is tried.
         exchange: Celery's ``event_exchange``.
+        name: the broker's, for the log.
 
     Raises:
-        SourceError: the URL is malformed.
+        SourceError: a URL is malformed.
     """
 
-    def __init__(self, url: str, *, exchange: str = "celeryev") -> None:
-        self._url = _with_defaults(url)
+    def __init__(self, urls: Sequence[str], *, exchange: str = "celeryev", name: str | None = None) -> None:
+        self._urls = [(url, _with_defaults(url)) for url in urls]
         self._exchange = exchange
+        self._name = name
         self._status = Status(False, "not connected yet")
 
     @property
@@ -71,93 +88,166 @@ class AMQPSource:
         return self._status
 
     async def run(self, sink: Sink) -> None:
-        backoff = Backoff()
-        was_consuming = False
-        while True:
+        attempts = Attempts(self._name, len(self._urls))
+        has_failed = False
+        for url, full_url in cycle(self._urls):
+            consumer = _Consumer(full_url, self._exchange, sink)
             try:
-                await self._connect_and_consume(sink, backoff, was_consuming)
-                reason = "the broker ended the consumer"
-            except (OSError, TimeoutError, aiormq.AMQPError) as error:
-                reason = f"{type(error).__name__}: {error}"
-            except Exception as error:
-                log.exception("broker: an error that was not foreseen; the source goes on")
-                reason = f"{type(error).__name__}: {error}"
-            was_consuming = was_consuming or self._status.is_consuming
-            self._status = Status(False, reason)
-            await asyncio.sleep(backoff.after(reason))
-
-    async def _connect_and_consume(self, sink: Sink, backoff: Backoff, was_consuming: bool) -> None:
-        """Consume until the consumer ends; raises what ended it, where that was an error."""
-        deliveries = _Acknowledged(sink)
-        connection = await connect(self._url, deliveries.take, CONNECT_TIMEOUT_SECONDS)
-        try:
-            channel = await self._open_channel(connection)
-            queue = f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
-            await channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=QUEUE_ARGUMENTS)
-            await channel.queue_bind(queue, self._exchange, routing_key="#")
-            cancelled = asyncio.Event()
-            channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
-            if was_consuming:
-                sink.lost()
-            deliveries.channel = channel
-            await channel.basic_consume(queue, _unused)
-            backoff.reset()
-            self._status = Status(True, f"consuming {self._exchange}")
-            sink.consuming()
-            log.info("broker: consuming %s through the queue %s", self._exchange, queue)
-            waiter = asyncio.create_task(cancelled.wait())
-            try:
-                await asyncio.wait({waiter, channel.closing}, return_when=asyncio.FIRST_COMPLETED)
+                await consumer.begin()
+                if has_failed:
+                    sink.lost()
+                attempts.succeeded(f"consuming {self._exchange} of {full_url.host}:{full_url.port}")
+                self._status = Status(True, f"consuming {self._exchange}")
+                sink.consuming()
+                failure = await consumer.failure(url)
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                    raise
+                # (aiormq cancels what waits for an answer when its connection goes down.)
+                failure = failure_of(error, url, self._exchange)
+                if failure.code == "unexpected":
+                    log.error("broker: an error that was not foreseen; the source goes on", exc_info=error)
             finally:
-                waiter.cancel()
-            if channel.closing.done():
-                channel.closing.result()
-        finally:
-            with suppress(Exception):
-                await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_SECONDS)
-
-    async def _open_channel(self, connection: AbstractConnection) -> AbstractChannel:
-        """Return a channel that has seen the exchange declared as Celery does, or already there."""
-        channel = await _new_channel(connection)
-        try:
-            await channel.exchange_declare(self._exchange, exchange_type="topic", durable=True)
-        except (aiormq.exceptions.ChannelPreconditionFailed, aiormq.exceptions.ChannelAccessRefused):
-            # It exists in another way, or is not ours to declare; to bind to it may be allowed all the same.
-            channel = await _new_channel(connection)
-        await channel.basic_qos(prefetch_count=PREFETCH_MESSAGES)
-        return channel
+                await consumer.end()
+            has_failed = True
+            self._status = Status(False, f"{failure.what}. {failure.remedy}")
+            await asyncio.sleep(attempts.failed(failure))
 
 
-class _Acknowledged:
-    def __init__(self, sink: Sink) -> None:
-        self.channel: AbstractChannel | None = None
+class _Consumer:
+    """One connection's life: ``begin``, ``failure``, ``end``."""
+
+    def __init__(self, url: URL, exchange: str, sink: Sink) -> None:
+        self._exchange = exchange
         self._sink = sink
+        self._queue = f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._connection = Connection(url, self._take)
+        self._channel: AbstractChannel | None = None
+        self._is_cancelled = asyncio.Event()
         self._taken = self._acknowledged = 0  # delivery tags
         self._acknowledger: asyncio.Task[None] | None = None
 
-    def take(self, delivery: Delivery) -> None:
-        self._sink.message(delivery.message)
+    async def begin(self) -> None:
+        """Connect and consume.
+
+        Raises:
+            Exception: whatever stands in the way (see ``failure_of``).
+        """
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            await self._connection.connect()
+            try:
+                channel = await self._declare(with_losses=True)
+            except (
+                ChannelAccessRefused
+            ):  # dead-lettering wants a right more; to be told of losses is optional
+                channel = await self._declare(with_losses=False)
+            channel.on_consumer_cancel_callbacks.add(lambda _: self._is_cancelled.set())
+            self._channel = channel
+            await channel.basic_consume(self._queue, _not_called, consumer_tag=_EVENTS.decode())
+
+    async def failure(self, url: str) -> Failure:
+        """Return what has ended the consumer, once something has."""
+        assert self._channel is not None
+        cancelled = asyncio.create_task(self._is_cancelled.wait())
+        checked = asyncio.create_task(self._check())
+        waiters = {cancelled, checked, self._channel.closing}
+        try:
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+            if self._is_cancelled.is_set():
+                return consumer_cancelled(url, self._queue)
+            ended = self._channel.closing if self._channel.closing.done() else checked
+            error = asyncio.CancelledError() if ended.cancelled() else ended.exception()
+            if isinstance(error, ChannelNotFoundEntity):
+                return exchange_deleted(url, self._exchange)
+            return failure_of(error or ConnectionError("closed"), url, self._exchange)
+        finally:
+            for task in (cancelled, checked):
+                task.cancel()
+            await asyncio.gather(cancelled, checked, return_exceptions=True)
+
+    async def end(self) -> None:
+        """Close the connection, in good order if that is possible; the queue goes with it."""
+        if self._acknowledger is not None:
+            self._acknowledger.cancel()
+        try:
+            with suppress(Exception):
+                await asyncio.wait_for(self._connection.close(), CLOSE_TIMEOUT_SECONDS)
+        finally:
+            self._connection.abort()
+
+    async def _declare(self, *, with_losses: bool) -> AbstractChannel:
+        """Return a channel on which the queue is declared and bound."""
+        channel = await self._open_channel()
+        try:
+            await channel.exchange_declare(self._exchange, exchange_type="topic", durable=True)
+        except (ChannelPreconditionFailed, ChannelAccessRefused):
+            # It exists in another way, or is not ours to declare; to bind to it may be allowed all the same.
+            channel = await self._open_channel()
+        arguments = QUEUE_ARGUMENTS
+        if with_losses:
+            losses = f"{self._queue}.losses"
+            arguments = arguments | {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": losses}
+            await channel.queue_declare(
+                losses, exclusive=True, auto_delete=True, arguments=QUEUE_ARGUMENTS | {"x-max-length": 1}
+            )
+            await channel.basic_qos(prefetch_count=1)
+            await channel.basic_consume(losses, _not_called, consumer_tag=_LOSSES.decode())
+        await channel.queue_declare(self._queue, exclusive=True, auto_delete=True, arguments=arguments)
+        await channel.queue_bind(self._queue, self._exchange, routing_key="#")
+        await channel.basic_qos(prefetch_count=PREFETCH_MESSAGES)
+        return channel
+
+    async def _open_channel(self) -> AbstractChannel:
+        channel = await self._connection.channel(publisher_confirms=False)
+        underlay: AbstractChannel = await channel.get_underlay_channel()
+        return underlay
+
+    def _take(self, delivery: Delivery) -> None:
+        try:
+            if delivery.consumer_tag == _LOSSES:
+                self._sink.lost()
+            else:
+                self._sink.message(delivery.message)
+        except Exception:
+            log.exception("broker: a message could not be taken in, and is passed over")
         self._taken = delivery.tag
         if self._acknowledger is None:
             self._acknowledger = asyncio.create_task(self._acknowledge())
 
     async def _acknowledge(self) -> None:
         """Acknowledge what is taken, now and then, until there is nothing more to."""
-        with suppress(aiormq.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError):
+        with suppress(aiormq.AMQPError, ChannelInvalidStateError, OSError):
             while self._taken > self._acknowledged:
                 await asyncio.sleep(ACKNOWLEDGE_SECONDS)
                 self._acknowledged = self._taken
-                await self.channel.basic_ack(self._acknowledged, multiple=True, wait=False)
+                if self._channel is not None:
+                    await self._channel.basic_ack(self._acknowledged, multiple=True, wait=False)
         self._acknowledger = None
 
+    async def _check(self) -> None:
+        """Ask again and again whether the exchange and our binding are there; raises when they are not.
 
-async def _unused(_: object) -> None: ...
+        A binding that is there is not made twice. That the right to make it was taken away ends nothing:
+        the broker goes on delivering.
+        """
+        channel = await self._open_channel()
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                try:
+                    await channel.exchange_declare(self._exchange, passive=True)
+                    await channel.queue_bind(self._queue, self._exchange, routing_key="#")
+                except ChannelAccessRefused:
+                    channel = await self._open_channel()
 
 
-async def _new_channel(connection: AbstractConnection) -> AbstractChannel:
-    channel = await connection.channel(publisher_confirms=False)
-    underlay: AbstractChannel = await channel.get_underlay_channel()
-    return underlay
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _not_called(_: object) -> None:
+    """Stands where aiormq wants a callback: the deliveries do not come that way."""
 
 
 def _with_defaults(url: str) -> URL:

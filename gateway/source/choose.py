@@ -1,5 +1,7 @@
-"""Which source serves a broker URL."""
+"""Which source serves a broker."""
 
+from gateway.broker import Broker
+from gateway.errors import SourceError
 from gateway.source import Source
 from gateway.source.amqp import AMQPSource
 from gateway.source.virtual import VirtualSource
@@ -7,12 +9,14 @@ from gateway.source.virtual import VirtualSource
 _AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
 
 
-def source_for(url: str, *, exchange: str = "celeryev") -> Source:
-    """Return a source for a broker URL as Celery takes it.
+def source_for(broker: Broker, *, exchange: str = "celeryev") -> Source:
+    """Return a source for a broker whose URLs are as Celery takes them.
 
     Raises:
-        SourceError: the URL is malformed, or its transport is not installed.
+        SourceError: a URL is malformed, its transport is not installed, or they are of different kinds.
     """
-    if url.partition("://")[0] in _AMQP_SCHEMES:
-        return AMQPSource(url, exchange=exchange)
-    return VirtualSource(url, exchange=exchange)
+    kinds = {url.partition("://")[0] in _AMQP_SCHEMES for url in broker.urls}
+    if len(kinds) > 1:
+        raise SourceError("a broker's URLs must all be amqp:// or all of another kind, to take turns")
+    source = AMQPSource if kinds == {True} else VirtualSource
+    return source(broker.urls, exchange=exchange, name=broker.name)

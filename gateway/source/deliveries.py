@@ -1,9 +1,9 @@
 """Deliveries, put together from the broker's bytes before the AMQP library sees them.
 
-aiormq carries a delivery through three frame objects, as many queues and a task of its own: more CPU than all
-that a gateway does with the event. Here the frames of deliveries (AMQP 0-9-1, sections 2.3.5 and 4.2) are taken
-out as they come off the socket. Every other frame goes on to aiormq untouched, which keeps the handshake, the
-channels, the answers and the errors.
+aiormq carries a delivery through three frame objects, as many queues and a task of its own: more CPU than
+all that a gateway does with the event. Here the frames of deliveries (AMQP 0-9-1, sections 2.3.5 and 4.2) are
+taken out as they come off the socket. Every other frame goes on to aiormq untouched, which keeps the
+handshake, the channels, the answers and the errors.
 
 - One channel is consumed: the first that gets a delivery. Another's would go the library's own way.
 - The callback is called from the transport, in order; it must neither block nor raise.
@@ -26,7 +26,7 @@ from gateway.message import Message
 MAX_FRAME_BYTES = 4 << 20
 """RabbitMQ's frames have 128 kB at most; a larger one is no frame."""
 HEARTBEAT_SECONDS = 1.0
-"""The broker sends no heartbeats while it sends deliveries, so those count as one for aiormq, now and then."""
+"""The broker sends no heartbeats while it sends deliveries: so those count as one for aiormq now and then."""
 
 _METHOD, _HEADER, _BODY = 1, 2, 3  # kinds of frame
 _FRAME_HEAD_BYTES, _CONTENT_HEAD_BYTES = 7, 12
@@ -52,17 +52,6 @@ class Delivery(NamedTuple):
 Take = Callable[[Delivery], None]
 
 
-async def connect(url: URL, take: Take, timeout_seconds: float) -> aio_pika.abc.AbstractConnection:
-    """Return a connection whose deliveries go to ``take``.
-
-    Raises:
-        OSError, TimeoutError, aiormq.AMQPError: what aio-pika's ``connect`` raises.
-    """
-    connection = _Connection(url, take)
-    await connection.connect(timeout_seconds)
-    return connection
-
-
 class DeliveryReader(asyncio.StreamReader):
     """A stream that lacks the deliveries of what is fed to it: those are given to ``take``."""
 
@@ -81,7 +70,7 @@ class DeliveryReader(asyncio.StreamReader):
         self._body_bytes_left = 0
         self._heartbeat_due = 0.0
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # what transports give
         if not self._is_amqp:
             super().feed_data(data)
             return
@@ -164,30 +153,40 @@ class DeliveryReader(asyncio.StreamReader):
         return known
 
 
-class _Transport(TransportFactory):
-    """Makes aiormq's transports, with a ``DeliveryReader``."""
+class Connection(aio_pika.Connection):
+    """A connection whose deliveries go to ``take``; ``connect`` it, and ``abort`` it in the end."""
+
+    def __init__(self, url: URL, take: Take) -> None:
+        super().__init__(url)
+        self._sockets = _Sockets(take)
+        self.kwargs["transport_factory"] = self._sockets
+
+    def abort(self) -> None:
+        """Close the socket at once, whatever is still to be said. May be called in any state."""
+        self._sockets.abort()
+
+
+class _Sockets(TransportFactory):
+    """Opens a connection's socket with a ``DeliveryReader``."""
 
     def __init__(self, take: Take) -> None:
         self._take = take
+        self._transport: asyncio.WriteTransport | None = None
 
-    async def create(
-        self, url: URL, **options: Any
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
         ssl_context_provider = options.pop("ssl_context_provider")
         context = await ssl_context_provider.get_context() if url.scheme == "amqps" else None
         reader = DeliveryReader(self._take)
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
-            transport, _ = await loop.create_connection(
-                lambda: protocol, url.host, url.port, ssl=context, **options
+            self._transport, _ = await loop.create_connection(
+                lambda: protocol, url.host or "localhost", url.port or 5672, ssl=context, **options
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        return reader, asyncio.StreamWriter(self._transport, protocol, reader, loop)
 
-
-class _Connection(aio_pika.Connection):
-    def __init__(self, url: URL, take: Take) -> None:
-        super().__init__(url)
-        self.kwargs["transport_factory"] = _Transport(take)
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

@@ -83,6 +83,15 @@ def consumer_cancelled(url: str, queue: str) -> Failure:
     )
 
 
+def exchange_deleted(url: str, exchange: str) -> Failure:
+    """Return the failure of an exchange that is gone while it was consumed, and our binding with it."""
+    return Failure(
+        "exchange-missing",
+        f"the exchange {exchange} was deleted from the vhost {_place(url).vhost}",
+        "Nothing, if it happened once: it is declared again; else look for what deletes it.",
+    )
+
+
 def failure_of(error: BaseException, url: str, exchange: str = "celeryev") -> Failure:
     """Return what an error of aio-pika, kombu or the network means for the gateway at a broker's URL."""
     place = _place(url)

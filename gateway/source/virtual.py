@@ -13,16 +13,17 @@ import os
 import platform
 import secrets
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Queue
-from kombu.exceptions import KombuError
 
 from gateway.errors import SourceError
 from gateway.message import Message
 from gateway.source import Sink, Status
-from gateway.source.backoff import Backoff
+from gateway.source.attempts import Attempts
+from gateway.source.failure import failure_of
 
 MAX_IN_FLIGHT_MESSAGES = 1_000
 POLL_SECONDS = 0.5
@@ -35,21 +36,24 @@ class VirtualSource:
     """Consumes a broker through kombu.
 
     Args:
-        url: what ``kombu.Connection`` takes, such as ``redis://localhost`` or ``memory://``.
+        urls: what ``kombu.Connection`` takes, such as ``redis://localhost`` or ``memory://``; kombu tries
+            one after the other.
         exchange: Celery's ``event_exchange``.
+        name: the broker's, for the log.
 
     Raises:
         SourceError: the URL names no transport, or one whose package is not installed.
     """
 
-    def __init__(self, url: str, *, exchange: str = "celeryev") -> None:
+    def __init__(self, urls: Sequence[str], *, exchange: str = "celeryev", name: str | None = None) -> None:
+        self._url = ";".join(urls)
         self._exchange = exchange
+        self._name = name
         self._status = Status(False, "not connected yet")
         self._stopping = threading.Event()
-        transport = url.partition("://")[0]
+        transport = self._url.partition("://")[0]
         try:
-            self._connection = Connection(url, transport_options=_TRANSPORT_OPTIONS.get(transport, {}))
-            self._errors = (OSError, KombuError, *self._connection.connection_errors)
+            self._connection = Connection(self._url, transport_options=_TRANSPORT_OPTIONS.get(transport, {}))
         except (KeyError, ImportError, AttributeError):  # what kombu raises for these, by transport
             raise SourceError(
                 f"{transport}:// is no broker that kombu knows, or its package is missing: "
@@ -79,23 +83,22 @@ class VirtualSource:
             await ended
 
     def _run_thread(self, loop: asyncio.AbstractEventLoop, sink: Sink) -> None:
-        backoff = Backoff()
-        was_consuming = False
+        attempts = Attempts(self._name)
+        has_failed = False
         while not self._stopping.is_set():
             try:
-                self._connect_and_consume(loop, sink, backoff, was_consuming)
+                self._connect_and_consume(loop, sink, attempts, has_failed)
                 return
-            except self._errors as error:
-                reason = f"{type(error).__name__}: {error}"
             except Exception as error:
-                log.exception("broker: an error that was not foreseen; the source goes on")
-                reason = f"{type(error).__name__}: {error}"
-            was_consuming = was_consuming or self._status.is_consuming
-            self._status = Status(False, reason)
-            self._stopping.wait(backoff.after(reason))
+                failure = failure_of(error, self._url.partition(";")[0], self._exchange)
+                if failure.code == "unexpected":
+                    log.exception("broker: an error that was not foreseen; the source goes on")
+            has_failed = True
+            self._status = Status(False, f"{failure.what}. {failure.remedy}")
+            self._stopping.wait(attempts.failed(failure))
 
     def _connect_and_consume(
-        self, loop: asyncio.AbstractEventLoop, sink: Sink, backoff: Backoff, was_consuming: bool
+        self, loop: asyncio.AbstractEventLoop, sink: Sink, attempts: Attempts, has_failed: bool
     ) -> None:
         """Consume until stopped; raises what else ended it."""
         credit = threading.BoundedSemaphore(MAX_IN_FLIGHT_MESSAGES)
@@ -125,12 +128,11 @@ class VirtualSource:
                 durable=False,
             )
             with Consumer(connection, queues=[queue], no_ack=True, on_message=take):
-                if was_consuming:
+                if has_failed:
                     loop.call_soon_threadsafe(sink.lost)
-                backoff.reset()
+                attempts.succeeded(f"consuming {self._exchange} of {connection.as_uri()}")
                 self._status = Status(True, f"consuming {self._exchange}")
                 loop.call_soon_threadsafe(sink.consuming)
-                log.info("broker: consuming %s through the queue %s", self._exchange, queue.name)
                 while not self._stopping.is_set():
                     try:
                         connection.drain_events(timeout=POLL_SECONDS)
