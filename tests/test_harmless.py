@@ -1,0 +1,370 @@
+"""A gateway that stands still or dies costs the broker little, and its workers nothing.
+
+`TESTS_STOP_SECONDS=60` makes the long standstill a minute; without it, it is long enough to reach the limits
+of the broker's queue and shorter than the heartbeats that end the connection.
+"""
+
+import os
+import re
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from threading import Event, Thread
+from typing import NamedTuple
+
+import pytest
+from celery import Celery
+from kombu import Connection
+
+from tests.celery_app import create_app
+from tests.gateway_process import ROOT, GatewayProcess
+from tests.ledger import Ledger, LedgerStream, discrepancies, publish
+from tests.rabbitmq import Process, RabbitMQ, wait_for
+from tests.stream_client import NdjsonStream
+from tests.worker import Worker
+
+STOP_SECONDS = float(os.environ.get("TESTS_STOP_SECONDS", "22"))
+FLOOD_EVENTS_PER_SECOND = 5_000
+MAX_PUBLISH_SECONDS = 2.0
+"""No task publisher waits longer than this for the broker, on a machine that is busy otherwise too."""
+EXCHANGE_PROPERTIES = ("name", "type", "durable", "auto_delete", "internal", "arguments", "policy")
+
+
+class QueueSample(NamedTuple):
+    """One of the gateway's queues as the broker sees it."""
+
+    name: str
+    is_exclusive: bool
+    messages: int
+    message_bytes: int
+    arguments: str
+
+    def limit(self, argument: str) -> int | str | None:
+        """An argument of the queue, as rabbitmqctl writes it: `{"x-max-length",100000}`."""
+        found = re.search(rf'"{argument}",("?)([^}}]*?)\1}}', self.arguments)
+        if found is None:
+            return None
+        return found[2] if found[1] else int(found[2])
+
+
+def queues(rabbitmq: RabbitMQ, url: str) -> list[QueueSample]:
+    """The gateway's queues in a vhost."""
+    columns = ("name", "exclusive", "messages", "message_bytes", "arguments")
+    text = rabbitmq.ctl("list_queues", "-p", url.rpartition("/")[2], *columns, "--no-table-headers")
+    found = []
+    for line in text.splitlines():
+        name, exclusive, messages, message_bytes, arguments = line.split("\t")
+        if name.startswith("celery-gateway."):
+            sample = (name, exclusive == "true", int(messages or 0), int(message_bytes or 0), arguments)
+            found.append(QueueSample(*sample))
+    return found
+
+
+def is_limited(queue: QueueSample) -> bool:
+    """In length, in bytes and in age; it drops its oldest, and would not outlive its consumer."""
+    limits = [
+        queue.limit(f"x-{limit}") for limit in ("max-length", "max-length-bytes", "message-ttl", "expires")
+    ]
+    return all(isinstance(limit, int) and limit > 0 for limit in limits) and queue.limit("x-overflow") in (
+        None,
+        "drop-head",
+    )
+
+
+class Sampler:
+    """Looks at the gateway's queues again and again, in a thread."""
+
+    def __init__(self, rabbitmq: RabbitMQ, url: str) -> None:
+        self.samples: list[QueueSample] = []
+        self.alarms = ""
+        self._rabbitmq, self._url = rabbitmq, url
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, daemon=True, name="sampler")
+
+    def __enter__(self) -> "Sampler":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+
+    @property
+    def most_messages(self) -> int:
+        return max((sample.messages for sample in self.samples), default=0)
+
+    @property
+    def most_bytes(self) -> int:
+        return max((sample.message_bytes for sample in self.samples), default=0)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.5):
+            self.samples += queues(self._rabbitmq, self._url)
+            alarms = self._rabbitmq.ctl("eval", "rabbit_alarm:get_alarms().").strip()
+            self.alarms += alarms.replace("[]", "")
+
+
+class TaskPublisher:
+    """Sends tasks as Celery's clients do, persistent and confirmed, and notes how long each took."""
+
+    def __init__(self, url: str) -> None:
+        self.seconds: list[float] = []
+        self._url = url
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, daemon=True, name="tasks")
+
+    def __enter__(self) -> "TaskPublisher":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        app = Celery(broker=self._url, set_as_current=False)
+        app.conf.broker_transport_options = {"confirm_publish": True}
+        app.conf.task_default_queue = "harmless.tasks"
+        with app:
+            while not self._stopping.wait(0.02):
+                started = time.monotonic()
+                app.send_task("canvas.add", (1, 2), retry=False, ignore_result=True)
+                self.seconds.append(time.monotonic() - started)
+
+
+class Flood:
+    """Publishes thousands of events a second, in a process of its own."""
+
+    name = "flood@ledger"
+
+    def __init__(self, url: str, folder: Path, *, per_second: float, body_bytes: int) -> None:
+        self.log = folder / f"flood-{uuid.uuid4().hex[:8]}.log"
+        self._process = Process(
+            [sys.executable, "-m", "tests.ledger", url, self.name, str(per_second), str(body_bytes)],
+            log=self.log,
+            cwd=ROOT,
+        )
+        self._is_running = True
+
+    def stop(self) -> int:
+        """How many it published."""
+        if self._is_running:
+            self._is_running = False
+            code = self._process.stop(timeout_seconds=30)
+            assert code == 0, self._process.tail()
+        return int(self.log.read_text())
+
+    def kill(self) -> None:
+        if self._is_running:
+            self._is_running = False
+            self._process.kill()
+
+
+@contextmanager
+def running(url: str, folder: Path, *options: str) -> Iterator[GatewayProcess]:
+    gateway = GatewayProcess(url, folder, options=options)
+    try:
+        gateway.start()
+        yield gateway
+    finally:
+        if gateway._process is not None:
+            os.kill(gateway.pid, signal.SIGCONT)
+        gateway.stop()
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitMQ) -> Iterator[str]:
+    """The URL of a vhost where nobody ever declared anything; it is deleted with all that was."""
+    name = f"harmless-{uuid.uuid4().hex[:8]}"
+    yield rabbitmq.add_vhost(name)
+    rabbitmq.ctl("delete_vhost", name)
+
+
+# --------------------------------------------------------------------------- standing still
+
+
+@pytest.mark.timeout(STOP_SECONDS + 150)
+@pytest.mark.parametrize(
+    ("stop_seconds", "per_second", "body_bytes", "limit"),
+    [
+        pytest.param(STOP_SECONDS, FLOOD_EVENTS_PER_SECOND, 300, "x-max-length", id="5000-events-a-second"),
+        pytest.param(8.0, 3_000, 5_000, "x-max-length-bytes", id="15-MB-a-second"),
+    ],
+)
+def test_a_gateway_that_stands_still(
+    stop_seconds: float,
+    per_second: float,
+    body_bytes: int,
+    limit: str,
+    rabbitmq: RabbitMQ,
+    vhost: str,
+    folder: Path,
+) -> None:
+    with (
+        running(vhost, folder, "--slow-timeout", "600", "--history-bytes", str(256 << 20)) as gateway,
+        LedgerStream(gateway.url) as stream,
+        Ledger(vhost, per_second=10) as ledger,
+        TaskPublisher(vhost) as tasks,
+    ):
+        ledger.wait_until_it_flows(stream)
+        flood = Flood(vhost, folder, per_second=per_second, body_bytes=body_bytes)
+        try:
+            assert wait_for(lambda: stream.latest.get(flood.name, 0) > per_second, 20)
+            assert not stream.gaps
+            os.kill(gateway.pid, signal.SIGSTOP)
+            with Sampler(rabbitmq, vhost) as sampler:
+                time.sleep(stop_seconds)  # no condition is waited for: the time is the experiment
+            os.kill(gateway.pid, signal.SIGCONT)
+            assert wait_for(lambda: len(stream.gaps) > 0, 30), gateway.tail()
+            ledger.wait_until_it_flows(stream, timeout_seconds=60)
+            published = flood.stop()
+        finally:
+            flood.kill()
+        received = stream.entries
+        assert wait_for(lambda: stream.latest[flood.name] == published - 1, 60), (
+            f"{stream.latest[flood.name]} of {published - 1}\n{gateway.tail()}"
+        )
+        ledger.settle(stream, timeout_seconds=30)
+        found = discrepancies(received, flood.name, range(published), published)
+        assert not found, "\n".join(found[:10])
+        assert {gap["reason"] for gap in stream.gaps} == {"broker"}
+        assert wait_for(gateway.is_ready, 10), gateway.tail()
+    consumed = max(sampler.samples, key=lambda sample: sample.messages)
+    lost = published - sum(entry.author == flood.name for entry in received)
+    print(
+        f"{published} events published, {lost} lost, {len(stream.gaps)} gaps told; the queue held at most "
+        f"{sampler.most_messages} messages, {sampler.most_bytes} bytes; a task took at most "
+        f"{max(tasks.seconds):.3f} s of {len(tasks.seconds)}"
+    )
+    for sample in sampler.samples:
+        assert is_limited(sample), sample
+        assert sample.messages <= int(sample.limit("x-max-length") or 0), sample
+        assert sample.message_bytes <= int(sample.limit("x-max-length-bytes") or 0), sample
+    reached = consumed.messages if limit == "x-max-length" else consumed.message_bytes
+    assert reached > 0.9 * int(consumed.limit(limit) or 0), f"the limit was never reached: {consumed}"
+    assert lost > 0, "nothing was lost, so the told gap proves nothing"
+    assert not sampler.alarms, sampler.alarms
+    assert max(tasks.seconds) < MAX_PUBLISH_SECONDS
+    assert len(tasks.seconds) > 5 * stop_seconds, "tasks were hardly sent at all"
+
+
+def test_its_queue_is_gone_after_a_kill(rabbitmq: RabbitMQ, vhost: str, folder: Path) -> None:
+    with running(vhost, folder) as gateway:
+        found = queues(rabbitmq, vhost)
+        assert found
+        for queue in found:
+            assert queue.is_exclusive and is_limited(queue), queue
+        os.kill(gateway.pid, signal.SIGKILL)
+        assert wait_for(lambda: not queues(rabbitmq, vhost), 10)
+
+
+def test_it_leaves_nothing_behind(rabbitmq: RabbitMQ, vhost: str, folder: Path) -> None:
+    def exchanges() -> list[str]:
+        text = rabbitmq.ctl("list_exchanges", "-p", vhost.rpartition("/")[2], "name", "--no-table-headers")
+        return [name for name in text.splitlines() if name and not name.startswith("amq.")]
+
+    with running(vhost, folder) as gateway:
+        assert "celeryev" in exchanges()
+        assert gateway.stop() == 0
+    assert not queues(rabbitmq, vhost)
+    assert exchanges() == ["celeryev"]
+
+
+# --------------------------------------------------------------------------- declarations
+
+
+def exchange(rabbitmq: RabbitMQ, url: str, name: str) -> dict[str, str]:
+    """An exchange's properties as the broker has them; empty where there is none."""
+    text = rabbitmq.ctl(
+        "list_exchanges", "-p", url.rpartition("/")[2], *EXCHANGE_PROPERTIES, "--no-table-headers"
+    )
+    rows = [
+        dict(zip(EXCHANGE_PROPERTIES, line.split("\t"), strict=False)) for line in text.splitlines() if line
+    ]
+    return next((row for row in rows if row["name"] == name), {})
+
+
+def declared_by_celery(rabbitmq: RabbitMQ, name: str = "celeryev") -> dict[str, str]:
+    """What Celery's own declaration makes, in a vhost of its own."""
+    vhost = f"celery-{uuid.uuid4().hex[:8]}"
+    url = rabbitmq.add_vhost(vhost)
+    try:
+        with Celery(broker=url, set_as_current=False) as app:
+            app.conf.event_exchange = name
+            with app.events.default_dispatcher() as dispatcher:
+                dispatcher.send("worker-heartbeat")
+            return exchange(rabbitmq, url, name)
+    finally:
+        rabbitmq.ctl("delete_vhost", vhost)
+
+
+_names = count(1)
+
+
+@pytest.fixture
+def start_worker(folder: Path) -> Iterator[Callable[[str], Worker]]:
+    """Workers that send events, killed when the test ends."""
+    started: list[Worker] = []
+    results = folder / "results"
+    results.mkdir(exist_ok=True)
+
+    def start(url: str) -> Worker:
+        worker = Worker(url, folder, results=results, pool="solo", name=f"harmless-{next(_names)}")
+        worker.start()
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.kill()
+
+
+def assert_runs_and_is_heard(url: str, worker: Worker, stream: NdjsonStream, folder: Path) -> None:
+    app = create_app(url, folder / "results")
+    try:
+        result = app.send_task("canvas.add", (1, 2))
+        assert result.get(timeout=20) == 3, worker.tail()
+    finally:
+        app.close()
+    stream.until_types(result.id, "task-received", "task-started", "task-succeeded")
+    assert {event["hostname"] for event in stream.of(result.id) if event["type"] == "task-succeeded"} == {
+        worker.hostname
+    }
+    assert "PRECONDITION_FAILED" not in worker.tail(200)
+
+
+def test_a_worker_before_it_and_a_worker_after_it(
+    rabbitmq: RabbitMQ, vhost: str, start_worker: Callable[[str], Worker], folder: Path
+) -> None:
+    first = start_worker(vhost)
+    made_by_the_worker = exchange(rabbitmq, vhost, "celeryev")
+    assert made_by_the_worker
+    with running(vhost, folder) as gateway, NdjsonStream(gateway.url) as stream:
+        assert exchange(rabbitmq, vhost, "celeryev") == made_by_the_worker
+        assert_runs_and_is_heard(vhost, first, stream, folder)
+        first.kill()
+        last = start_worker(vhost)
+        assert_runs_and_is_heard(vhost, last, stream, folder)
+
+
+def test_a_gateway_before_every_worker(
+    rabbitmq: RabbitMQ, vhost: str, start_worker: Callable[[str], Worker], folder: Path
+) -> None:
+    with running(vhost, folder) as gateway, NdjsonStream(gateway.url) as stream:
+        assert exchange(rabbitmq, vhost, "celeryev") == declared_by_celery(rabbitmq)
+        assert_runs_and_is_heard(vhost, start_worker(vhost), stream, folder)
+
+
+def test_an_exchange_of_another_name(rabbitmq: RabbitMQ, vhost: str, folder: Path) -> None:
+    assert not exchange(rabbitmq, vhost, "shop.events")
+    with running(vhost, folder, "--exchange", "shop.events") as gateway, NdjsonStream(gateway.url) as stream:
+        assert exchange(rabbitmq, vhost, "shop.events") == declared_by_celery(rabbitmq, "shop.events")
+        assert not exchange(rabbitmq, vhost, "celeryev")
+        with Connection(vhost) as connection:
+            publish(connection.default_channel, b'{"type": "shop-open", "timestamp": 1}', "shop.events")
+        assert stream.until(bool)[0]["type"] == "shop-open"
