@@ -1,0 +1,157 @@
+"""Deliveries are taken out of the broker's bytes, wherever those are cut; all else reaches the library."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Sequence
+
+import pamqp.frame
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu import Connection as KombuConnection
+from pamqp import commands
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
+from pamqp.heartbeat import Heartbeat
+from yarl import URL
+
+from gateway.message import Message
+from gateway.source.deliveries import Connection, Delivery, DeliveryReader
+
+HEARTBEAT = pamqp.frame.marshal(Heartbeat(), 0)
+
+
+def delivery(
+    tag: int, body: bytes, *, channel: int = 1, frame_bytes: int = 100, **properties: object
+) -> bytes:
+    """The frames of one delivery as a broker writes them."""
+    frames: list[object] = [
+        commands.Basic.Deliver("events", tag, False, "celeryev", "task.multi"),
+        ContentHeader(body_size=len(body), properties=commands.Basic.Properties(**properties)),
+    ]
+    frames += [ContentBody(body[at : at + frame_bytes]) for at in range(0, len(body), frame_bytes)]
+    return b"".join(pamqp.frame.marshal(frame, channel) for frame in frames)
+
+
+async def fed(chunks: Sequence[bytes]) -> tuple[list[Delivery], bytes]:
+    """What is delivered, and what goes on to the library (heartbeats left out)."""
+    taken: list[Delivery] = []
+    reader = DeliveryReader(taken.append)
+    for chunk in chunks:
+        reader.feed_data(chunk)
+    reader.feed_eof()
+    return taken, (await reader.read()).replace(HEARTBEAT, b"")
+
+
+def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+
+
+@given(
+    bodies=st.lists(st.binary(max_size=350), min_size=1, max_size=5),
+    places=st.lists(st.integers(0, 10_000), max_size=12),
+)
+def test_deliveries_come_whole_and_in_order_and_the_rest_goes_on(
+    bodies: list[bytes], places: list[int]
+) -> None:
+    others = [
+        pamqp.frame.marshal(commands.Basic.QosOk(), 1),
+        pamqp.frame.marshal(commands.Channel.OpenOk(), 2),
+        pamqp.frame.marshal(commands.Queue.DeclareOk("q", 0, 0), 1),
+    ]
+    data, expected_others = b"", b""
+    for tag, body in enumerate(bodies, 1):
+        other = others[tag % len(others)]
+        data += other + delivery(tag, body, content_type="application/json")
+        expected_others += other
+    taken, passed = asyncio.run(fed(cut(data, places)))
+    assert taken == [
+        Delivery(b"events", tag, Message(body, "application/json", None, None))
+        for tag, body in enumerate(bodies, 1)
+    ]
+    assert passed == expected_others
+
+
+async def test_properties_are_read_as_the_broker_sends_them() -> None:
+    data = delivery(
+        1,
+        b"{}",
+        content_type="application/x-msgpack",
+        content_encoding="binary",
+        delivery_mode=1,
+        headers={"hostname": "w@h", "compression": "application/x-gzip"},
+    ) + delivery(2, b"")
+    taken, _ = await fed([data])
+    assert taken[0].message == Message(b"{}", "application/x-msgpack", "binary", "application/x-gzip")
+    assert taken[1].message == Message(b"", None, None, None)
+
+
+async def test_frames_of_another_channel_may_come_between() -> None:
+    data = delivery(7, b"x" * 250)
+    middle = data.index(b"x" * 100) + 101  # behind the first body frame
+    between = pamqp.frame.marshal(ContentBody(b"of another channel"), 2)
+    taken, passed = await fed([data[:middle] + between + data[middle:]])
+    assert [(one.tag, one.message.body) for one in taken] == [(7, b"x" * 250)]
+    assert passed == between
+
+
+async def test_unreadable_properties_are_told_apart_from_json() -> None:
+    data = bytearray(delivery(1, b"{}", headers={"hostname": "w@h"}))
+    at = data.index(b"\x08hostname") + 9
+    data[at : at + 1] = b"?"  # a type of value that AMQP does not have
+    (taken,), _ = await fed([bytes(data)])
+    assert taken.message.content_type not in (None, "application/json")
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x00\x09\x01", b"SSH-2.0-x\r\n"]
+)
+async def test_another_protocol_goes_on_as_it_is(answer: bytes) -> None:
+    assert await fed(cut(answer, [3, 9])) == ([], answer)
+
+
+async def test_a_stream_of_deliveries_counts_as_a_heartbeat() -> None:
+    reader = DeliveryReader(lambda delivery: None)
+    for tag in range(1, 1000):
+        reader.feed_data(delivery(tag, b"{}"))
+    reader.feed_eof()
+    passed = await reader.read()
+    assert passed.startswith(HEARTBEAT)
+    assert len(passed) <= 10 * len(HEARTBEAT)
+
+
+async def test_against_a_broker_with_bodies_of_every_size(broker: str) -> None:
+    taken: asyncio.Queue[Delivery] = asyncio.Queue()
+    connection = Connection(URL(broker), taken.put_nowait)
+    await connection.connect(10)
+    try:
+        channel = await (await connection.channel(publisher_confirms=False)).get_underlay_channel()
+        queue = f"sizes-{uuid.uuid4().hex}"
+        await channel.queue_declare(queue, exclusive=True)
+        await channel.basic_qos(prefetch_count=5)
+
+        async def never(_: object) -> None:
+            raise AssertionError("the library saw a delivery")
+
+        await channel.basic_consume(queue, never)
+        sizes = [0, 1, 131_063, 131_064, 131_065, 300_000, 5_000_000, 7]
+        bodies = [random.Random(size).randbytes(size) for size in sizes]
+
+        def publish() -> None:
+            with KombuConnection(broker) as publisher:
+                for body in bodies:
+                    publisher.default_channel.basic_publish_confirm(
+                        publisher.default_channel.prepare_message(body), exchange="", routing_key=queue
+                    )
+
+        await asyncio.to_thread(publish)
+        async with asyncio.timeout(20):
+            got = [await taken.get() for _ in range(5)]
+            assert taken.empty()  # the credit is used up, until they are acknowledged
+            await channel.basic_ack(got[-1].tag, multiple=True)
+            got += [await taken.get() for _ in range(3)]
+        assert [one.message.body for one in got] == bodies
+    finally:
+        await connection.close()
