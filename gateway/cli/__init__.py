@@ -1,6 +1,6 @@
-"""The command line: ``celery-gateway serve|tail|demo``.
+"""The command line: ``celery-gateway serve|tail|check|demo``.
 
-Exit codes: 0 done, 1 something failed, 2 the call was wrong, 130 ended with Ctrl-C.
+Exit codes: 0 done, 1 something failed, 2 the call was wrong, 130 ended with Ctrl-C; ``check`` has more.
 """
 
 import sys
@@ -8,6 +8,7 @@ import sys
 import click
 
 from gateway import __version__
+from gateway.cli.check import check
 from gateway.cli.demo import demo
 from gateway.cli.serve import serve
 from gateway.cli.tail import tail
@@ -24,11 +25,13 @@ def cli() -> None:
       celery-gateway demo
       celery-gateway serve --broker amqp://guest:guest@localhost:5672//
       celery-gateway tail --name 'shop.*'
+      celery-gateway check --broker amqp://guest:guest@localhost:5672//
     """
 
 
 cli.add_command(serve)
 cli.add_command(tail)
+cli.add_command(check)
 cli.add_command(demo)
 
 

@@ -5,6 +5,7 @@ import shlex
 from typing import NamedTuple
 
 from kombu.utils.url import url_to_parts
+from yarl import URL
 
 _AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
 _PORTS = {"amqps": 5671, "redis": 6379, "rediss": 6379}
@@ -62,6 +63,24 @@ def place_of(url: str) -> Place:
         parts.port or _PORTS.get(scheme, _AMQP_PORT),
         parts.username or ("guest" if is_amqp else ""),
         parts.path or ("/" if is_amqp else "0"),
+    )
+
+
+def amqp_url(url: str, *, heartbeat_seconds: int, name: str) -> URL:
+    """Return Celery's URL of a RabbitMQ as aiormq takes it; its own heartbeat and name go before ours.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    place, parts = place_of(url), url_to_parts(url)
+    return URL.build(
+        scheme="amqps" if place.is_tls else "amqp",
+        host=place.host,
+        port=place.port,
+        user=place.user,
+        password=parts.password or "guest",
+        path=f"/{place.vhost}",
+        query={"heartbeat": heartbeat_seconds, "name": name, **parts.query},
     )
 
 
