@@ -38,7 +38,7 @@ class Gateway:
                 Feed(
                     broker.name,
                     source_for(broker, exchange=settings.exchange),
-                    Remote(broker.urls) if settings.control else None,
+                    Remote(broker.urls, broker.name) if settings.control else None,
                 )
                 for broker in brokers(settings.broker)
             ],

@@ -71,7 +71,7 @@ class Unasked(GatewayError):
     """The broker is away, refuses, or is blocked by an alarm; the text says which."""
 
 
-class _Task(msgspec.Struct):
+class _Task(msgspec.Struct, gc=False):
     """celery/worker/request.py, ``info``; ``scheduled`` wraps it as its ``request``."""
 
     id: Any = None
@@ -97,7 +97,10 @@ def ask(
     Raises:
         Unasked: the commands could not be sent.
     """
-    connection = _connection(url)
+    try:
+        connection = _connection(url)
+    except (TypeError, ValueError, KeyError) as error:  # a query that kombu does not know, for one
+        raise Unasked(f"the broker's URL cannot be used: {error}") from None
     try:
         connected = connection.connect()
         if connection.transport.driver_type == "amqp":  # py-amqp waits for a broker's answer without an end

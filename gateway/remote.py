@@ -31,7 +31,7 @@ GATHER_SECONDS = 0.5
 ROUND_SECONDS = 1.0
 SILENCE_SECONDS = 1.0
 """After how long a silence nobody is expected to answer any more."""
-MAX_PAUSE_SECONDS = 60.0
+MAX_PAUSE_SECONDS = 30.0
 MAX_WORKERS = 10_000
 MAX_DESTINATIONS = 500
 MAX_HOSTNAME_CHARACTERS = 255
@@ -74,9 +74,11 @@ class Remote:
 
     Args:
         urls: the broker's, as Celery takes them; the next one is tried where one fails.
+        name: the broker's, for the log.
     """
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], name: str | None = None) -> None:
+        self._title = f"control of {name}" if name else "control"
         self._urls = deque(urls)
         # By hostname and pid, so that two workers with one name do not take turns as newcomers; the pid is
         # None where only an answer was heard. In the order of eviction.
@@ -136,7 +138,7 @@ class Remote:
                 except Unasked as error:
                     self._fail(str(error))
                 except Exception as error:
-                    log.exception("control: an error that was not foreseen; it goes on")
+                    log.exception("%s: an error that was not foreseen; it goes on", self._title)
                     self._fail(repr(error))
                 self._due = min((w.due for w in self._workers.values() if w.due is not None), default=None)
                 if not self._is_warm:
@@ -172,7 +174,7 @@ class Remote:
         for worker in asked.values():
             worker.is_heard = False
             worker.attempts += 1
-            worker.due = now + min(GATHER_SECONDS * 2**worker.attempts, MAX_PAUSE_SECONDS)
+            worker.due = now + _pause_seconds(worker.attempts)
         answered = await self._ask(_WHOLE, sorted({key[0] for key in asked}), know, stopping)
         for key, worker in asked.items():
             if key[0] in answered:
@@ -217,7 +219,7 @@ class Remote:
                         loop.call_soon_threadsafe(take, answer.names[start : start + NAMES_AT_ONCE])
             except Exception as caught:
                 error = caught
-            _log_enabled(done)
+            self._log_enabled(done)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(end, done.keys(), error)
 
@@ -244,15 +246,22 @@ class Remote:
         self._failed_rounds += 1
         self._failures += 1
         self._urls.rotate(-1)
-        pause_seconds = min(ROUND_SECONDS * 2**self._failures, MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
-        self._pause_end = _now() + pause_seconds
+        self._pause_end = _now() + _pause_seconds(self._failures) * random.uniform(1.0, 2.0)
         self._log_now_and_then("cannot talk to the workers (%s); trying again", reason)
 
     def _log_now_and_then(self, text: str, *arguments: str) -> None:
         now = _now()
         if now - self._logged_at.get(text, -LOG_SECONDS) >= LOG_SECONDS:
             self._logged_at[text] = now
-            log.warning(f"control: {text}", *arguments)
+            log.warning(f"%s: {text}", self._title, *arguments)
+
+    def _log_enabled(self, done: dict[str, str]) -> None:
+        """Say whose task events were off until now."""
+        # celery/worker/control.py: "task events enabled", or "task events already enabled"
+        enabled = [hostname for hostname, words in done.items() if words == "task events enabled"]
+        if enabled:
+            shown = ", ".join(enabled[:5]) + (f" and {len(enabled) - 5} more" if enabled[5:] else "")
+            log.info("%s: task events switched on at %s", self._title, shown)
 
 
 def _now() -> float:
@@ -263,10 +272,5 @@ def _is_due(worker: _Worker, now: float) -> bool:
     return worker.due is not None and worker.due <= now
 
 
-def _log_enabled(done: dict[str, str]) -> None:
-    """Say whose task events were off until now."""
-    # celery/worker/control.py: "task events enabled", or "task events already enabled"
-    enabled = [hostname for hostname, words in done.items() if words == "task events enabled"]
-    if enabled:
-        shown = ", ".join(enabled[:5]) + (f" and {len(enabled) - 5} more" if enabled[5:] else "")
-        log.info("control: task events switched on at %s", shown)
+def _pause_seconds(attempts: int) -> float:
+    return MAX_PAUSE_SECONDS if attempts > 10 else min(GATHER_SECONDS * 2.0**attempts, MAX_PAUSE_SECONDS)

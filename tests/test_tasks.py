@@ -527,3 +527,54 @@ def test_what_is_known_is_given_back_when_it_is_forgotten() -> None:
     alone = Tasks(max_tasks=1)
     join(alone, sent("u99", "n" * 99), received("u99", "n"))
     assert tasks.statistics().known_bytes == alone.statistics().known_bytes
+
+
+def test_a_name_that_a_worker_told_is_given_to_later_events_and_the_workflow_stays_unknown() -> None:
+    tasks = Tasks()
+    assert tasks.know("u1", "shop.pay") == []
+    (out,) = join(tasks, event("succeeded"))
+    assert {field: out[field] for field in JOINED} == UNKNOWN | {"name": "shop.pay", "state": "SUCCESS"}
+    assert tasks.statistics().unnamed_events == 0
+
+
+def test_a_name_that_a_worker_told_frees_the_events_that_wait_for_it_in_order() -> None:
+    tasks = Tasks()
+    assert join(tasks, event("started"), event("progress"), event("started", "u2")) == []
+    freed = tasks.know("u1", "shop.pay")
+    assert [(out["type"], out["name"]) for out in freed] == [
+        ("task-started", "shop.pay"),
+        ("task-progress", "shop.pay"),
+    ]
+    assert tasks.statistics().waiting_events == 1
+    assert [out["uuid"] for out in tasks.release(JOIN_WAIT_SECONDS)] == ["u2"]
+
+
+def test_a_name_that_a_worker_told_gives_way_to_what_events_say() -> None:
+    tasks = Tasks()
+    join(tasks, sent("before", "from.sent"), event("started", "before"))
+    assert tasks.know("before", "told") == []
+    tasks.know("after", "told")
+    (first, second) = join(tasks, event("started", "before"), received("after", "from.received", root_id="r"))
+    assert first["name"] == "from.sent"
+    (third,) = join(tasks, event("started", "after"))
+    assert (second["name"], third["name"], third["root_id"]) == ("from.received", "from.received", "r")
+
+
+def test_a_name_that_a_worker_told_late_is_given_to_what_comes_then() -> None:
+    tasks = Tasks()
+    join(tasks, event("started"))
+    assert [out["name"] for out in tasks.release(JOIN_WAIT_SECONDS)] == [None]
+    tasks.know("u1", "shop.pay")
+    (out,) = join(tasks, event("succeeded"))
+    assert out["name"] == "shop.pay"
+
+
+@pytest.mark.parametrize("bounds", [{"max_tasks": 5}, {"max_bytes": 5_000}])
+def test_names_that_workers_told_find_no_place_in_a_full_table(bounds: dict[str, int]) -> None:
+    tasks = Tasks(**bounds)
+    join(tasks, *(sent(f"u{number}") for number in range(5)))
+    for number in range(100):
+        tasks.know(f"told{number}", "n" * 1_000)
+    assert all(knows(tasks, f"u{number}") for number in range(5))
+    assert tasks.statistics().known_bytes <= 5_000
+    assert tasks.statistics().evicted_unfinished == 0
