@@ -5,6 +5,8 @@ joined, and ``encode`` turns it into bytes once its position is known. Nothing h
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from math import modf
 from typing import Any
 
 import msgspec
@@ -36,9 +38,19 @@ def rfc3339(timestamp: object) -> str | None:
     if type(timestamp) is not float and type(timestamp) is not int:
         return None
     try:
-        return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="microseconds")[:26] + "Z"
+        fraction, whole = modf(timestamp)
+        microseconds = round(fraction * 1e6)  # as datetime.fromtimestamp has it
+        if not 0 <= microseconds < 1_000_000:
+            whole, microseconds = whole + microseconds // 1_000_000, microseconds % 1_000_000
+        return f"{_second(whole)}.{microseconds:06}Z"
     except (OverflowError, ValueError, OSError):
         return None
+
+
+@lru_cache(maxsize=1_000)
+def _second(timestamp: float) -> str:
+    """Most events are of the same few seconds."""
+    return datetime.fromtimestamp(timestamp, UTC).isoformat()[:19]
 
 
 def encode(value: Any) -> bytes:

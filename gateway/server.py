@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -23,6 +23,7 @@ from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 
 DRAIN_SECONDS = 4
+DATE_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
@@ -32,6 +33,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._pipeline = pipeline
         self._on_started = on_started
+        self._is_told_to_exit = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,6 +49,13 @@ class Server(uvicorn.Server):
     def _on_signal(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._is_told_to_exit.set()
+
+    async def main_loop(self) -> None:
+        """Keep the Date header right until told to exit. (uvicorn's own looks ten times a second.)"""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_told_to_exit.wait(), DATE_SECONDS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
