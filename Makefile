@@ -6,7 +6,7 @@ PYTHON ?=
 # What demo and test pass on: make demo ARGS='--port 9000', make test ARGS='-k filter'.
 ARGS ?=
 
-.PHONY: help install demo test bench lint format clean
+.PHONY: help install demo test bench soak lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is
@@ -23,6 +23,9 @@ test: $(VENV)/.installed-dev  ## Install what the tests need, and run them all
 
 bench: $(VENV)/.installed-dev  ## Measure, side by side with the peers, into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+soak: $(VENV)/.installed-dev  ## Ten minutes of load and broker restarts: nothing lost untold, memory flat
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style, types and the import ranks
 	$(BIN)/ruff check .

@@ -52,14 +52,17 @@ class Properties(NamedTuple):
 
 
 class RawPublisher:
-    """A connection to the broker that publishes to the event exchange."""
+    """A connection to the broker that publishes to the event exchange.
 
-    def __init__(self, url: str) -> None:
-        self._connection = Connection(url)
+    With `timeout_seconds`, a write that the broker does not take in that time raises TimeoutError.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float | None = None) -> None:
+        self._connection = Connection(url, connect_timeout=timeout_seconds or 10)
         self._channel = self._connection.channel()
         event_exchange(self._channel).declare()
         self._socket: socket.socket = self._connection.connection.transport.sock
-        self._socket.setblocking(True)
+        self._socket.settimeout(timeout_seconds)
         self._method = struct.pack(">HHH", 60, 40, 0) + short(b"celeryev") + short(b"task.multi") + b"\0"
 
     def send(self, bodies: Iterable[tuple[bytes, Properties]]) -> None:
@@ -81,6 +84,10 @@ class RawPublisher:
     def close(self) -> None:
         """Let go of the connection, as it is. May be called again."""
         self._connection.release()
+
+    def drop(self) -> None:
+        """Let go without a goodbye: there may be nobody to answer it."""
+        self._connection.collect()
 
     def _frame(self, kind: int, payload: bytes) -> tuple[bytes, bytes, bytes]:
         return struct.pack(">BHI", kind, self._channel.channel_id, len(payload)), payload, b"\xce"
