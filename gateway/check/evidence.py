@@ -20,6 +20,11 @@ from gateway.event import Event
 GRACE_SECONDS = 1.5
 """How long after a count grew events may still be on their way: they are buffered, heartbeats are not."""
 SHOWN = 5
+_WORKERS_TASK_EVENTS = frozenset(
+    f"task-{word}"
+    for word in ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "cancelled")
+)
+"""Those of the worker itself; a task's own (``Task.send_event``) come without ``-E``, too."""
 
 
 class _Worker:
@@ -75,13 +80,13 @@ class Evidence:
             self.first_event = f"{event_type} from {hostname}"
         if event_type == "worker-offline":
             self._workers.pop(hostname, None)
-        elif event_type.startswith("worker-"):
+        elif event_type in ("worker-online", "worker-heartbeat"):
             worker = self._worker(hostname)
             worker.heartbeats += 1
             worker.counted(event.get("processed"), now)
         elif event_type == "task-sent":  # from a client, whose hostname is none of a worker
             self._sent.add(str(event.get("uuid")))
-        elif event_type.startswith("task-") and hostname:
+        elif event_type in _WORKERS_TASK_EVENTS:
             self._worker(hostname).task_events += 1
             if event_type == "task-received":
                 self._received.add(str(event.get("uuid")))
@@ -143,11 +148,12 @@ class Evidence:
         return [worker.conf for worker in self._workers.values() if worker.conf is not None]
 
     def _no_workers(self, seconds: float) -> Step:
-        asked = f" (they could not be asked: {self.unasked})" if self.unasked else " or answered"
+        did = "sent an event" if self.unasked else "answered or sent an event"
+        why = f" (they could not be asked: {self.unasked})" if self.unasked else ""
         return found(
             "workers",
             "no-workers",
-            f"no worker sent an event within {seconds:g} s{asked}",
+            f"no worker {did} within {seconds:g} s{why}",
             "Start one on this broker and vhost: celery -A proj worker -E; if one runs, compare its broker "
             "with this URL: celery -A proj report | grep broker_url",
         )
@@ -199,7 +205,7 @@ class Evidence:
                 "task-events",
                 "task-events-off",
                 f"{_list(by['off'])} began {count} task{'s' * (count != 1)} while we watched, and sent "
-                "no event of them",
+                "no task events",
                 "Start the workers with -E or worker_send_task_events = True; until they restart this does: "
                 f"celery -A proj control enable_events -d {','.join(by['off'])}",
             )
@@ -229,21 +235,17 @@ class Evidence:
         state = self._sent_events()
         if state == "on":
             return passed("sent-events", "on: clients tell of the tasks that they send")
-        received = len(self._received - self._sent)
-        seen = f"{received} task{'s were' if received != 1 else ' was'} received of which no task-sent came"
-        if state == "off":
-            what = "task_send_sent_event is off in the configuration" + (f": {seen}" if received else "")
-        elif received:
-            what = f"{seen}; task_send_sent_event is off at the clients, or they were sent before we watched"
-        else:
-            what = "no task was sent while we watched, and no worker answers what task_send_sent_event is"
-        return found(
-            "sent-events",
-            "sent-events-off",
-            what,
+        remedy = (
             "Set task_send_sent_event = True where tasks are sent from (the app's configuration): without it "
-            "a task is first seen when a worker has it, and its queue is not known.",
+            "a task is first seen when a worker has it, and its queue is not known."
         )
+        count = len(self._received)
+        seen = f"{count} task{'s' * (count != 1)} came to a worker without task-sent"
+        if state == "off":
+            what = "task_send_sent_event is off in the workers' configuration" + f"; {seen}" * (count > 0)
+            return found("sent-events", "sent-events-off", what, remedy)
+        what = f"{seen if count else 'nobody sent a task'}, and no worker told its configuration"
+        return found("sent-events", "sent-events-unknown", what, remedy)
 
     def _first_event(self, seconds: float) -> list[Step]:
         silent = sorted(name for name, worker in self._workers.items() if not worker.heartbeats)

@@ -32,6 +32,7 @@ FINDINGS = {
     "sent-events-off": (61, "task_send_sent_event is off: no task-sent events, so no queues' names"),
     "heartbeats-off": (62, "workers send no heartbeats (--without-heartbeat): a lost one is not noticed"),
     "no-events": (63, "workers answer, but no event came while they were watched, not even a heartbeat"),
+    "sent-events-unknown": (64, "nobody sent a task, and no worker tells what task_send_sent_event is"),
 }
 """By word: the exit code and the meaning. From 60 up the check could pass; below it something is broken."""
 FIRST_WARNING_CODE = 60

@@ -17,6 +17,7 @@ from typing import Any
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
+from gateway.broker import without_password
 from gateway.check.line import PIDBOX, Heard, answers, question
 from gateway.check.network import failed
 from gateway.check.step import Step, found, passed
@@ -64,7 +65,7 @@ class VirtualLine:
             yield found(
                 "login",
                 "timeout",
-                f"{self._place.scheme}://{self._place.address} does not answer",
+                f"{without_password(self._url)} does not answer",
                 "Look whether something else listens there, and whether the broker is overloaded.",
             )
         except Exception as error:
@@ -72,8 +73,8 @@ class VirtualLine:
             yield step._replace(name="vhost") if step.finding == "vhost-unknown" else step
         else:
             self.listens = True
-            yield passed("login", f"{self._place.scheme} at {self._place.address} lets us in")
-            yield passed("queue", f"{self._exchange} of the database {self._place.vhost} can be read")
+            yield passed("login", "the broker lets us in")
+            yield passed("queue", f"{self._exchange} can be read")
 
     async def listen(self) -> None:
         """It does from the beginning: the exchange is but a name here."""
@@ -121,7 +122,7 @@ class VirtualLine:
             loop.call_soon_threadsafe(self.heard.put_nowait, heard)
 
         with self._connection as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=TIMEOUT_SECONDS)
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=TIMEOUT_SECONDS)
             exchange = get_exchange(connection, name=self._exchange)
             events = Queue(self._name, exchange, routing_key="#", auto_delete=True, durable=False)
             replies = Queue(f"{self._name}.answers", auto_delete=True, durable=False)
@@ -132,7 +133,11 @@ class VirtualLine:
                 while not self._stopping.is_set():
                     with suppress(queue.Empty):
                         producer.publish(
-                            self._questions.get_nowait(), exchange=mailboxes, serializer="json", retry=False
+                            self._questions.get_nowait(),
+                            exchange=mailboxes,
+                            declare=[mailboxes],  # to this connection only: kombu must know that it is fanout
+                            serializer="json",
+                            retry=False,
                         )
                     with suppress(TimeoutError):
                         connection.drain_events(timeout=POLL_SECONDS)

@@ -63,9 +63,7 @@ async def check(
         text = f"{without_password(url)} cannot be read: {error}"
         step_is(found("url", "url", text, "Write it as amqp://user:password@host:5672/vhost"))
         return result
-    user = f", user {place.user}" if place.user else ""
-    where = f"{'vhost' if place.is_amqp else 'database'} {place.vhost}"
-    step_is(passed("url", f"{place.scheme} at {place.address}{user}, {where}"))
+    step_is(passed("url", _words(place) if place.is_amqp or place.is_redis else without_password(url)))
     try:
         if place.is_amqp or place.is_redis:
             async for step in steps_to(place, url):
@@ -91,6 +89,12 @@ async def check(
         return result
     finally:
         await line.close()
+
+
+def _words(place: Place) -> str:
+    user = f", user {place.user}" if place.user else ""
+    kind = "vhost" if place.is_amqp else "database"
+    return f"{place.scheme} at {place.address}{user}, {kind} {place.vhost}"
 
 
 def _line(place: Place, url: str, exchange: str) -> Line:

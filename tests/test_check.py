@@ -1,0 +1,379 @@
+"""`celery-gateway check` at brokers and workers in every state that it tells apart."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu import Connection, Exchange
+
+from gateway.check.step import FINDINGS, FIRST_WARNING_CODE
+from tests.celery_app import create_app
+from tests.gateway_process import ROOT
+from tests.rabbitmq import Process, RabbitMQ, free_port, wait_for
+from tests.test_failure import HTTP_ANSWER, server
+from tests.worker import Worker
+
+COMMAND = [sys.executable, "-m", "gateway", "check"]
+QUIET = {key: value for key, value in os.environ.items() if not key.startswith(("GATEWAY_", "CELERY_"))}
+SHORT = ("--wait", "2.5")  # seconds; a heartbeat comes every 2
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env=QUIET | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def check(url: str, *options: str) -> dict[str, Any]:
+    """The document, which agrees with the exit code; what is found in it is told to people as well."""
+    done = run("--json", "--broker", url, *options)
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == document["exit_code"]
+    assert done.stderr == ""
+    for step in document["steps"]:
+        assert set(step) == {"broker", "url", "step", "status", "finding", "what", "remedy"}
+        if step["status"] == "ok":
+            assert (step["finding"], step["remedy"]) == (None, "")
+        else:
+            code, _ = FINDINGS[step["finding"]]
+            assert (step["status"] == "failed") == (code < FIRST_WARNING_CODE)
+            assert step["remedy"]
+    if document["exit_code"]:
+        assert FINDINGS[document["finding"]][0] == document["exit_code"]
+    return document
+
+
+def findings(document: dict[str, Any]) -> list[str]:
+    return [step["finding"] for step in document["steps"] if step["finding"]]
+
+
+def step(document: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = (step for step in document["steps"] if step["step"] == name)
+    return dict(found)
+
+
+def exchanges(rabbitmq: RabbitMQ, url: str) -> set[str]:
+    vhost = url.rpartition("/")[2]
+    return set(rabbitmq.ctl("list_exchanges", "-p", vhost, "name", "--no-table-headers").split())
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitMQ) -> str:
+    """The URL of a fresh one."""
+    return rabbitmq.add_vhost(f"check-{uuid.uuid4().hex[:8]}")
+
+
+@contextmanager
+def cluster(rabbitmq: RabbitMQ, folder: Path, *, events: bool, options: Sequence[str] = ()) -> Iterator[str]:
+    """The URL of a fresh vhost with one worker."""
+    url = rabbitmq.add_vhost(f"check-{uuid.uuid4().hex[:8]}")
+    worker = Worker(url, folder, results=folder, pool="solo", events=events, name="w1", options=options)
+    try:
+        worker.start()
+        yield url
+    finally:
+        worker.kill()
+
+
+@pytest.fixture(scope="module")
+def with_events(rabbitmq: RabbitMQ, folder: Path) -> Iterator[str]:
+    with cluster(rabbitmq, folder, events=True) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def without_events(rabbitmq: RabbitMQ, folder: Path) -> Iterator[str]:
+    """No ``-E``, and ``task_send_sent_event`` off."""
+    options = ["--", "task.send_sent_event=no"]
+    with cluster(rabbitmq, folder, events=False, options=options) as url:
+        yield url
+
+
+@contextmanager
+def traffic(url: str, *, sent_events: bool = True) -> Iterator[None]:
+    """Tasks, one after another, until the block ends."""
+    stopping = threading.Event()
+    with create_app(url, None) as app:
+        app.conf.task_send_sent_event = sent_events
+
+        def send() -> None:
+            while not stopping.wait(0.3):
+                app.send_task("canvas.progress", (1,), ignore_result=True)
+                app.send_task("canvas.add", (1, 2), ignore_result=True)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+
+
+# The way to the broker.
+
+
+def test_a_url_that_cannot_be_read() -> None:
+    assert check("localhost")["exit_code"] == 10
+    assert check("amqp://joe:s3cr3t@[::1")["exit_code"] == 10
+    document = check("pigeon://localhost")
+    assert (document["exit_code"], document["finding"]) == (11, "transport")
+
+
+def test_a_host_that_nobody_knows() -> None:
+    document = check("amqp://joe:s3cr3t@nowhere.invalid//")
+    assert document["exit_code"] == 12
+    assert step(document, "dns")["remedy"].endswith("getent hosts nowhere.invalid")
+    assert "s3cr3t" not in json.dumps(document)
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "redis"])
+def test_a_port_where_nobody_listens(scheme: str) -> None:
+    document = check(f"{scheme}://127.0.0.1:{free_port()}//")
+    assert (document["exit_code"], step(document, "tcp")["finding"]) == (13, "unreachable")
+
+
+def test_a_port_of_something_else(rabbitmq: RabbitMQ) -> None:
+    with server(HTTP_ANSWER) as port:
+        document = check(f"amqp://127.0.0.1:{port}//")
+    assert (document["exit_code"], step(document, "login")["finding"]) == (17, "not-amqp")
+    document = check(f"amqps://guest:guest@127.0.0.1:{rabbitmq.port}//")
+    assert (document["exit_code"], step(document, "tls")["finding"]) == (15, "tls")
+
+
+def test_a_login_that_is_refused(rabbitmq: RabbitMQ) -> None:
+    document = check(f"amqp://guest:s3cr3t@127.0.0.1:{rabbitmq.port}//")
+    assert (document["exit_code"], step(document, "login")["finding"]) == (18, "login-refused")
+    assert "s3cr3t" not in json.dumps(document)
+
+
+def test_vhosts_and_rights(rabbitmq: RabbitMQ, vhost: str) -> None:
+    """The remedies are pasted, one after the other, until nothing of the broker's is in the way."""
+    user = f"user-{uuid.uuid4().hex[:8]}"
+    rabbitmq.ctl("add_user", user, "s3cr3t")
+    missing = f"missing-{uuid.uuid4().hex[:8]}"
+    url = f"amqp://{user}:s3cr3t@127.0.0.1:{rabbitmq.port}/{missing}"
+    document = check(url, *SHORT)
+    assert (document["exit_code"], step(document, "vhost")["finding"]) == (19, "vhost-unknown")
+    rabbitmq.ctl("add_vhost", missing)
+    document = check(url, *SHORT)
+    assert (document["exit_code"], step(document, "vhost")["finding"]) == (20, "vhost-refused")
+    rabbitmq.ctl("set_permissions", "-p", missing, user, "^$", "^$", "^$")
+    document = check(url, *SHORT)
+    assert (document["exit_code"], step(document, "queue")["finding"]) == (22, "permission-refused")
+    command = step(document, "queue")["remedy"].rpartition(": rabbitmqctl ")[2]
+    rabbitmq.ctl(*command.replace("'", "").split(" "))
+    document = check(url, "--wait", "0.5")
+    assert (document["exit_code"], step(document, "workers")["finding"]) == (26, "no-workers")
+
+
+def test_an_exchange_of_another_kind(vhost: str) -> None:
+    with Connection(vhost) as connection:
+        Exchange("celeryev", type="topic", durable=False, channel=connection.channel()).declare()
+    document = check(vhost, *SHORT)
+    assert (document["exit_code"], step(document, "exchange")["finding"]) == (24, "exchange-differs")
+
+
+def test_no_workers_and_nothing_is_changed_by_looking(rabbitmq: RabbitMQ, vhost: str) -> None:
+    before = exchanges(rabbitmq, vhost)
+    document = check(vhost, "--wait", "1")
+    assert (document["exit_code"], findings(document)) == (26, ["no-workers"])
+    assert "no worker ever sent an event" in step(document, "exchange")["what"]
+    assert exchanges(rabbitmq, vhost) == before
+    assert rabbitmq.ctl("list_queues", "-p", vhost.rpartition("/")[2], "--no-table-headers") == ""
+
+
+# The workers.
+
+
+def test_all_is_well(with_events: str) -> None:
+    with traffic(with_events):
+        done = run("--broker", with_events)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith("All is well.\n")
+    assert "FAILED" not in done.stdout and "WARN" not in done.stdout and "→" not in done.stdout
+
+
+def test_idle_workers_are_not_accused(with_events: str, without_events: str) -> None:
+    """Whether -E was given is not to be seen, and that is what is said."""
+    document = check(with_events, *SHORT)
+    assert findings(document) == ["task-events-unknown"]
+    assert document["exit_code"] == 60
+    (worker,) = document["workers"]
+    assert (worker["hostname"], worker["task_events"], worker["answers"]) == ("w1@localhost", "unknown", True)
+    document = check(without_events, *SHORT)
+    assert findings(document) == ["task-events-unknown", "sent-events-off"]
+
+
+def test_workers_without_events_are_found_at_work(without_events: str) -> None:
+    """That their tasks send events of their own does not hide it."""
+    with traffic(without_events, sent_events=False):
+        document = check(without_events)
+    assert document["exit_code"] == 27
+    assert findings(document) == ["task-events-off", "sent-events-off"]
+    assert re.match(r"w1@localhost began \d+ tasks? ", step(document, "task-events")["what"])
+    assert step(document, "task-events")["remedy"].endswith("control enable_events -d w1@localhost")
+
+
+def test_the_remedy_for_workers_without_events_mends_it(without_events: str) -> None:
+    with create_app(without_events, None) as app:
+        app.control.enable_events(destination=["w1@localhost"])
+        try:
+            with traffic(without_events):
+                assert check(without_events)["exit_code"] == 0
+        finally:
+            app.control.disable_events(destination=["w1@localhost"])
+
+
+def test_a_user_that_may_not_ask_the_workers(rabbitmq: RabbitMQ, with_events: str) -> None:
+    """The gateway needs no right to write; what only the workers can tell is not known then."""
+    user = f"user-{uuid.uuid4().hex[:8]}"
+    rabbitmq.ctl("add_user", user, "x")
+    own = r"^celery-gateway\..*"
+    vhost = with_events.rpartition("/")[2]
+    rabbitmq.ctl("set_permissions", "-p", vhost, user, own, own, rf"({own}|^celeryev$)")
+    url = with_events.replace("guest:guest", f"{user}:x")
+    document = check(url, *SHORT)
+    assert findings(document) == ["task-events-unknown", "sent-events-unknown"]
+    assert "could not be asked" in step(document, "task-events")["what"]
+    with traffic(url.replace(f"{user}:x", "guest:guest")):
+        assert check(url)["exit_code"] == 0
+
+
+def test_events_that_go_to_another_exchange(rabbitmq: RabbitMQ, folder: Path) -> None:
+    options = ["--", "event.exchange=elsewhere"]
+    with cluster(rabbitmq, folder, events=True, options=options) as url:
+        document = check(url, *SHORT)
+        assert (document["exit_code"], step(document, "workers")["status"]) == (25, "ok")
+        assert document["steps"][-1]["remedy"].endswith("--exchange elsewhere")
+        assert check(url, *SHORT, "--exchange", "elsewhere")["exit_code"] == 60
+
+
+def test_workers_that_never_send_anything(rabbitmq: RabbitMQ, folder: Path) -> None:
+    with cluster(rabbitmq, folder, events=False, options=["--without-heartbeat"]) as url:
+        before = exchanges(rabbitmq, url)
+        document = check(url, "--wait", "1")
+        assert (document["exit_code"], findings(document)) == (23, ["exchange-missing"])
+        assert "w1@localhost" in step(document, "workers")["what"]
+        assert exchanges(rabbitmq, url) == before
+        with Connection(url) as connection:  # as another worker would have
+            Exchange("celeryev", type="topic", durable=True, channel=connection.channel()).declare()
+        with traffic(url, sent_events=False):
+            document = check(url, "--wait", "4")
+        assert (document["exit_code"], findings(document)[0]) == (27, "task-events-off")
+        assert document["workers"][0]["sends_heartbeats"] is False
+
+
+def test_redis(folder: Path) -> None:
+    program = shutil.which("redis-server")
+    assert program, "redis-server is missing: run sh tests/setup-system.sh as root"
+    port = free_port()
+    redis = Process(
+        [
+            *(program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder),
+            *("--requirepass", "s3cr3t", "--databases", "4"),
+        ],
+        log=folder / "redis.log",
+    )
+    url = f"redis://:s3cr3t@127.0.0.1:{port}/1"
+    worker = Worker(url, folder, results=folder, pool="solo", events=False, name="w1")
+    try:
+        redis.wait_until(lambda: "Ready to accept connections" in redis.tail(), 10)
+        assert check(f"redis://:wrong@127.0.0.1:{port}/1")["exit_code"] == 18
+        assert check(f"redis://:s3cr3t@127.0.0.1:{port}/7")["exit_code"] == 19
+        assert check(url, "--wait", "1")["exit_code"] == 26
+        worker.start()
+        with traffic(url):
+            document = check(url)
+        assert findings(document) == ["task-events-off"]
+        assert "s3cr3t" not in json.dumps(document)
+    finally:
+        worker.kill()
+        redis.kill()
+
+
+# The command.
+
+
+def test_several_brokers_are_checked_in_turn(with_events: str) -> None:
+    nobody = f"amqp://127.0.0.1:{free_port()}//"
+    done = run("--json", "--wait", "0.5", "--broker", f"eu={with_events}", "--broker", f"us={nobody}")
+    document = json.loads(done.stdout)
+    assert done.returncode == 13  # a failure goes before the warning of the first broker
+    assert {step["broker"] for step in document["steps"]} == {"eu", "us"}
+    assert findings(document)[0] != "unreachable" and findings(document)[-1] == "unreachable"
+
+
+def test_the_broker_from_the_environment() -> None:
+    url = f"amqp://127.0.0.1:{free_port()}//"
+    assert run(CELERY_BROKER_URL=url).returncode == 13
+    assert run(GATEWAY_BROKER=url).returncode == 13
+
+
+def test_the_help_lists_each_exit_code() -> None:
+    text = run("--help").stdout
+    for name, (code, meaning) in FINDINGS.items():
+        assert re.search(rf"^ *{code} +{name} +{re.escape(meaning)}$", text, re.MULTILINE), name
+    assert len({code for code, _ in FINDINGS.values()}) == len(FINDINGS)
+
+
+def test_the_page_lists_each_exit_code() -> None:
+    page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+    for name, (code, meaning) in FINDINGS.items():
+        assert f"| {code} | `{name}` | {meaning} |" in page
+
+
+def test_progress_on_a_terminal_and_ctrl_c(vhost: str) -> None:
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "--broker", vhost, "--wait", "30"],
+        env=QUIET,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    seen: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while chunk := os.read(terminal, 4096):
+                seen.append(chunk)
+        except OSError:
+            pass  # a terminal that nobody writes to any more
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        assert wait_for(lambda: b"waiting for a worker (" in b"".join(seen), 20)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(5)
+        os.close(terminal)
+        assert process.stdout is not None
+        process.stdout.close()
+    assert b"Traceback" not in b"".join(seen)
