@@ -27,15 +27,12 @@ from typing import Any, NamedTuple
 from benchmarks.dialogue import Dialogue, DialogueError
 from benchmarks.lab import ROOT
 from benchmarks.machine import machine, versions
-from benchmarks.soak_report import Sample, Soak, document
+from benchmarks.soak_report import MAX_TASKS, Sample, Soak, document
 from benchmarks.usage import cpu_seconds, resident_bytes
 from tests.gateway_process import GatewayProcess
 from tests.rabbitmq import ProcessError, RabbitMQ, wait_for
 
 MINUTES, RATE, SUBSCRIBERS = 10.0, 3_000.0, 200
-MAX_TASKS = 20_000
-"""Fewer than the gateway's default, so that the table of tasks is full about when the history is, within a
-minute: what grows after that has no bound."""
 PROGRESS_SECONDS = 10.0
 FIRST_RESTART_SECONDS, RESTART_EVERY_SECONDS = 30.0, 60.0
 QUIET_SECONDS = 25.0
@@ -187,7 +184,9 @@ def main() -> int:
         say(line)
     is_whole = (options.minutes, options.rate, options.subscribers) == (MINUTES, RATE, SUBSCRIBERS)
     if is_whole or options.write:
-        command = shlex.join(["python", "-m", "benchmarks.soak", *sys.argv[1:]])
+        command = (
+            shlex.join(["python", "-m", "benchmarks.soak", *sys.argv[1:]]) if sys.argv[1:] else "make soak"
+        )
         (ROOT / "docs" / "soak.md").write_text(
             document(soak, where, what, command, time.strftime("%Y-%m-%d"))
         )

@@ -39,7 +39,7 @@ class Selection(NamedTuple):
         window = range(max(0, end - self.period * self.run), end)
         return next((number for number in reversed(window) if self.has(number)), None)
 
-    def count(self, start: int, stop: int) -> int:
+    def count_between(self, start: int, stop: int) -> int:
         """Return how many there are from ``start``, itself one of them, to before ``stop``, another."""
         per_period = self.run
         whole, rest = divmod(stop - start, self.period * self.run)
@@ -132,7 +132,7 @@ class Account:
             return None
         if not is_excused:
             return f"{author}: {number} came after {last}, and no gap between them"
-        self.lost += selection.count(expected, number)
+        self.lost += selection.count_between(expected, number)
         self._holes[author].append(range(expected, number))
         return None
 

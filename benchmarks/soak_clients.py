@@ -30,6 +30,8 @@ LONG_AWAY_SECONDS = (40.0, 70.0)
 """Some of those that were cut come back so late that the history has moved past them."""
 STALL_SECONDS = (5.0, 50.0)
 """Shorter than the gateway's patience, and long enough to fall off its history when everything is wanted."""
+STALLING, LEAVING, LONG_AWAY = 0.3, 0.4, 0.1
+"""How many stall, how many of those that go never return, and how many of the others come back late."""
 SETTLE_SECONDS = 30.0
 POLL_SECONDS = 0.1
 TIMEOUT_SECONDS = 10.0
@@ -289,8 +291,7 @@ class Audience:
             assert subscriber.ended is not None
             self._present[place] = subscriber
             if await self._until(subscriber.ended, chance.uniform(*STAY_SECONDS)):
-                what = chance.random()
-                if what < 0.3:
+                if not settling.is_set() and chance.random() < STALLING:
                     self.tally.counts["stalls"] += 1
                     subscriber.stall()
                     await self._until(subscriber.ended, chance.uniform(*STALL_SECONDS))
@@ -302,12 +303,12 @@ class Audience:
                     subscriber.cut()
                     await subscriber.ended
             del self._present[place]
-            if chance.random() < 0.4:
+            if chance.random() < LEAVING:
                 subscriber = None
                 self.tally.counts["left"] += 1
             else:
                 self.tally.counts["cut, to come back"] += 1
-                await self._pause(*(LONG_AWAY_SECONDS if chance.random() < 0.1 else AWAY_SECONDS))
+                await self._pause(*(LONG_AWAY_SECONDS if chance.random() < LONG_AWAY else AWAY_SECONDS))
 
     async def _pause(self, least_seconds: float, most_seconds: float) -> None:
         with suppress(TimeoutError):
