@@ -120,8 +120,9 @@ def document(soak: Soak, where: Mapping[str, str], what: Mapping[str, str], comm
 
 `{command}`, {date}. Events numbered by their authors; subscribers over SSE, NDJSON and
 WebSocket, with filters of all kinds, that come, stall, are cut and return with their `Last-Event-ID`; and a
-broker that goes away once a minute, by turns in good order and killed. Each subscriber checks that what it asked for came
-once and in its author's order, and that whatever did not come lies in a `gateway-gap` that it was told.
+broker that goes away once a minute, by turns in good order and killed. Each subscriber checks that what it
+asked for came once and in its author's order, and that whatever did not come lies in a `gateway-gap` that it
+was told.
 
 On {_list(where)}. With {_list({name: text for name, text in what.items() if name not in ABSENT})}.
 
