@@ -1,29 +1,39 @@
-"""What is known of each task by its uuid, and events joined with it.
+"""The table of tasks: what is known of each by its uuid, and events joined with it.
 
 Most of Celery's task events name neither the task nor its workflow: ``task-started`` is a uuid and a time.
 Here each event gains ``name``, ``root_id``, ``parent_id`` and ``state``, learnt from ``task-sent`` and
-``task-received`` of the same uuid. (A name also from ``know``, where workers are asked.)
+``task-received`` of the same uuid. (A name also from ``know``, where workers are asked.) What else the events
+say is kept in a record (see ``task``), by uuid, by root, and by parent.
 
 - An event that comes before its task is known waits up to ``JOIN_WAIT_SECONDS`` for it; the events of one
   task keep their order. After that they go on with ``null``, and later ones of that task do not wait again.
 - Memory is bounded by count and bytes. Over the bound the tasks that finished first are forgotten first,
-  then those not heard of for longest; a forgotten task's later events have ``null`` names.
+  then those not heard of for longest; one that has not been heard of for ``UNHEARD_SECONDS`` goes before all
+  of them, since Celery does not tell the end of every task. A forgotten task is gone from the table whole;
+  its later events have ``null`` names.
 - Pure: no clock of its own, no I/O. ``now`` is any clock of seconds that only goes forward.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+from sys import intern
 from typing import NamedTuple
 
 from gateway.event import Event, encode
-from gateway.state import READY_STATES, Reached, state_of, transition
+from gateway.state import READY_STATES, Reached, state_of
+from gateway.task import Task, apply
 
 JOIN_WAIT_SECONDS = 1.0
 """Celery flushes a worker's events once a loop, so what names a task is at most a loop and a hop behind."""
 MAX_WAITING_EVENTS = 10_000
 MAX_WAITING_BYTES = 16 << 20
+UNHEARD_SECONDS = 24 * 3600.0
+MAX_EVICTED = 100_000
+"""Of how many forgotten tasks it is remembered that they were known."""
 
-_TASK_OVERHEAD_BYTES = 500
+_TASK_OVERHEAD_BYTES = 1_300
+"""Measured: 1,450 for a task whose own texts have 190 characters."""
 _EVENT_OVERHEAD_BYTES = 2_000
 _IDENTIFYING = frozenset({"task-sent", "task-received"})
 
@@ -39,16 +49,40 @@ class TasksStatistics(NamedTuple):
     unnamed_events: int
 
 
-class _Task:
-    __slots__ = ("name", "root_id", "parent_id", "is_received", "reached", "size_bytes")
+class Record:
+    """A task's place in the table.
 
-    def __init__(self, reached: Reached) -> None:
-        self.name: str | None = None
-        self.root_id: str | None = None
-        self.parent_id: str | None = None
+    Attributes:
+        task: what is known of it.
+        number: counts tasks in the order in which they became known.
+        version: of the table, when it changed last.
+        children: the records of the tasks that it has started, by uuid; ``None``: none is known.
+    """
+
+    __slots__ = (
+        "task", "number", "version", "children", "reached", "is_received", "heard_at", "size_bytes"
+    )  # fmt: skip
+
+    def __init__(self, task: Task, number: int) -> None:
+        self.task = task
+        self.number = number
+        self.version = 0
+        self.children: dict[str, Record] | None = None
+        self.reached = Reached()
         self.is_received = False
-        self.reached = reached
+        self.heard_at = 0.0
         self.size_bytes = 0
+
+
+class Root:
+    """A workflow: the records of the tasks with one root_id, by uuid, and how many are not ready."""
+
+    __slots__ = ("id", "members", "unready")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.members: dict[str, Record] = {}
+        self.unready = 0
 
 
 class _Waiting:
@@ -66,16 +100,25 @@ class Tasks:
     Args:
         max_tasks: how many tasks are remembered at most.
         max_bytes: and in how many bytes, by estimate.
+        has_clusters: events bear the name of their broker as ``cluster``.
     """
 
-    def __init__(self, *, max_tasks: int = 100_000, max_bytes: int = 200_000_000) -> None:
+    def __init__(
+        self, *, max_tasks: int = 100_000, max_bytes: int = 200_000_000, has_clusters: bool = False
+    ) -> None:
         self._max_tasks = max_tasks
         self._max_bytes = max_bytes
-        # Each in the order of eviction; a task is in one of the first two. (A dict's first key is costly
+        self._has_clusters = has_clusters
+        self._records: dict[str, Record] = {}  # in the order of their numbers
+        # Each in the order of the last change; a task is in one of the two. (A dict's first key is costly
         # to find once many before it were deleted.)
-        self._unfinished: OrderedDict[str, _Task] = OrderedDict()
-        self._finished: OrderedDict[str, _Task] = OrderedDict()
+        self._unfinished: OrderedDict[str, Record] = OrderedDict()
+        self._finished: OrderedDict[str, Record] = OrderedDict()
+        self._roots: dict[str, Root] = {}
+        self._evicted: OrderedDict[int, None] = OrderedDict()  # hashes of uuids
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._number = 0
+        self._version = 0
         self._bytes = 0
         self._waiting_events = 0
         self._waiting_bytes = 0
@@ -86,7 +129,7 @@ class Tasks:
     def statistics(self) -> TasksStatistics:
         """Return the table's counts."""
         return TasksStatistics(
-            known=len(self._unfinished) + len(self._finished),
+            known=len(self._records),
             known_bytes=self._bytes,
             waiting_events=self._waiting_events,
             evicted_finished=self._evicted_finished,
@@ -101,6 +144,35 @@ class Tasks:
             return waiting.deadline
         return None
 
+    @property
+    def version(self) -> int:
+        """Counts the changes of the table."""
+        return self._version
+
+    def get(self, uuid: str) -> Record | None:
+        """Return a task's record; ``None`` if it is not known (any more)."""
+        return self._records.get(uuid)
+
+    def was_evicted(self, uuid: str) -> bool:
+        """Tell whether a task that is not known was, not too long ago."""
+        return uuid not in self._records and hash(uuid) in self._evicted
+
+    def root(self, root_id: str) -> Root | None:
+        """Return the workflow of this root, as far as it is known."""
+        return self._roots.get(root_id)
+
+    def newest(self) -> Iterator[Record]:
+        """Give all records, those that became known last first. The table must not change meanwhile."""
+        return reversed(self._records.values())
+
+    def changed_since(self, version: int) -> list[Record]:
+        """Return the records that have changed after the table had this version; for 0 all there are."""
+        return [
+            record
+            for records in (self._finished, self._unfinished)
+            for record in takewhile(lambda record: record.version > version, reversed(records.values()))
+        ]
+
     def join(self, event: Event, now: float) -> Iterable[Event]:
         """Take an event in; return the events that are ready to go on, joined, in order.
 
@@ -108,52 +180,56 @@ class Tasks:
         it names a task that others waited for.
         """
         ready = self._join(event, now)
-        self._evict()
+        self._evict(now)
         return ready
+
+    def know(self, uuid: str, name: str, now: float = 0.0) -> list[Event]:
+        """Learn the name of a task that was under way before we listened; return the events freed by it.
+
+        It gives way to what events say or have said; in a full table a task that is new finds no place. The
+        workflow stays unknown: workers do not tell it when they are asked.
+        """
+        record = self._records.get(uuid)
+        held: list[Event] = []
+        if record is None:
+            held = self._stop_waiting(uuid)
+            if not held and not self._has_room_for(uuid, name):
+                return []
+            record = self._add(uuid)
+        if record.task.name is None:
+            record.task.name = intern(name)
+            self._grow(record, len(name))
+        ready = [self._apply(event, record, now) for event in held]
+        self._evict(now)
+        return ready
+
+    def _has_room_for(self, *texts: str) -> bool:
+        size_bytes = _TASK_OVERHEAD_BYTES + sum(map(len, texts))
+        return len(self._records) < self._max_tasks and self._bytes + size_bytes <= self._max_bytes
 
     def _join(self, event: Event, now: float) -> Iterable[Event]:
         uuid = event.get("uuid")
         event_type: str = event["type"]
         if type(uuid) is not str:
             if event_type.startswith("task-"):
-                _joined(event, _Task(Reached(state_of(event_type))))
+                _joined(event, Task("", state=state_of(event_type)))
             return (event,)
-        task = self._finished.get(uuid) or self._unfinished.get(uuid)
+        record = self._records.get(uuid)
         if not event_type.startswith("task-"):
-            return (event if task is None else _joined(event, task),)
-        if task is not None:
-            return (self._apply(event, uuid, task),)
+            return (event if record is None else _joined(event, record.task),)
+        if record is not None:
+            return (self._apply(event, record, now),)
         if event_type in _IDENTIFYING:
-            task = self._add(uuid)
+            record = self._add(uuid)
             held = self._stop_waiting(uuid)
             if not held:
-                return (self._apply(event, uuid, task),)
-            self._identify(event, uuid, task)  # before those that waited for it are joined
-            return [self._apply(waited, uuid, task) for waited in (*held, event)]
+                return (self._apply(event, record, now),)
+            self._identify(event, record)  # before those that waited for it are joined
+            return [self._apply(waited, record, now) for waited in (*held, event)]
         if "name" in event and "root_id" in event and uuid not in self._waiting:
             # It needs no names, and gives none: they may be of its own making.
-            return (_joined(event, _Task(Reached(state_of(event_type)))),)
+            return (_joined(event, Task(uuid, state=state_of(event_type))),)
         return self._wait(event, uuid, now)
-
-    def know(self, uuid: str, name: str) -> list[Event]:
-        """Learn the name of a task that was under way before we listened; return the events freed by it.
-
-        It gives way to what events say or have said; in a full table a task that is new finds no place. The
-        workflow stays unknown: workers do not tell it when they are asked.
-        """
-        task = self._finished.get(uuid) or self._unfinished.get(uuid)
-        held: list[Event] = []
-        if task is None:
-            held = self._stop_waiting(uuid)
-            if not held and not self._has_room_for(uuid, name):
-                return []
-            task = self._add(uuid)
-        if task.name is None:
-            task.name = name
-            self._resize(task, uuid)
-        ready = [self._apply(event, uuid, task) for event in held]
-        self._evict()
-        return ready
 
     def release(self, now: float) -> list[Event]:
         """Return the events that have waited long enough, joined with what little is known."""
@@ -162,8 +238,8 @@ class Tasks:
             uuid, waiting = next(iter(self._waiting.items()))
             if waiting.deadline > now:
                 break
-            released += self._give_up(uuid)
-        self._evict()
+            released += self._give_up(uuid, now)
+        self._evict(now)
         return released
 
     def _wait(self, event: Event, uuid: str, now: float) -> list[Event]:
@@ -177,7 +253,7 @@ class Tasks:
         self._waiting_bytes += size_bytes
         released: list[Event] = []
         while self._waiting_events > MAX_WAITING_EVENTS or self._waiting_bytes > MAX_WAITING_BYTES:
-            released += self._give_up(next(iter(self._waiting)))
+            released += self._give_up(next(iter(self._waiting)), now)
         return released
 
     def _stop_waiting(self, uuid: str) -> list[Event]:
@@ -188,96 +264,130 @@ class Tasks:
         self._waiting_bytes -= waiting.size_bytes
         return waiting.events
 
-    def _give_up(self, uuid: str) -> list[Event]:
+    def _give_up(self, uuid: str, now: float) -> list[Event]:
         held = self._stop_waiting(uuid)
-        task = self._add(uuid)
-        return [self._apply(event, uuid, task) for event in held]
+        record = self._add(uuid)
+        return [self._apply(event, record, now) for event in held]
 
-    def _add(self, uuid: str) -> _Task:
-        task = self._unfinished[uuid] = _Task(Reached())
-        self._resize(task, uuid)
-        return task
+    def _add(self, uuid: str) -> Record:
+        self._number += 1
+        record = self._records[uuid] = self._unfinished[uuid] = Record(Task(uuid), self._number)
+        self._grow(record, _TASK_OVERHEAD_BYTES + len(uuid))
+        return record
 
-    def _identify(self, event: Event, uuid: str, task: _Task) -> None:
+    def _identify(self, event: Event, record: Record) -> None:
         """Learn names from a task-sent or task-received; the worker's word goes before the client's.
 
         A worker knows a task by its ``shadow``, and one that was replaced by its new name.
         """
+        task = record.task
         is_received = event["type"] == "task-received"
-        if task.is_received and not is_received:
+        if record.is_received and not is_received:
             return
-        task.is_received = is_received
-        parent_id = _text(event, "parent_id")
-        names = (
-            _text(event, "name") or task.name,
-            _text(event, "root_id") or task.root_id,
-            # A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
-            (None if parent_id == uuid else parent_id) or task.parent_id,
-        )
-        if names != (task.name, task.root_id, task.parent_id):
-            task.name, task.root_id, task.parent_id = names
-            self._resize(task, uuid)
+        record.is_received = is_received
+        name, root_id, parent_id = event.get("name"), event.get("root_id"), event.get("parent_id")
+        if type(name) is str and name != task.name:
+            self._grow(record, len(name) - len(task.name or ""))
+            task.name = intern(name)
+        if type(root_id) is str and root_id != task.root_id:
+            self._leave_root(record)
+            self._grow(record, len(root_id) - len(task.root_id or ""))
+            self._enter_root(record, root_id)
+        # A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
+        if type(parent_id) is str and parent_id != task.parent_id and parent_id != task.uuid:
+            self._leave_parent(record)
+            self._grow(record, len(parent_id) - len(task.parent_id or ""))
+            parent = self._records.get(parent_id)
+            task.parent_id = parent_id if parent is None else parent.task.uuid
+            if parent is not None:
+                if parent.children is None:
+                    parent.children = {}
+                parent.children[task.uuid] = record
 
-    def _apply(self, event: Event, uuid: str, task: _Task) -> Event:
+    def _enter_root(self, record: Record, root_id: str) -> None:
+        root = self._roots.get(root_id)
+        if root is None:
+            owner = self._records.get(root_id)
+            root = self._roots[root_id] = Root(root_id if owner is None else owner.task.uuid)
+        record.task.root_id = root.id
+        root.members[record.task.uuid] = record
+        root.unready += record.task.state not in READY_STATES
+
+    def _leave_root(self, record: Record) -> None:
+        root_id = record.task.root_id
+        root = None if root_id is None else self._roots.get(root_id)
+        if root is None or root.members.pop(record.task.uuid, None) is None:
+            return
+        root.unready -= record.task.state not in READY_STATES
+        if not root.members:
+            del self._roots[record.task.root_id or ""]
+
+    def _leave_parent(self, record: Record) -> None:
+        parent = None if record.task.parent_id is None else self._records.get(record.task.parent_id)
+        if parent is not None and parent.children is not None:
+            parent.children.pop(record.task.uuid, None)
+
+    def _apply(self, event: Event, record: Record, now: float) -> Event:
         """Move the task on by one of its events, and return the event joined."""
         event_type: str = event["type"]
+        task = record.task
         if event_type in _IDENTIFYING:
-            self._identify(event, uuid, task)
-        timestamp, retries = event.get("timestamp"), event.get("retries")
-        was = task.reached
-        to = Reached(
-            state_of(event_type),
-            timestamp if type(timestamp) is float or type(timestamp) is int else was.timestamp,
-            retries if type(retries) is int else was.retries,
-        )
-        task.reached = transition(was, to)
-        self._file(uuid, task)
+            self._identify(event, record)
+        if self._has_clusters:
+            task.cluster = event["cluster"]
+        was_ready = task.state in READY_STATES
+        record.reached, grown = apply(task, record.reached, event)
+        if grown:
+            self._grow(record, grown)
+        self._version += 1
+        record.version = self._version
+        record.heard_at = now
+        is_ready = task.state in READY_STATES
+        if is_ready != was_ready:
+            there, here = self._unfinished, self._finished
+            if was_ready:
+                there, here = here, there
+            del there[task.uuid]
+            here[task.uuid] = record
+            if task.root_id is not None and (root := self._roots.get(task.root_id)) is not None:
+                root.unready += 1 if was_ready else -1
+        else:
+            (self._finished if is_ready else self._unfinished).move_to_end(task.uuid)
         if task.name is None and "name" not in event:
             self._unnamed_events += 1
         return _joined(event, task)
 
-    def _file(self, uuid: str, task: _Task) -> None:
-        """Put a task last in the line of eviction that its state belongs to."""
-        if task.reached.state not in READY_STATES:
-            self._finished.pop(uuid, None)
-            self._unfinished[uuid] = task
-            self._unfinished.move_to_end(uuid)
-        elif uuid not in self._finished:
-            self._unfinished.pop(uuid, None)
-            self._finished[uuid] = task
+    def _grow(self, record: Record, size_bytes: int) -> None:
+        record.size_bytes += size_bytes
+        self._bytes += size_bytes
 
-    def _resize(self, task: _Task, uuid: str) -> None:
-        size_bytes = _TASK_OVERHEAD_BYTES + sum(
-            len(text) for text in (uuid, task.name, task.root_id, task.parent_id) if text
-        )
-        self._bytes += size_bytes - task.size_bytes
-        task.size_bytes = size_bytes
-
-    def _has_room_for(self, *texts: str) -> bool:
-        size_bytes = _TASK_OVERHEAD_BYTES + sum(map(len, texts))
-        known = len(self._unfinished) + len(self._finished)
-        return known < self._max_tasks and self._bytes + size_bytes <= self._max_bytes
-
-    def _evict(self) -> None:
-        while len(self._unfinished) + len(self._finished) > self._max_tasks or self._bytes > self._max_bytes:
-            if self._finished:
-                _, task = self._finished.popitem(last=False)
+    def _evict(self, now: float) -> None:
+        while len(self._records) > self._max_tasks or self._bytes > self._max_bytes:
+            oldest = next(iter(self._unfinished.values()), None)
+            if self._finished and (oldest is None or now - oldest.heard_at < UNHEARD_SECONDS):
+                _, record = self._finished.popitem(last=False)
                 self._evicted_finished += 1
             else:
-                _, task = self._unfinished.popitem(last=False)
+                _, record = self._unfinished.popitem(last=False)
                 self._evicted_unfinished += 1
-            self._bytes -= task.size_bytes
+            self._forget(record)
+
+    def _forget(self, record: Record) -> None:
+        """Take a record out of all that leads to it."""
+        uuid = record.task.uuid
+        del self._records[uuid]
+        self._leave_root(record)
+        self._leave_parent(record)
+        self._bytes -= record.size_bytes
+        self._evicted[hash(uuid)] = None
+        if len(self._evicted) > MAX_EVICTED:
+            self._evicted.popitem(last=False)
 
 
-def _text(event: Event, field: str) -> str | None:
-    value = event.get(field)
-    return value if type(value) is str else None
-
-
-def _joined(event: Event, task: _Task) -> Event:
+def _joined(event: Event, task: Task) -> Event:
     """Add to an event what it does not say itself."""
     event.setdefault("name", task.name)
     event.setdefault("root_id", task.root_id)
     event.setdefault("parent_id", task.parent_id)
-    event.setdefault("state", task.reached.state)
+    event.setdefault("state", task.state)
     return event
