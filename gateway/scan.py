@@ -1,0 +1,68 @@
+"""A scan: all records that match, as of one moment, read a few at a time while events go on coming in.
+
+It goes over the table in passes: the first gives what there is, each next one what has changed since the one
+before began. A pass is shorter than the one before, since it takes less time; the one that is begun and ended
+in a single call is the last, for nothing can have changed meanwhile. What was given before counts no more.
+"""
+
+from collections.abc import Iterable
+
+from gateway.event import FILTER_FIELDS
+from gateway.index import Matcher
+from gateway.tasks import Record, Tasks
+
+_UUID, _ROOT_ID, _PARENT_ID = (FILTER_FIELDS.index(field) for field in ("uuid", "root_id", "parent_id"))
+
+
+class Scan:
+    """Reads a table's records.
+
+    Args:
+        filter: which tasks are wanted, by ``Task.keys``.
+    """
+
+    def __init__(self, tasks: Tasks, filter: Matcher) -> None:
+        self._tasks = tasks
+        self._filter = filter
+        self._version = -1  # of the table, when the pass began
+        self._pending: list[Record] = []
+        self._next = 0
+        self._given: set[str] = set()
+
+    def take(self, limit: int) -> tuple[list[Record], bool]:
+        """Look at some records more; return those that match, and whether that was all.
+
+        When it was, every record that was given last, or not changed since, is as of this moment; the next
+        call begins a pass over what has changed since then. A task that was given and matches no more is
+        given again as it is now.
+        """
+        is_begun_here = self._next >= len(self._pending)
+        if is_begun_here:
+            self._pending, self._next = list(self._candidates()), 0
+            self._version = self._tasks.version
+        found = []
+        for record in self._pending[self._next : self._next + limit]:
+            uuid = record.task.uuid
+            if self._tasks.get(uuid) is not record:
+                continue  # forgotten meanwhile
+            if uuid in self._given or self._filter.matches(record.task.keys()):
+                self._given.add(uuid)
+                found.append(record)
+        self._next += limit
+        return found, is_begun_here and self._next >= len(self._pending)
+
+    def _candidates(self) -> Iterable[Record]:
+        lookups = self._filter.lookups
+        if self._version >= 0 or lookups is None:
+            return self._tasks.changed_since(self._version)
+        candidates: dict[str, Record] = {}
+        for field, value in lookups:
+            if field == _ROOT_ID:
+                root = self._tasks.root(value)
+                candidates |= {} if root is None else root.members
+            elif (record := self._tasks.get(value)) is not None:
+                if field == _UUID:
+                    candidates[value] = record
+                else:
+                    candidates |= record.children or {}
+        return candidates.values()
