@@ -20,9 +20,9 @@ from kombu import Connection, Exchange
 
 from gateway.check.step import FINDINGS, FIRST_WARNING_CODE
 from tests.celery_app import create_app
+from tests.foreign_server import HTTP_ANSWER, server, tls_server
 from tests.gateway_process import ROOT
 from tests.rabbitmq import Process, RabbitMQ, free_port, wait_for
-from tests.test_failure import HTTP_ANSWER, server
 from tests.worker import Worker
 
 COMMAND = [sys.executable, "-m", "gateway", "check"]
@@ -110,7 +110,7 @@ def without_events(rabbitmq: RabbitMQ, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def traffic(url: str, *, sent_events: bool = True) -> Iterator[None]:
-    """Tasks, one after another, until the block ends."""
+    """Tasks, one after another, until the block ends; then the worker is idle again."""
     stopping = threading.Event()
     with create_app(url, None) as app:
         app.conf.task_send_sent_event = sent_events
@@ -127,6 +127,14 @@ def traffic(url: str, *, sent_events: bool = True) -> Iterator[None]:
         finally:
             stopping.set()
             thread.join()
+            app.control.purge()
+            ask = app.control.inspect(timeout=2, limit=1)
+
+            def is_idle() -> bool:
+                held = [*(ask.reserved() or {"": [""]}).values(), *(ask.active() or {"": [""]}).values()]
+                return not any(held)
+
+            assert wait_for(is_idle, 15)
 
 
 # The way to the broker.
@@ -158,6 +166,18 @@ def test_a_port_of_something_else(rabbitmq: RabbitMQ) -> None:
     assert (document["exit_code"], step(document, "login")["finding"]) == (17, "not-amqp")
     document = check(f"amqps://guest:guest@127.0.0.1:{rabbitmq.port}//")
     assert (document["exit_code"], step(document, "tls")["finding"]) == (15, "tls")
+
+
+def test_tls_where_it_is_not_said(folder: Path) -> None:
+    with tls_server(folder) as port:
+        for scheme in ("amqp", "redis"):
+            document = check(f"{scheme}://127.0.0.1:{port}/1")
+            assert (document["exit_code"], step(document, "tls")["finding"]) == (15, "tls")
+            assert f"{scheme}s" in step(document, "tls")["remedy"]
+        document = check(f"amqps://127.0.0.1:{port}//")
+        assert (document["exit_code"], step(document, "tls")["finding"]) == (16, "certificate")
+        document = check(f"amqps://127.0.0.1:{port}//?cafile=/nowhere.pem")
+        assert document["exit_code"] == 10
 
 
 def test_a_login_that_is_refused(rabbitmq: RabbitMQ) -> None:

@@ -43,7 +43,7 @@ async def steps_to(place: Place, url: str) -> AsyncIterator[Step]:
         except OSError as error:
             yield failed("tls", error, url)
             return
-        yield passed("tls", f"{place.address} speaks TLS, and its certificate is trusted")
+        yield passed("tls", f"{place.address} speaks TLS")
 
 
 def failed(name: str, error: BaseException, url: str, exchange: str = "celeryev") -> Step:
@@ -51,6 +51,21 @@ def failed(name: str, error: BaseException, url: str, exchange: str = "celeryev"
     failure = failure_of(error, url, exchange)
     finding = {"queue-deleted": "closed-by-broker", "consumer-cancelled": "closed-by-broker"}
     return found(name, finding.get(failure.code, failure.code), failure.what, failure.remedy)
+
+
+async def wanted_tls(place: Place) -> Step | None:
+    """Return what was wrong if a port hung up because it wants TLS, which was not spoken."""
+    if place.is_tls or not (place.is_amqp or place.is_redis):
+        return None
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        await _connect(place, context)
+    except OSError:
+        return None
+    scheme = "rediss" if place.is_redis else "amqps"
+    return found("tls", "tls", f"{place.address} wants TLS", f"Begin the URL with {scheme}://")
 
 
 async def _addresses(place: Place) -> list[str]:

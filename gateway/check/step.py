@@ -9,7 +9,7 @@ FINDINGS = {
     "dns": (12, "the host's name cannot be resolved"),
     "unreachable": (13, "nothing listens at host and port, or there is no way to it"),
     "timeout": (14, "host and port do not answer"),
-    "tls": (15, "the port does not speak TLS, or not a version that both sides allow"),
+    "tls": (15, "the port does not speak TLS, or wants it and was not asked for it"),
     "certificate": (16, "the broker's certificate is not trusted"),
     "not-amqp": (17, "what listens there is no broker of this kind"),
     "login-refused": (18, "the broker refuses user or password"),

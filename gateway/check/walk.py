@@ -12,7 +12,7 @@ from contextlib import suppress
 from gateway.broker import without_password
 from gateway.check.evidence import Evidence
 from gateway.check.line import Heard, Line
-from gateway.check.network import failed, steps_to
+from gateway.check.network import failed, steps_to, wanted_tls
 from gateway.check.rabbitmq import RabbitMQLine
 from gateway.check.step import Result, Step, found, passed
 from gateway.check.virtual import VirtualLine
@@ -70,6 +70,8 @@ async def check(
                 if not step_is(step):
                     return result
         async for step in line.opening():
+            if step.finding in ("connection-lost", "timeout", "not-amqp"):
+                step = await wanted_tls(place) or step
             if not step_is(step):
                 return result
         evidence = Evidence(exchange)
