@@ -28,6 +28,10 @@ MAX_FRAME_BYTES = 4 << 20
 HEARTBEAT_SECONDS = 1.0
 """The broker sends no heartbeats while it sends deliveries: so those count as one for aiormq now and then."""
 
+MAX_PROPERTIES_BYTES = 16 << 10
+"""The time that pamqp takes for a header grows with the square of its size: 350 ms for 120 kB. Celery's own
+are of a hundred bytes."""
+
 _METHOD, _HEADER, _BODY = 1, 2, 3  # kinds of frame
 _FRAME_HEAD_BYTES, _CONTENT_HEAD_BYTES = 7, 12
 _FRAME_END = 0xCE
@@ -136,6 +140,8 @@ class DeliveryReader(asyncio.StreamReader):
         if known is None:
             header = ContentHeader()
             try:
+                if len(encoded) > MAX_PROPERTIES_BYTES:
+                    raise ValueError("too long to be read in time")
                 header.unmarshal(data[start:end])
                 properties = header.properties
                 compression = (properties.headers or {}).get("compression")
@@ -144,7 +150,7 @@ class DeliveryReader(asyncio.StreamReader):
                     properties.content_encoding,
                     None if compression is None else str(compression),
                 )
-            except (ValueError, TypeError, struct.error):
+            except (ValueError, TypeError, ArithmeticError, RecursionError, struct.error):
                 known = ("unreadable properties", None, None)
             if len(self._known_properties) >= _MAX_KNOWN_PROPERTIES:
                 self._known_properties.clear()
