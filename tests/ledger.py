@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from threading import Event, Thread
@@ -28,7 +29,6 @@ from tests.wire import EventFields
 
 GAP = "gateway-gap"
 WALK = ("task-received", "task-started", "task-succeeded")
-_RECONNECT_SECONDS = 0.1
 
 
 class Entry(NamedTuple):
@@ -67,13 +67,22 @@ class Author:
     it connects. With `walks` it is a worker: the events are of tasks, three each, in an order of their own.
     """
 
-    def __init__(self, url: str, name: str, *, per_second: float = 100.0, walks: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        per_second: float = 100.0,
+        reconnect_seconds: float = 0.1,
+        walks: bool = False,
+    ) -> None:
         self.name = name
         self.walks = walks
         self.attempted = 0
         self.confirmed: set[int] = set()
         self._url = url
         self._interval_seconds = 1 / per_second
+        self._reconnect_seconds = reconnect_seconds
         self._stopping = Event()
         self._thread = Thread(target=self._run, daemon=True, name=name)
 
@@ -100,7 +109,7 @@ class Author:
                         self.confirmed.add(number)
                 except errors:
                     connection.collect()  # without a goodbye: there may be nobody to answer it
-            self._stopping.wait(_RECONNECT_SECONDS)
+            self._stopping.wait(self._reconnect_seconds)
 
     def _event(self, number: int) -> EventFields:
         event = {"type": "ledger-entry", "hostname": self.name, "timestamp": time.time(), "number": number}
@@ -114,11 +123,10 @@ class Author:
 class Ledger:
     """Some authors, to be used with one subscriber or several that were there before the first event."""
 
-    def __init__(self, url: str, *, per_second: float = 100.0) -> None:
+    def __init__(self, url: str, *, per_second: float = 100.0, reconnect_seconds: float = 0.1) -> None:
         self.authors = [
-            Author(url, "first@ledger", per_second=per_second),
-            Author(url, "second@ledger", per_second=per_second),
-            Author(url, "worker@ledger", per_second=per_second, walks=True),
+            Author(url, name, per_second=per_second, reconnect_seconds=reconnect_seconds, walks=walks)
+            for name, walks in (("first@ledger", False), ("second@ledger", False), ("worker@ledger", True))
         ]
 
     def __enter__(self) -> Self:
@@ -191,17 +199,16 @@ def discrepancies(
         if entry.number < before.get(of, -1):
             found.append(f"{author}: {entry.number} came after {before[of]}, as entry {place}")
         before[of] = entry.number
-    taken = sorted(confirmed)
+    missing = sorted(set(confirmed) - seen.keys())
     ends = [(-1, -1), *sorted(seen.items())]
-    missing = [number for number in taken if number not in seen]
     for (low, after), (high, until) in pairwise(ends):
-        lost = [number for number in missing if low < number < high]
-        missing = missing[len(lost) :]
+        lost = missing[bisect_left(missing, low) : bisect_left(missing, high)]
         if lost and not any(after < gap < until for gap in gaps):
             found.append(
                 f"{author}: {len(lost)} events, {lost[0]} to {lost[-1]}, are missing between entries "
                 f"{after} and {until}, and no gap is told there (gaps are told at {gaps})"
             )
+    missing = missing[bisect_left(missing, ends[-1][0]) :]
     if missing:
         found.append(
             f"{author}: the last {len(missing)} events, {missing[0]} to {missing[-1]}, never came "

@@ -28,6 +28,8 @@ from tests.stream_client import SseStream
 PROBE_SECONDS = 0.02
 OUTAGE_LINES = 3
 """So many lines may the log have of the first seconds of an outage, however often the gateway tries."""
+ALARM_SECONDS = 3.0
+"""Longer than the silence by which a connection with a heartbeat of a second is found dead."""
 MINIMAL = (r"^celery-gateway\..*", r"^celery-gateway\..*", r"^(celery-gateway\..*|celeryev)$")
 """Permissions to configure, write and read that have to do."""
 
@@ -258,7 +260,7 @@ def test_a_connection_cut_again_and_again(proxy: Proxy, broker: str, folder: Pat
     with watching(proxy.url(broker), folder) as watch, Ledger(broker) as ledger:
         ledger.wait_until_it_flows(watch.stream)
         assert not watch.stream.gaps, "a gap is told where nothing was lost"
-        for cut in (proxy.cut, proxy.hang_up, proxy.cut, proxy.hang_up):
+        for cut in (proxy.cut, proxy.hang_up, proxy.cut):
             watch.mark()
             cut()
             watch.until_gap()
@@ -274,8 +276,8 @@ def test_a_refused_connection_is_tried_less_and_less_often(proxy: Proxy, broker:
         proxy.answer(b"")  # an attempt is seen, and fails
         watch.until_not_ready()
         before, started = proxy.connects, time.monotonic()
-        assert wait_for(lambda: proxy.connects >= before + 4, 15)
-        assert time.monotonic() - started > 1, "four attempts within a second"
+        assert wait_for(lambda: proxy.connects >= before + 3, 15)
+        assert time.monotonic() - started > 0.7, "three attempts at once"
         proxy.refuse()
         assert len(watch.lines()) <= OUTAGE_LINES, "\n".join(watch.lines())
         proxy.resume()
@@ -345,23 +347,19 @@ def test_a_node_that_stops_and_one_that_restarts(node: RabbitMQ, folder: Path) -
 def test_a_memory_alarm_stops_publishers_and_no_stream(node: RabbitMQ, folder: Path) -> None:
     with watching(f"{node.url}?heartbeat=1", folder) as watch, Ledger(node.url) as ledger:
         ledger.wait_until_it_flows(watch.stream)
-        watch.mark()
-        # Twice the silence after which a heartbeat is missed.
         node.ctl("set_vm_memory_high_watermark", "0.000001")
         try:
             assert wait_for(lambda: "memory" in node.ctl("eval", "rabbit_alarm:get_alarms()."), 10)
-            started = time.monotonic()
-            assert wait_for(lambda: time.monotonic() - started > 4, 10)
             published = [author.attempted for author in ledger.authors]
-            assert wait_for(lambda: len(watch.probe.ready) > 0, 1)
+            time.sleep(ALARM_SECONDS)
+            held = [author.attempted for author in ledger.authors]
+            assert all(after <= before + 1 for before, after in zip(published, held, strict=True)), "no alarm"
         finally:
             node.ctl("set_vm_memory_high_watermark", "0.4")
-        assert published == [len(author.confirmed) + 1 for author in ledger.authors] or wait_for(
-            lambda: published < [author.attempted for author in ledger.authors], 10
-        )
         ledger.wait_until_it_flows(watch.stream)
         assert {code for code, _ in watch.probe.ready} == {200}, "not ready because of others' alarm"
         ledger.settle(watch.stream)
+        assert not watch.stream.gaps
 
 
 # --------------------------------------------------------------------------- what others do to the broker
@@ -379,7 +377,6 @@ def delete_the_queue_of_losses(rabbitmq: RabbitMQ, broker: str) -> None:
 
 
 def delete_the_exchange(rabbitmq: RabbitMQ, broker: str) -> None:
-    """The next publisher makes it again, at once under load, so that no look every so often finds it gone."""
     with Connection(broker) as connection:
         connection.default_channel.exchange_delete("celeryev")
 
@@ -388,29 +385,39 @@ def close_the_connections(rabbitmq: RabbitMQ, broker: str) -> None:
     rabbitmq.ctl("close_all_connections", "--vhost", vhost_of(broker), "by the test")
 
 
-HARMS = pytest.mark.parametrize(
+@pytest.mark.parametrize(
     "harm",
     [delete_the_queue, delete_the_queue_of_losses, delete_the_exchange, close_the_connections],
     ids=lambda harm: harm.__name__,
 )
-
-
-@HARMS
 def test_harm_done_under_load(
     harm: Callable[[RabbitMQ, str], None], rabbitmq: RabbitMQ, broker: str, folder: Path
 ) -> None:
-    with watching(broker, folder) as watch, Ledger(broker) as ledger:
+    with watching(broker, folder) as watch, Ledger(broker, reconnect_seconds=3) as ledger:
         ledger.wait_until_it_flows(watch.stream)
-        for _ in range(2):
-            watch.mark()
-            harm(rabbitmq, broker)
-            watch.until_gap()
-            watch.until_ready()
-            ledger.wait_until_it_flows(watch.stream)
+        watch.mark()
+        harm(rabbitmq, broker)
+        watch.until_gap()
+        watch.until_ready()
+        ledger.wait_until_it_flows(watch.stream)
         ledger.settle(watch.stream)
 
 
-@HARMS
+def test_an_exchange_that_is_deleted_and_made_again_at_once(
+    rabbitmq: RabbitMQ, broker: str, folder: Path
+) -> None:
+    """By the next publisher, say: no look every so often finds it gone, but our binding is."""
+    with watching(broker, folder) as watch, Ledger(broker) as ledger:
+        ledger.wait_until_it_flows(watch.stream)
+        watch.mark()
+        delete_the_exchange(rabbitmq, broker)
+        watch.until_gap()
+        watch.until_ready()
+        ledger.wait_until_it_flows(watch.stream)
+        ledger.settle(watch.stream)
+
+
+@pytest.mark.parametrize("harm", [delete_the_queue, delete_the_exchange], ids=lambda harm: harm.__name__)
 def test_harm_done_while_idle(
     harm: Callable[[RabbitMQ, str], None], rabbitmq: RabbitMQ, broker: str, folder: Path
 ) -> None:
@@ -495,7 +502,7 @@ def test_a_wrong_password_that_is_mended(
         Ledger(broker) as ledger,
     ):
         watch.until_not_ready()
-        assert wait_for(lambda: proxy.connects >= 4, 15)
+        assert wait_for(lambda: proxy.connects >= 3, 15)
         watch.assert_says("password", user)
         rabbitmq.ctl("change_password", user, "s3cret")
         watch.until_ready()
@@ -503,13 +510,22 @@ def test_a_wrong_password_that_is_mended(
         ledger.settle(watch.stream)
 
 
-def test_a_vhost_that_is_added_later(rabbitmq: RabbitMQ, proxy: Proxy, folder: Path) -> None:
+def test_a_vhost_that_is_added_deleted_and_added_again(
+    rabbitmq: RabbitMQ, proxy: Proxy, folder: Path
+) -> None:
     vhost = f"outages-{uuid.uuid4().hex[:8]}"
     with watching(proxy.url(rabbitmq.vhost_url(vhost)), folder, is_ready=False) as watch:
         watch.until_not_ready()
-        assert wait_for(lambda: proxy.connects >= 4, 15)
+        assert wait_for(lambda: proxy.connects >= 3, 15)
         watch.assert_says("vhost", vhost)
         with Ledger(rabbitmq.add_vhost(vhost)) as ledger:
+            watch.until_ready()
+            ledger.wait_until_it_flows(watch.stream)
+            watch.mark()
+            rabbitmq.ctl("delete_vhost", vhost)
+            assert vhost in watch.until_not_ready()
+            rabbitmq.add_vhost(vhost)
+            watch.until_gap()
             watch.until_ready()
             ledger.wait_until_it_flows(watch.stream)
             ledger.settle(watch.stream)
@@ -533,7 +549,7 @@ def test_a_stranger_at_the_brokers_port(greeting: bytes, proxy: Proxy, broker: s
     proxy.answer(greeting)
     with watching(proxy.url(broker), folder, is_ready=False) as watch:
         watch.until_not_ready()
-        assert wait_for(lambda: proxy.connects >= 4, 15)
+        assert wait_for(lambda: proxy.connects >= 3, 15)
         watch.assert_says(str(proxy.port))
         proxy.resume()
         watch.until_ready()
