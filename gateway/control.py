@@ -3,6 +3,7 @@
 Each is one JSON object whose ``type`` begins with ``gateway-``; no event may have such a type.
 """
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from gateway.event import encode
@@ -45,6 +46,21 @@ def gap(id: bytes, reason: GapReason, lost: int | None, cluster: str | None = No
     if cluster is None:
         return _control("gateway-gap", id, reason=reason, lost=lost)
     return _control("gateway-gap", id, reason=reason, lost=lost, cluster=cluster)
+
+
+def snapshot(id: bytes, tasks: Iterable[bytes], workers: Iterable[bytes], done: bool) -> Control:
+    """A page of what is known; with ``done`` it is the last, and what follows begins right after ``id``.
+
+    Args:
+        tasks, workers: each encoded. A task that comes again in a later page has changed meanwhile.
+    """
+    json = b'{"type":"gateway-snapshot","tasks":[%b],"workers":[%b],"done":%b,"id":"%b"}' % (
+        b",".join(tasks),
+        b",".join(workers),
+        b"true" if done else b"false",
+        id,
+    )
+    return Control("gateway-snapshot", json)
 
 
 def closed(id: bytes, reason: CloseReason, retry_ms: int | None = None) -> Control:

@@ -21,6 +21,7 @@ Keys = tuple[str | None, ...]
 
 _LINE_ENDS = {"\x85".encode(): b"\\u0085", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
 _encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def keys(event: Event) -> Keys:
@@ -51,6 +52,11 @@ def rfc3339(timestamp: object) -> str | None:
 def _second(timestamp: float) -> str:
     """Most events are of the same few seconds."""
     return datetime.fromtimestamp(timestamp, UTC).isoformat()[:19]
+
+
+def pick(json: bytes, fields: frozenset[str]) -> bytes:
+    """Return an encoded object with only those of its fields."""
+    return encode({field: value for field, value in _decode_json(json).items() if field in fields})
 
 
 def encode(value: Any) -> bytes:

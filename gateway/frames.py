@@ -8,12 +8,14 @@
   get the same bytes.
 
 ``batch`` is what is done once to frames that leave together; HTTP/1.1's chunked coding is that, and nothing
-else.
+else. A control message with no id is one that a client cannot resume from.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.control import Control, bookmark
+from gateway.event import pick
 
 
 class SSE:
@@ -24,9 +26,10 @@ class SSE:
     def event(self, id: bytes, json: bytes) -> bytes:
         return b"id: %b\ndata: %b\n\n" % (id, json)
 
-    def control(self, id: bytes, message: Control) -> bytes:
+    def control(self, id: bytes | None, message: Control) -> bytes:
         retry = b"" if message.retry_ms is None else b"retry: %d\n" % message.retry_ms
-        return b"%bevent: %b\nid: %b\ndata: %b\n\n" % (retry, message.type.encode(), id, message.json)
+        place = b"" if id is None else b"id: %b\n" % id
+        return b"%bevent: %b\n%bdata: %b\n\n" % (retry, message.type.encode(), place, message.json)
 
     def keepalive(self, id: bytes) -> bytes:
         """An id without data moves the client's Last-Event-ID and dispatches nothing (section 9.2.6)."""
@@ -44,7 +47,7 @@ class NDJSON:
     def event(self, id: bytes, json: bytes) -> bytes:
         return json + b"\n"
 
-    def control(self, id: bytes, message: Control) -> bytes:
+    def control(self, id: bytes | None, message: Control) -> bytes:
         return message.json + b"\n"
 
     def keepalive(self, id: bytes) -> bytes:
@@ -74,7 +77,7 @@ class WebSocket:
     def event(self, id: bytes, json: bytes) -> bytes:
         return text_message(json)
 
-    def control(self, id: bytes, message: Control) -> bytes:
+    def control(self, id: bytes | None, message: Control) -> bytes:
         return text_message(message.json)
 
     def keepalive(self, id: bytes) -> bytes:
@@ -82,6 +85,32 @@ class WebSocket:
 
     def batch(self, frames: Sequence[bytes]) -> bytes:
         return b"".join(frames)
+
+
+Plain = SSE | NDJSON | WebSocket
+
+
+class Picked:
+    """Another framing, of events that have only some of their fields, and always ``id`` and ``type``."""
+
+    def __init__(self, framing: Plain, fields: frozenset[str]) -> None:
+        self._fields = fields | {"id", "type"}
+        self.control = framing.control
+        self.keepalive = framing.keepalive
+        self.batch = framing.batch
+        self._event = framing.event
+
+    def event(self, id: bytes, json: bytes) -> bytes:
+        return self._event(id, _pick(json, self._fields))
+
+
+@lru_cache(maxsize=1_000)
+def picked(framing: Plain, fields: frozenset[str]) -> Picked:
+    """Return a framing that keeps some fields only; the same for the same, so that clients can share it."""
+    return Picked(framing, fields)
+
+
+_pick = lru_cache(maxsize=2_000)(pick)  # once for all groups, whatever their filters
 
 
 def chunk(data: bytes) -> bytes:

@@ -13,12 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gateway.event import Event, pick
 from gateway.hub import Hub, HubStatistics
 from gateway.message import Message
 from gateway.normalize import normalize
 from gateway.remote import Remote
 from gateway.source import Source, Status
-from gateway.tasks import Tasks, TasksStatistics
+from gateway.task import view
+from gateway.tasks import Record, Tasks, TasksStatistics
+from gateway.until import Until
 
 REFUSED_LOG_SECONDS = 60.0
 
@@ -59,7 +62,8 @@ class Pipeline:
 
     def __init__(self, feeds: Iterable[Feed], tasks: Tasks, hub: Hub) -> None:
         self.hub = hub
-        self._tasks = tasks
+        self.tasks = tasks
+        self.until = Until(tasks, hub.after_flush)
         self._inlets = [_Inlet(feed, self) for feed in feeds]
         self._refused: Counter[str] = Counter()
         self._refused_logged_at = -REFUSED_LOG_SECONDS
@@ -76,7 +80,7 @@ class Pipeline:
         return PipelineStatistics(
             feeds={inlet.feed.cluster: inlet.statistics() for inlet in self._inlets},
             refused=dict(self._refused),
-            tasks=self._tasks.statistics(),
+            tasks=self.tasks.statistics(),
             hub=self.hub.statistics(),
         )
 
@@ -99,6 +103,7 @@ class Pipeline:
         for runner in self._runners:
             with suppress(asyncio.CancelledError, Exception):
                 await runner
+        self.until.close()
         self.hub.close()
 
     def take(self, message: Message, feed: Feed) -> None:
@@ -110,26 +115,33 @@ class Pipeline:
         for event in events:
             if feed.remote is not None and event["type"].startswith("worker-"):
                 feed.remote.saw(event)
-            for joined in self._tasks.join(event, now):
-                self.hub.append(joined)
+            self._put(self.tasks.join(event, now))
         self._plan_release()
 
     def know(self, names: Iterable[tuple[str, str]]) -> None:
         """Take the names of tasks in by their uuids (called by the remote)."""
         for uuid, name in names:
-            for event in self._tasks.know(uuid, name):
-                self.hub.append(event)
+            self._put(self.tasks.know(uuid, name))
+
+    def view(self, record: Record, fields: frozenset[str] | None = None) -> bytes:
+        """Return a task as clients see it, encoded; of its fields only some, and its uuid, if so asked."""
+        json = view(record.task, record.children or (), False)
+        return json if fields is None else pick(json, fields | {"uuid"})
+
+    def _put(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.hub.append(event)
+            self.until.saw(event)
 
     def _plan_release(self) -> None:
         """See to it that events do not wait for their task longer than they should."""
-        deadline = self._tasks.next_deadline
+        deadline = self.tasks.next_deadline
         if deadline is not None and self._release_handle is None:
             self._release_handle = asyncio.get_running_loop().call_at(deadline, self._release)
 
     def _release(self) -> None:
         self._release_handle = None
-        for event in self._tasks.release(asyncio.get_running_loop().time()):
-            self.hub.append(event)
+        self._put(self.tasks.release(asyncio.get_running_loop().time()))
         self._plan_release()
 
     def _refuse(self, reasons: tuple[str, ...]) -> None:

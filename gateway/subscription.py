@@ -12,6 +12,7 @@ Pushed: ``attach`` a transport's ``write``, then ``pause`` and ``resume`` as its
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.control import CloseReason, Control, Resume, closed, filtered, opened
 from gateway.cursor import Cursor, Framing, frame
@@ -85,6 +86,17 @@ class Group:
         return self._history.id_of(position)
 
 
+class Prologue(Protocol):
+    """What a stream begins with, read a page at a time; the stream then goes on from where it ends."""
+
+    @property
+    def pages(self) -> int:
+        """How many were read."""
+
+    def read(self) -> tuple[Control | None, int | None]:
+        """Return the next page, if there is one already, and with the last one its position."""
+
+
 class Subscription:
     """One client's place in the stream. Made by ``Hub.subscribe``; ``close`` it when the client is gone.
 
@@ -96,6 +108,7 @@ class Subscription:
         "group",
         "is_ended",
         "_cursor",
+        "_prologue",
         "_chunk",
         "_take",
         "_on_close",
@@ -108,12 +121,18 @@ class Subscription:
     )
 
     def __init__(
-        self, group: Group, on_close: Callable[["Subscription"], None], resume: Resume, position: int
+        self,
+        group: Group,
+        on_close: Callable[["Subscription"], None],
+        resume: Resume,
+        position: int,
+        prologue: "Prologue | None" = None,
     ) -> None:
         self.group = group
         self._on_close = on_close
         self.is_ended = False
         self._cursor: Cursor | None = group.cursor_at(position)  # None: in step
+        self._prologue = prologue
         self._chunk = b""  # handed to it, not yet read
         self._take: Callable[[bytes], None] = self._hold
         self._on_end: Callable[[CloseReason], None] | None = None
@@ -144,12 +163,17 @@ class Subscription:
         """The position as clients see it."""
         return self.group.id_of(self.position)
 
+    @property
+    def _resume_id(self) -> bytes | None:
+        """From where it can be resumed; not yet while it has only a part of what goes before the stream."""
+        return self.id if self._prologue is None else None
+
     def tell(self, message: Control) -> None:
         """Say something to this client alone, before whatever it has not been handed yet."""
         if self.is_ended or self.closing is not None:
             return
         framing = self.group.framing
-        told = framing.batch([framing.control(self.id, message)])
+        told = framing.batch([framing.control(self._resume_id, message)])
         if self._on_end is None:
             self._chunk += told
             self._wake()
@@ -172,6 +196,8 @@ class Subscription:
             chunk = framing.batch([framing.control(self.id, message)])
             self.close()
             return chunk
+        if self._prologue is not None:
+            return self._read_prologue(self._prologue)
         if self._cursor is None:
             return b""
         chunk = self._cursor.read(self.group.position, CHUNK_BYTES, CHUNK_ENTRIES)
@@ -179,6 +205,14 @@ class Subscription:
             self._cursor = None
             self.group.in_step[self] = self._take
         return chunk
+
+    def _read_prologue(self, prologue: "Prologue") -> bytes:
+        message, position = prologue.read()
+        if position is not None:
+            self._prologue = None
+            self._cursor = self.group.cursor_at(position)
+        framing = self.group.framing
+        return b"" if message is None else framing.batch([framing.control(self._resume_id, message)])
 
     async def wait(self) -> None:
         """Return when ``read`` has something again. For one caller at a time."""
@@ -237,7 +271,8 @@ class Subscription:
                 self._progress = now, None
                 self._take(self.keepalive())
             return
-        progress = self._cursor.position, buffered_bytes
+        pages = 0 if self._prologue is None else self._prologue.pages
+        progress = self._cursor.position, buffered_bytes, pages
         if progress != self._progress[1]:
             self._progress = now, progress
         elif now - self._progress[0] >= slow_seconds:

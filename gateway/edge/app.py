@@ -20,6 +20,7 @@ from gateway.edge.metrics import CONTENT_TYPE, Metrics
 from gateway.edge.query import stream_query
 from gateway.edge.root_path import RootPath
 from gateway.edge.stream import DirectResponse, portable_response
+from gateway.edge.subscribe import is_over, subscribe
 from gateway.edge.websocket import serve_websocket
 from gateway.errors import BadRequest
 from gateway.frames import DIRECT_FORMATS, FORMATS
@@ -51,9 +52,12 @@ def create_app(
         media_type = FORMATS[query.format].media_type
         if request.method == "HEAD":
             return Response(media_type=media_type)
+        if is_over(pipeline, query):
+            return Response(status_code=204)  # stops an EventSource (WHATWG HTML section 9.2.3)
         carry = offered(request.scope)
-        framing = (FORMATS if carry is None else DIRECT_FORMATS)[query.format]
-        subscription = pipeline.hub.subscribe(query.filter, framing, query.last_event_id, query.since)
+        subscription = subscribe(
+            pipeline, query, (FORMATS if carry is None else DIRECT_FORMATS)[query.format]
+        )
         if carry is None:
             return portable_response(subscription, query.format, keepalive_seconds, slow_seconds)
         return DirectResponse(subscription, carry, rounds, media_type)
@@ -64,7 +68,7 @@ def create_app(
         except BadRequest as error:
             await websocket.send_denial_response(_bad_request_response(error))
             return
-        await serve_websocket(websocket, pipeline.hub, query, rounds, keepalive_seconds, slow_seconds)
+        await serve_websocket(websocket, pipeline, query, rounds, keepalive_seconds, slow_seconds)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(dashboard)

@@ -12,8 +12,11 @@ from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS
 from gateway.filter import Filter, parse
 from gateway.frames import FORMATS
+from gateway.until import Goal
 
-STREAM_PARAMETERS = (*FILTER_FIELDS, "format", "last_event_id", "since")
+STREAM_PARAMETERS = (*FILTER_FIELDS, "fields", "format", "last_event_id", "since", "snapshot", "until")
+MAX_FIELDS = 100
+_NO_ID = frozenset("*?,!")
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)")
 _AGE_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -21,13 +24,17 @@ _AGE_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 class StreamQuery(NamedTuple):
     """A checked request for a stream.
 
-    ``format`` is a key of ``frames.FORMATS``; ``since`` is in epoch seconds, 0 for all that is held.
+    ``format`` is a key of ``frames.FORMATS``; ``since`` is in epoch seconds, 0 for all that is held;
+    ``until`` is what ends it; ``fields`` are those to be kept, ``None`` for all.
     """
 
     filter: Filter
     format: str
     last_event_id: str | None
     since: float | None
+    fields: frozenset[str] | None
+    snapshot: bool
+    until: Goal | None
 
 
 def stream_query(request: HTTPConnection) -> StreamQuery:
@@ -50,6 +57,65 @@ def stream_query(request: HTTPConnection) -> StreamQuery:
         format=_format(request),
         last_event_id=request.headers.get("last-event-id") or _only(parameters, "last_event_id"),
         since=_since(_only(parameters, "since")),
+        fields=fields(parameters),
+        snapshot=_flag(parameters, "snapshot"),
+        until=_until(parameters),
+    )
+
+
+def fields(parameters: QueryParams) -> frozenset[str] | None:
+    """Return which fields are to be kept; ``None`` for all.
+
+    Raises:
+        BadRequest: an empty name, or too many.
+    """
+    values = parameters.getlist("fields")
+    if not values:
+        return None
+    names = [name for value in values for name in value.split(",")]
+    if not all(names):
+        raise BadRequest(
+            f"fields={','.join(values)!r} has an empty name", code="empty-value", parameter="fields"
+        )
+    if len(names) > MAX_FIELDS:
+        raise BadRequest(
+            f"{len(names)} names of fields; at most {MAX_FIELDS} are taken",
+            code="too-many-values",
+            parameter="fields",
+        )
+    return frozenset(names)
+
+
+def _flag(parameters: QueryParams, name: str) -> bool:
+    text = _only(parameters, name)
+    if text not in (None, "0", "1"):
+        raise BadRequest(
+            f"{name}={text!r}: give 1 to have it", code="bad-value", parameter=name, allowed=("0", "1")
+        )
+    return text == "1"
+
+
+def _until(parameters: QueryParams) -> Goal | None:
+    text = _only(parameters, "until")
+    if text is None:
+        return None
+    if text != "ready":
+        raise BadRequest(
+            f"until={text!r}: the one end that there is is ready",
+            code="bad-value",
+            parameter="until",
+            allowed=("ready",),
+        )
+    for field in ("uuid", "root_id"):
+        values = parameters.getlist(field)
+        if len(values) == 1 and not (_NO_ID & set(values[0])):
+            return Goal(field, values[0])
+        if values:
+            break
+    raise BadRequest(
+        "until=ready waits for one task or one workflow: give one uuid= or one root_id=, without wildcards",
+        code="bad-value",
+        parameter="until",
     )
 
 

@@ -18,11 +18,13 @@ from gateway.control import CLOSE_CODES
 from gateway.edge.direct import CarryWebSocket, Rounds, offered
 from gateway.edge.query import StreamQuery
 from gateway.edge.stream import pulled
+from gateway.edge.subscribe import subscribe
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS
 from gateway.filter import MAX_PATTERNS, AnyOf, Filter, build
 from gateway.frames import FORMATS, WEBSOCKET
 from gateway.hub import Hub
+from gateway.pipeline import Pipeline
 from gateway.subscription import Subscription
 
 MAX_MESSAGE_BYTES = 256 << 10
@@ -32,7 +34,7 @@ MAX_ALTERNATIVES = 100
 
 async def serve_websocket(
     websocket: WebSocket,
-    hub: Hub,
+    pipeline: Pipeline,
     query: StreamQuery,
     rounds: Rounds,
     keepalive_seconds: float,
@@ -40,12 +42,13 @@ async def serve_websocket(
 ) -> None:
     """Carry a stream until either side ends it; under our own server, hand it to the connection."""
     await websocket.accept()
+    hub = pipeline.hub
     carry: CarryWebSocket | None = offered(websocket.scope)
     if carry is not None:
-        subscription = hub.subscribe(query.filter, WEBSOCKET, query.last_event_id, query.since)
+        subscription = subscribe(pipeline, query, WEBSOCKET)
         carry(subscription, rounds, partial(_obey, hub, subscription))
         return
-    subscription = hub.subscribe(query.filter, FORMATS["ndjson"], query.last_event_id, query.since)
+    subscription = subscribe(pipeline, query, FORMATS["ndjson"])
     listening = asyncio.create_task(_listen(websocket, hub, subscription))
     try:
         async for lines in pulled(subscription, keepalive_seconds):
