@@ -115,7 +115,7 @@ def states(self: Task, gate: str) -> str:
     self.update_state(state="SECOND_PASS")
     self.update_state(state="FAILED", meta={"reason": "a state of the user's that sounds like Celery's"})
     self.update_state(state="STARTED", meta={"pid": 1})
-    self.update_state(task_id="someone-else", state="PROGRESS", meta={"current": 1, "total": 2})
+    self.update_state(task_id="someone-else", state="ELSEWHERE")
     self.update_state(state="PARKED", meta=["at", "the", "gate"])
     pass_gate(gate)
     return "done"

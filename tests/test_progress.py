@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from celery import Celery, states
+from celery import Celery, Task, states
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
 
 from gateway.progress import MIN_INTERVAL_SECONDS, QUIET_SECONDS, WAIT_SECONDS, ProgressMixin, report
@@ -337,30 +340,75 @@ def test_a_task_does_not_wait_for_a_network_that_carries_nothing(
             worker.kill()
 
 
-def test_a_task_does_not_wait_for_a_broker_in_alarm(rabbitmq: RabbitMQ) -> None:
-    """With confirms the broker answers no publisher until the alarm is over: a second, and one anew."""
-    app = Celery(broker=rabbitmq.add_vhost("progress-alarm"), set_as_current=False)
-    app.conf.broker_transport_options = {"confirm_publish": True}
+@pytest.fixture
+def confirmed(rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Celery, Proxy]]:
+    """An app that waits for the broker's confirms, and its way to the broker."""
+    monkeypatch.setattr("gateway.progress._quiet_until", 0.0)  # what an earlier test left
+    url = rabbitmq.add_vhost(f"progress-{uuid4().hex[:8]}")
+    with Proxy(rabbitmq.port) as proxy:
+        app = Celery(broker=proxy.url(url), set_as_current=False)
+        app.conf.broker_transport_options = {"confirm_publish": True}
+        yield app, proxy
+        app.pool.force_close_all()  # closing in good order could wait for a broker that does not answer
+        app.close()
+
+
+@contextmanager
+def running(app: Celery) -> Iterator[Task]:
+    """A task of the app that is, as far as it can see, being run by a worker."""
 
     @app.task(bind=True)
-    def work(self: object) -> None:
+    def work(self: Task) -> None:
         raise AssertionError("is never run")
 
-    work.push_request(id="in-alarm", root_id="in-alarm", hostname="w1@localhost")
+    work.push_request(id="a-task", root_id="a-task", hostname="w1@localhost")
     try:
-        report(work, 0)
-        rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
-        started = time.monotonic()
-        while time.monotonic() < started + 3 * MIN_INTERVAL_SECONDS:
-            report(work, 1)
-        for _ in range(1000):
-            report(work, 2)
-        assert WAIT_SECONDS <= time.monotonic() - started < 2 * WAIT_SECONDS + 2
+        yield work
     finally:
-        rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
         work.pop_request()
-        app.pool.force_close_all()  # closing in good order would wait, too
-        app.close()
+
+
+def test_a_task_does_not_wait_for_a_broker_in_alarm(
+    confirmed: tuple[Celery, Proxy], rabbitmq: RabbitMQ
+) -> None:
+    """It confirms nothing until the alarm is over: a second to see that, and one with a new connection."""
+    with running(confirmed[0]) as task:
+        report(task, 0)
+        rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
+        try:
+            started = time.monotonic()
+            while time.monotonic() < started + 3 * MIN_INTERVAL_SECONDS:
+                report(task, 1)
+            for _ in range(1000):
+                report(task, 2)
+            assert WAIT_SECONDS <= time.monotonic() - started < 2 * WAIT_SECONDS + 2
+        finally:
+            rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+
+
+def test_a_soft_time_limit_while_it_waits_leaves_no_broken_connection_in_the_pool(
+    confirmed: tuple[Celery, Proxy],
+) -> None:
+    app, proxy = confirmed
+
+    def on_time(*_: object) -> None:
+        raise SoftTimeLimitExceeded()
+
+    before = signal.signal(signal.SIGALRM, on_time)
+    try:
+        with running(app) as task:
+            report(task, 1, 2)
+            with app.pool.acquire() as connection:
+                assert connection.connected
+            proxy.stall()
+            signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS / 4)
+            with pytest.raises(SoftTimeLimitExceeded):
+                report(task, 2, 2)
+            with app.pool.acquire() as connection:
+                assert not connection.connected
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager
