@@ -23,6 +23,7 @@ from gateway.remote import Remote
 from gateway.settings import Settings
 from gateway.source.choose import source_for
 from gateway.tasks import Tasks
+from gateway.workers import Workers
 
 
 class Gateway:
@@ -33,6 +34,8 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings) -> None:
+        named = brokers(settings.broker)
+        has_clusters = any(broker.name is not None for broker in named)
         self.pipeline = Pipeline(
             [
                 Feed(
@@ -40,9 +43,10 @@ class Gateway:
                     source_for(broker, exchange=settings.exchange),
                     Remote(broker.urls, broker.name) if settings.control else None,
                 )
-                for broker in brokers(settings.broker)
+                for broker in named
             ],
-            Tasks(max_tasks=settings.max_tasks),
+            Tasks(max_tasks=settings.max_tasks, has_clusters=has_clusters),
+            Workers(has_clusters=has_clusters),
             Hub(history_bytes=settings.history_bytes),
         )
         self._app = create_app(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gateway.event import Event, pick
+from gateway.event import Event, encode, pick
 from gateway.hub import Hub, HubStatistics
 from gateway.message import Message
 from gateway.normalize import normalize
@@ -22,6 +22,7 @@ from gateway.source import Source, Status
 from gateway.task import view
 from gateway.tasks import Record, Tasks, TasksStatistics
 from gateway.until import Until
+from gateway.workers import Workers, WorkersStatistics
 
 REFUSED_LOG_SECONDS = 60.0
 
@@ -54,15 +55,17 @@ class PipelineStatistics(NamedTuple):
     feeds: dict[str | None, FeedStatistics]
     refused: dict[str, int]
     tasks: TasksStatistics
+    workers: WorkersStatistics
     hub: HubStatistics
 
 
 class Pipeline:
     """Carries messages from its feeds to the hub, from ``start`` to ``stop``."""
 
-    def __init__(self, feeds: Iterable[Feed], tasks: Tasks, hub: Hub) -> None:
+    def __init__(self, feeds: Iterable[Feed], tasks: Tasks, workers: Workers, hub: Hub) -> None:
         self.hub = hub
         self.tasks = tasks
+        self.workers = workers
         self.until = Until(tasks, hub.after_flush)
         self._inlets = [_Inlet(feed, self) for feed in feeds]
         self._refused: Counter[str] = Counter()
@@ -81,6 +84,7 @@ class Pipeline:
             feeds={inlet.feed.cluster: inlet.statistics() for inlet in self._inlets},
             refused=dict(self._refused),
             tasks=self.tasks.statistics(),
+            workers=self.workers.statistics(_now()),
             hub=self.hub.statistics(),
         )
 
@@ -111,10 +115,11 @@ class Pipeline:
         events, refused = normalize(message, time.time(), feed.cluster)
         if refused:
             self._refuse(refused)
-        now = asyncio.get_running_loop().time()
+        now = _now()
         for event in events:
             if feed.remote is not None and event["type"].startswith("worker-"):
                 feed.remote.saw(event)
+            self.workers.hear(event, now)
             self._put(self.tasks.join(event, now))
         self._plan_release()
 
@@ -125,8 +130,13 @@ class Pipeline:
 
     def view(self, record: Record, fields: frozenset[str] | None = None) -> bytes:
         """Return a task as clients see it, encoded; of its fields only some, and its uuid, if so asked."""
-        json = view(record.task, record.children or (), False)
+        task = record.task
+        json = view(task, record.children or (), self.workers.is_stale(task, _now()))
         return json if fields is None else pick(json, fields | {"uuid"})
+
+    def view_workers(self) -> Iterable[bytes]:
+        """Give all workers, alive or not, each encoded."""
+        return map(encode, self.workers.all(_now()))
 
     def _put(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -174,6 +184,10 @@ class _Inlet:
     def consuming(self) -> None:
         if self.feed.remote is not None:
             self.feed.remote.warm()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _log_crash(runner: asyncio.Task[None]) -> None:

@@ -65,6 +65,8 @@ class PipelineCollector(Collector):
         evicted.add_metric(["true"], now.tasks.evicted_finished)
         evicted.add_metric(["false"], now.tasks.evicted_unfinished)
         yield evicted
+        yield gauge("workers_known", "Workers remembered, alive or not.", now.workers.known)
+        yield gauge("workers_alive", "Workers that were heard of lately.", now.workers.alive)
         yield gauge("events_waiting", "Events that wait for what names their task.", now.tasks.waiting_events)
         yield counter("events_unnamed", "Task events passed on without a name.", now.tasks.unnamed_events)
 
