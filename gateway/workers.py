@@ -15,6 +15,7 @@ it ends in good order. One that is killed says nothing: it is offline when it ha
 
 import re
 from collections import OrderedDict
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -51,7 +52,7 @@ class Worker(msgspec.Struct):
         loadavg: of its machine, over 1, 5 and 15 minutes.
         timestamp: of its youngest worker event.
         online: when it came up, if that was seen.
-        offline: when it said that it ends; ``None`` for one that lives, and for one that just fell silent.
+        offline: when it said last that it ends.
         cluster: the broker's name; left out where it has none.
     """
 
@@ -83,14 +84,13 @@ class WorkersStatistics(NamedTuple):
 
 
 class _Process:
-    """One of the processes under a hostname; ``timestamp`` is that of its youngest worker event."""
+    """One of the processes under a hostname, with the timestamps of its youngest words, by what they say."""
 
-    __slots__ = ("heard_at", "timestamp", "is_ended")
+    __slots__ = ("heard_at", "live_stamp", "offline_stamp")
 
     def __init__(self) -> None:
         self.heard_at = 0.0
-        self.timestamp = 0.0
-        self.is_ended = False
+        self.live_stamp = self.offline_stamp = -inf
 
 
 class _Known:
@@ -115,7 +115,9 @@ class _Known:
         return process
 
     def lives(self, process: _Process, now: float) -> bool:
-        return not process.is_ended and now - process.heard_at <= self._silent_seconds()
+        if process.live_stamp < max(process.offline_stamp, self.worker.online or 0.0):
+            return False  # it said goodbye, or another has come up since
+        return now - process.heard_at <= self._silent_seconds()
 
     def is_alive(self, now: float) -> bool:
         return any(self.lives(process, now) for process in self.processes.values())
@@ -235,29 +237,18 @@ class Workers:
         """Take a worker event in."""
         worker, event_type = known.worker, event["type"]
         pid, timestamp = event.get("pid"), event.get("timestamp")
-        pid = pid if type(pid) is int else None
-        process = known.process(pid)
-        stamp = process.timestamp
-        if type(timestamp) is float or type(timestamp) is int:
-            stamp = timestamp
-        is_late = stamp < process.timestamp
+        stamp = timestamp if type(timestamp) is float or type(timestamp) is int else worker.timestamp or 0.0
+        process = known.process(pid if type(pid) is int else None)
         if event_type == "worker-offline":
-            if not is_late:
-                process.is_ended = True
-        elif not (process.is_ended and is_late):
-            process.is_ended = False
+            process.offline_stamp = max(stamp, process.offline_stamp)
+            worker.offline = max(stamp, worker.offline or 0.0)
+        else:
             process.heard_at = now
-            if event_type == "worker-online" and (worker.online is None or stamp >= worker.online):
-                worker.online = stamp
-                for other in known.processes.values():
-                    other.is_ended = other.is_ended or other.timestamp < stamp and other is not process
-            elif worker.online is not None and stamp < worker.online:
-                process.is_ended = True  # it was there before the one that came up
-        process.timestamp = max(stamp, process.timestamp)
-        is_youngest = worker.timestamp is None or stamp >= worker.timestamp
-        if is_youngest and (known.lives(process, now) or not known.is_alive(now)):
+            process.live_stamp = max(stamp, process.live_stamp)
+            if event_type == "worker-online":
+                worker.online = max(stamp, worker.online or 0.0)
+        if worker.timestamp is None or stamp >= worker.timestamp:
             worker.timestamp = stamp
-            worker.offline = stamp if event_type == "worker-offline" else None
             _describe(worker, event)
 
 
