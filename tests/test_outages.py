@@ -79,10 +79,17 @@ class Watch:
         self._gaps_before = len(self.stream.gaps)
         self._log_before = len(self.gateway.log.read_text().splitlines())
 
-    def until_not_ready(self, timeout_seconds: float = 10.0) -> str:
-        """The reason that /readyz gives with its 503."""
-        assert wait_for(lambda: self._seen(503), timeout_seconds), f"still ready\n{self.gateway.tail()}"
-        (reason, *_) = [reason for code, reason in self.probe.ready[self._ready_before :] if code == 503]
+    def until_not_ready(self, *words: str, timeout_seconds: float = 10.0) -> str:
+        """The reason that /readyz gives with its 503, once it has these words."""
+
+        def reasons() -> list[str]:
+            answers = self.probe.ready[self._ready_before :]
+            return [reason for code, reason in answers if code == 503 and _has_words(reason, words)]
+
+        assert wait_for(lambda: bool(reasons()), timeout_seconds), (
+            f"/readyz never says {words or '503'}, but {self.probe.ready[-1:]}\n{self.gateway.tail()}"
+        )
+        reason = reasons()[-1]
         assert " " in reason, f"{reason!r} is no reason in words"
         return reason
 
@@ -337,7 +344,7 @@ def test_a_node_that_stops_and_one_that_restarts(node: RabbitMQ, folder: Path) -
         ledger.wait_until_it_flows(watch.stream)
         watch.mark()
         with node.down():
-            assert f"127.0.0.1:{node.port}" in watch.until_not_ready()
+            watch.until_not_ready(f"127.0.0.1:{node.port}")
         watch.until_gap()
         watch.until_ready()
         ledger.wait_until_it_flows(watch.stream)
@@ -345,7 +352,9 @@ def test_a_node_that_stops_and_one_that_restarts(node: RabbitMQ, folder: Path) -
 
 
 def test_a_memory_alarm_stops_publishers_and_no_stream(node: RabbitMQ, folder: Path) -> None:
-    with watching(f"{node.url}?heartbeat=1", folder) as watch, Ledger(node.url) as ledger:
+    url = f"{node.url}?heartbeat=1"
+    # With --control it publishes, too: that connection is blocked, and must not be the one that consumes.
+    with watching(url, folder, options=("--control",)) as watch, Ledger(node.url) as ledger:
         ledger.wait_until_it_flows(watch.stream)
         node.ctl("set_vm_memory_high_watermark", "0.000001")
         try:
@@ -467,7 +476,7 @@ def test_few_permissions_do_and_none_are_asked_for(
         # Taken away: what is consumed goes on, a new connection is not let in.
         rabbitmq.ctl("clear_permissions", "-p", vhost, user)
         rabbitmq.ctl("close_all_connections", "--vhost", vhost, "by the test")
-        assert "set_permissions" in watch.until_not_ready()
+        watch.until_not_ready("set_permissions", user)
         # Let in again, and not allowed to do anything.
         rabbitmq.ctl("set_permissions", "-p", vhost, user, "^$", "^$", "^$")
         assert not watch.gateway.is_ready()
@@ -523,7 +532,7 @@ def test_a_vhost_that_is_added_deleted_and_added_again(
             ledger.wait_until_it_flows(watch.stream)
             watch.mark()
             rabbitmq.ctl("delete_vhost", vhost)
-            assert vhost in watch.until_not_ready()
+            watch.until_not_ready("add_vhost", vhost)
             rabbitmq.add_vhost(vhost)
             watch.until_gap()
             watch.until_ready()
@@ -652,7 +661,7 @@ def test_the_next_broker_is_used_when_one_fails(
         # Both are away, and one comes back.
         watch.mark()
         other_proxy.refuse()
-        reason = watch.until_not_ready()
+        reason = watch.until_not_ready("127.0.0.1")
         assert str(proxy.port) in reason or str(other_proxy.port) in reason
         other_proxy.resume()
         watch.until_gap()
