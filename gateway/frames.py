@@ -8,7 +8,7 @@
   get the same bytes.
 
 ``batch`` is what is done once to frames that leave together; HTTP/1.1's chunked coding is that, and nothing
-else. A control message with no id is one that a client cannot resume from.
+else.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,9 @@ class SSE:
     def event(self, id: bytes, json: bytes) -> bytes:
         return b"id: %b\ndata: %b\n\n" % (id, json)
 
-    def control(self, id: bytes | None, message: Control) -> bytes:
+    def control(self, id: bytes, message: Control) -> bytes:
         retry = b"" if message.retry_ms is None else b"retry: %d\n" % message.retry_ms
-        place = b"" if id is None else b"id: %b\n" % id
-        return b"%bevent: %b\n%bdata: %b\n\n" % (retry, message.type.encode(), place, message.json)
+        return b"%bevent: %b\nid: %b\ndata: %b\n\n" % (retry, message.type.encode(), id, message.json)
 
     def keepalive(self, id: bytes) -> bytes:
         """An id without data moves the client's Last-Event-ID and dispatches nothing (section 9.2.6)."""
@@ -47,7 +46,7 @@ class NDJSON:
     def event(self, id: bytes, json: bytes) -> bytes:
         return json + b"\n"
 
-    def control(self, id: bytes | None, message: Control) -> bytes:
+    def control(self, id: bytes, message: Control) -> bytes:
         return message.json + b"\n"
 
     def keepalive(self, id: bytes) -> bytes:
@@ -77,7 +76,7 @@ class WebSocket:
     def event(self, id: bytes, json: bytes) -> bytes:
         return text_message(json)
 
-    def control(self, id: bytes | None, message: Control) -> bytes:
+    def control(self, id: bytes, message: Control) -> bytes:
         return text_message(message.json)
 
     def keepalive(self, id: bytes) -> bytes:

@@ -11,7 +11,7 @@ from gateway.event import FILTER_FIELDS
 from gateway.index import Matcher
 from gateway.tasks import Record, Tasks
 
-_UUID, _ROOT_ID, _PARENT_ID = (FILTER_FIELDS.index(field) for field in ("uuid", "root_id", "parent_id"))
+_ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
 
 
 class Scan:
@@ -53,7 +53,7 @@ class Scan:
 
     def _candidates(self) -> Iterable[Record]:
         lookups = self._filter.lookups
-        if self._version >= 0 or lookups is None:
+        if self._version >= 0 or lookups is None or any(field == _PARENT_ID for field, _ in lookups):
             return self._tasks.changed_since(self._version)
         candidates: dict[str, Record] = {}
         for field, value in lookups:
@@ -61,8 +61,5 @@ class Scan:
                 root = self._tasks.root(value)
                 candidates |= {} if root is None else root.members
             elif (record := self._tasks.get(value)) is not None:
-                if field == _UUID:
-                    candidates[value] = record
-                else:
-                    candidates |= record.children or {}
+                candidates[value] = record
         return candidates.values()

@@ -8,8 +8,8 @@ it was given is given again; the last page is made in one go with the position t
 from collections.abc import Callable, Iterable
 
 from gateway import control
-from gateway.control import Control
 from gateway.scan import Scan
+from gateway.subscription import NO_RESUME, Page
 from gateway.tasks import Record
 
 RECORDS_A_PAGE = 200
@@ -40,16 +40,16 @@ class Snapshot:
         self._workers = workers
         self._settle = settle
         self._id_of = id_of
-        self.pages = 0
+        self.reads = 0
 
-    def read(self) -> tuple[Control | None, int | None]:
-        """Return the next page, if any task matched, and with the last one the position."""
+    def read(self) -> Page | None:
+        """Return the next page, if any task matched."""
         records, done = self._scan.take(RECORDS_A_PAGE)
-        self.pages += 1
+        self.reads += 1
         if not records and not done:
-            return None, None
+            return None
         position = self._settle()
+        id = self._id_of(position) if done else self._id_of(position) + NO_RESUME
         tasks = [self._view(record) for record in records]
-        workers = self._workers() if done else ()
-        page = control.snapshot(self._id_of(position), tasks, workers, done)
-        return page, position if done else None
+        message = control.snapshot(id, tasks, self._workers() if done else (), done)
+        return Page(message, id, position if done else None)

@@ -12,7 +12,7 @@ Pushed: ``attach`` a transport's ``write``, then ``pause`` and ``resume`` as its
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.control import CloseReason, Control, Resume, closed, filtered, opened
 from gateway.cursor import Cursor, Framing, frame
@@ -27,6 +27,8 @@ READS_AT_ONCE = 8
 """How often a pushed one looks before it lets others run."""
 KEEPALIVE_FROM = 0.75
 """From this part of the interval on a silent stream is kept alive."""
+NO_RESUME = b"~"
+"""Makes an id one of no log: a client that is cut off amid a prologue has to begin anew."""
 RETRY_MS = (500, 5_000)
 """When clients of a gateway that goes away are asked to come back; each at another time."""
 
@@ -86,15 +88,23 @@ class Group:
         return self._history.id_of(position)
 
 
+class Page(NamedTuple):
+    """A message of a prologue and its id; with the last one, the position that the stream goes on from."""
+
+    message: Control
+    id: bytes
+    position: int | None
+
+
 class Prologue(Protocol):
     """What a stream begins with, read a page at a time; the stream then goes on from where it ends."""
 
     @property
-    def pages(self) -> int:
-        """How many were read."""
+    def reads(self) -> int:
+        """How often it was read."""
 
-    def read(self) -> tuple[Control | None, int | None]:
-        """Return the next page, if there is one already, and with the last one its position."""
+    def read(self) -> Page | None:
+        """Return the next page, if there is one already."""
 
 
 class Subscription:
@@ -160,20 +170,16 @@ class Subscription:
 
     @property
     def id(self) -> bytes:
-        """The position as clients see it."""
-        return self.group.id_of(self.position)
-
-    @property
-    def _resume_id(self) -> bytes | None:
-        """From where it can be resumed; not yet while it has only a part of what goes before the stream."""
-        return self.id if self._prologue is None else None
+        """The position as clients see it; to be resumed from only after what goes before the stream."""
+        id = self.group.id_of(self.position)
+        return id if self._prologue is None else id + NO_RESUME
 
     def tell(self, message: Control) -> None:
         """Say something to this client alone, before whatever it has not been handed yet."""
         if self.is_ended or self.closing is not None:
             return
         framing = self.group.framing
-        told = framing.batch([framing.control(self._resume_id, message)])
+        told = framing.batch([framing.control(self.id, message)])
         if self._on_end is None:
             self._chunk += told
             self._wake()
@@ -207,12 +213,14 @@ class Subscription:
         return chunk
 
     def _read_prologue(self, prologue: "Prologue") -> bytes:
-        message, position = prologue.read()
-        if position is not None:
+        page = prologue.read()
+        if page is None:
+            return b""
+        if page.position is not None:
             self._prologue = None
-            self._cursor = self.group.cursor_at(position)
+            self._cursor = self.group.cursor_at(page.position)
         framing = self.group.framing
-        return b"" if message is None else framing.batch([framing.control(self._resume_id, message)])
+        return framing.batch([framing.control(page.id, page.message)])
 
     async def wait(self) -> None:
         """Return when ``read`` has something again. For one caller at a time."""
@@ -271,8 +279,8 @@ class Subscription:
                 self._progress = now, None
                 self._take(self.keepalive())
             return
-        pages = 0 if self._prologue is None else self._prologue.pages
-        progress = self._cursor.position, buffered_bytes, pages
+        reads = 0 if self._prologue is None else self._prologue.reads
+        progress = self._cursor.position, buffered_bytes, reads
         if progress != self._progress[1]:
             self._progress = now, progress
         elif now - self._progress[0] >= slow_seconds:

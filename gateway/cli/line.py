@@ -1,6 +1,6 @@
 """An event as one coloured line for people."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -33,6 +33,8 @@ def line(event: dict[str, Any]) -> str | None:
     kind = _printable(event["type"])
     if kind in ("gateway-open", "gateway-bookmark"):
         return None
+    if kind == "gateway-snapshot":
+        return "\n".join(map(_task_line, event["tasks"])) or None
     if kind.startswith("gateway-"):
         details = " ".join(f"{key}={value}" for key, value in event.items() if key not in ("type", "id"))
         return click.style(f"-- {kind} {_printable(details)}", fg="yellow", bold=True)
@@ -43,6 +45,18 @@ def line(event: dict[str, Any]) -> str | None:
         click.style(_printable(event.get("uuid") or "")[:8], dim=True),
         _printable(event.get("hostname") or ""),
         _detail(event),
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _task_line(task: dict[str, Any]) -> str:
+    """Return one line for a task as it stands."""
+    parts = [
+        click.style(_local_time(datetime.fromtimestamp(task["timestamp"], UTC).isoformat()), dim=True),
+        click.style(f"is {_printable(task.get('state'))}".ljust(16)),
+        click.style(_printable(task.get("name") or "-"), bold=True),
+        click.style(_printable(task["uuid"])[:8], dim=True),
+        _printable(task.get("worker") or ""),
     ]
     return "  ".join(part for part in parts if part)
 

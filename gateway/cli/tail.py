@@ -43,8 +43,23 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("url", default=DEFAULT_URL)
 @_filter_options
+@click.option("--since", metavar="WHEN", help="Begin in the past: 10m, a time, or earliest.")
+@click.option("--fields", metavar="NAMES", help="Only these fields of each event, with --json.")
+@click.option(
+    "--until",
+    type=click.Choice(["ready"]),
+    help="End when the task of --uuid, or the workflow of --root-id, is ready: with exit code 0 if it "
+    "succeeded, 1 if not.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as the gateway sends it.")
-def tail(url: str, as_json: bool, **filters: tuple[str, ...]) -> None:
+def tail(
+    url: str,
+    since: str | None,
+    fields: str | None,
+    until: str | None,
+    as_json: bool,
+    **filters: tuple[str, ...],
+) -> None:
     """Print events as they happen, from the gateway at URL.
 
     Filters can be repeated, hold several values between commas, use * and ?, and exclude with a leading !.
@@ -55,14 +70,24 @@ def tail(url: str, as_json: bool, **filters: tuple[str, ...]) -> None:
       celery-gateway tail --name 'shop.*' --name '!shop.internal.*'
       celery-gateway tail --type task-failed,task-retried
       celery-gateway tail http://gateway.example:8555 --json | jq .name
+      celery-gateway tail --until ready --uuid 5a37c0b2-… && echo paid
     """
-    parameters = httpx.QueryParams({**filters, "format": "ndjson"})
+    if fields and not as_json:
+        raise click.UsageError("--fields goes with --json")
+    if fields and until:
+        fields += ",uuid,state"
+    asked = {"since": since, "fields": fields, "until": until, "snapshot": "1" if until else None}
+    given = {name: value for name, value in asked.items() if value is not None}
+    parameters = httpx.QueryParams({**filters, **given, "format": "ndjson"})
+    outcome = Outcome()
     try:
         for text, event in _messages(f"{url.rstrip('/')}/events", parameters):
+            outcome.take(event)
             if as_json:
                 click.echo(text)
             elif shown := line(event):
                 click.echo(shown)
+        sys.exit(0 if outcome.is_success else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
@@ -70,8 +95,24 @@ def tail(url: str, as_json: bool, **filters: tuple[str, ...]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Outcome:
+    """The states of the tasks that a stream has told of."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] = {}
+
+    def take(self, message: dict[str, Any]) -> None:
+        for task in message["tasks"] if message["type"] == "gateway-snapshot" else [message]:
+            if task.get("uuid") and task.get("state"):
+                self._states[task["uuid"]] = task["state"]
+
+    @property
+    def is_success(self) -> bool:
+        return set(self._states.values()) == {"SUCCESS"}
+
+
 def _messages(url: str, parameters: httpx.QueryParams) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each line of the stream as it came and decoded; reconnect for ever once it was there.
+    """Yield each line of the stream as it came and decoded; reconnect until it has ended, once it was there.
 
     Raises:
         GatewayError: it could not be had at all, or it was refused.
@@ -86,12 +127,16 @@ def _messages(url: str, parameters: httpx.QueryParams) -> Iterator[tuple[str, di
                 with client.stream("GET", url, params=parameters, headers=headers) as response:
                     if response.status_code >= 500 and last_id:
                         raise httpx.ConnectError(f"answered {response.status_code}")
+                    if response.status_code == 204:
+                        return  # the end was seen already
                     _check(response)
                     pause_seconds = 0.5
                     for text in _lines(response):
                         message = json.loads(text)
                         last_id = message["id"]
                         yield text, message
+                        if message["type"] == "gateway-close" and message["reason"] == "ready":
+                            return
                 why = "the stream ended"
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise click.UsageError(f"{url} is no URL of a gateway: {error}") from None
