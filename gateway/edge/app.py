@@ -1,6 +1,5 @@
 """The ASGI application: routes, and errors turned into answers."""
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -16,8 +15,10 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from gateway.edge.direct import Rounds, offered
+from gateway.edge.lookup import Lookups
 from gateway.edge.metrics import CONTENT_TYPE, Metrics
 from gateway.edge.query import stream_query
+from gateway.edge.refusal import bad_request, refusal
 from gateway.edge.root_path import RootPath
 from gateway.edge.stream import DirectResponse, portable_response
 from gateway.edge.subscribe import is_over, subscribe
@@ -45,6 +46,7 @@ def create_app(
     """
     rounds = Rounds(keepalive_seconds, slow_seconds)
     metrics = Metrics(pipeline.statistics)
+    lookups = Lookups(pipeline, slow_seconds)
     dashboard = files("gateway.edge").joinpath("dashboard.html").read_text(encoding="utf-8")
 
     async def events(request: Request) -> Response:
@@ -66,7 +68,7 @@ def create_app(
         try:
             query = stream_query(websocket)
         except BadRequest as error:
-            await websocket.send_denial_response(_bad_request_response(error))
+            await websocket.send_denial_response(bad_request(error))
             return
         await serve_websocket(websocket, pipeline, query, rounds, keepalive_seconds, slow_seconds)
 
@@ -103,13 +105,17 @@ def create_app(
             await pipeline.stop()
 
     cors = Middleware(
-        CORSMiddleware, allow_origins=allow_origins, allow_headers=["Authorization", "Last-Event-ID"]
+        CORSMiddleware,
+        allow_origins=allow_origins,
+        allow_headers=["Authorization", "If-None-Match", "Last-Event-ID"],
+        expose_headers=["ETag"],
     )
     app: ASGIApp = Starlette(
         routes=[
             Route("/", index),
             Route("/events", events),
             WebSocketRoute("/ws", websocket),
+            *lookups.routes,
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_text),
@@ -121,25 +127,12 @@ def create_app(
     return RootPath(app, root_path) if root_path else app
 
 
-def _error(status_code: int, code: str, message: str, **details: object) -> Response:
-    body = {"error": {"code": code, "message": message, **details}}
-    return Response(
-        json.dumps(body, ensure_ascii=False, indent=2) + "\n",
-        status_code=status_code,
-        media_type="application/json",
-    )
-
-
 async def _bad_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, BadRequest)
-    return _bad_request_response(error)
-
-
-def _bad_request_response(error: BadRequest) -> Response:
-    return _error(400, error.code, str(error), parameter=error.parameter, allowed=list(error.allowed))
+    return bad_request(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = error.detail.lower().replace(" ", "-")
-    return _error(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+    return refusal(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")

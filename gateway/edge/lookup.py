@@ -1,0 +1,417 @@
+"""Lookups: the state of tasks, workflows and workers as it is now, asked for once.
+
+Each answer is JSON with an ``ETag`` (what has not changed is answered by 304), and each but a single task has
+the stream's position as ``id``: ``/events?last_event_id=<id>`` goes on from there.
+
+Much may be asked for, so the reading is done in slices of ``SLICE_SECONDS``, for clients in turn, while
+events go on coming in; what is answered is as of one moment all the same. A task is looked up at once.
+"""
+
+import asyncio
+import secrets
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from hashlib import blake2b
+from itertools import islice
+from time import perf_counter
+from typing import NamedTuple, Self
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.edge.query import _only
+from gateway.edge.query import fields as fields_query
+from gateway.edge.refusal import refusal
+from gateway.errors import BadRequest
+from gateway.event import FILTER_FIELDS, encode, pick
+from gateway.filter import Clause, Filter, parse
+from gateway.pipeline import Pipeline
+from gateway.scan import Scan
+from gateway.task import VIEW_FIELDS
+from gateway.tasks import Record
+from gateway.workers import WORKER_FIELDS, Worker
+from gateway.workflow import Workflow
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1_000
+SLICE_SECONDS = 0.002
+"""How long others wait for their turn, at most a step longer."""
+RECORDS_A_STEP = 200
+RECORDS_A_LAST_STEP = 5_000
+STEPS_TO_CATCH_UP = 100
+"""So many more than a table at rest takes; after that the steps are large, so that it comes to an end."""
+MAX_LARGE_ANSWERS = 4
+"""How many workflows are held in memory at a time until they are sent; 50,000 tasks are 40 MB."""
+MAX_PIECE_BYTES = 64 << 10
+
+TASKS_PARAMETERS = (*FILTER_FIELDS, "limit", "cursor", "fields")
+TASK_PARAMETERS = ("fields",)
+WORKERS_FILTERS = ("hostname", "cluster")
+WORKERS_PARAMETERS = (*WORKERS_FILTERS, "fields")
+_UUID, _ROOT_ID = FILTER_FIELDS.index("uuid"), FILTER_FIELDS.index("root_id")
+
+
+class TasksQuery(NamedTuple):
+    """A checked request for a page of tasks; ``before`` is the number of the last one on the page before."""
+
+    filter: Filter
+    limit: int
+    before: int | None
+    fields: frozenset[str] | None
+
+
+class Lookups:
+    """The endpoints of ``routes``.
+
+    Args:
+        slow_seconds: how long a client may make no progress in reading a large answer.
+    """
+
+    def __init__(self, pipeline: Pipeline, slow_seconds: float) -> None:
+        self._pipeline = pipeline
+        self._slow_seconds = slow_seconds
+        self._epoch = secrets.token_hex(4)  # cursors count tasks, and those of another start were others
+        self._turn = asyncio.Lock()
+        self._room = asyncio.Semaphore(MAX_LARGE_ANSWERS)
+        self.routes = [
+            Route("/tasks", self.tasks),
+            Route("/tasks/{uuid:path}", self.task),
+            Route("/workflows/{root_id:path}", self.workflow),
+            Route("/workers", self.workers),
+        ]
+
+    async def task(self, request: Request) -> Response:
+        """Answer with one task."""
+        _check_names(request.query_params, TASK_PARAMETERS)
+        fields = _fields(request.query_params, VIEW_FIELDS)
+        uuid: str = request.path_params["uuid"]
+        record = self._pipeline.tasks.get(uuid)
+        if record is None:
+            return self._not_known("task", uuid)
+        body = _Body()
+        body.add(self._pipeline.view(record, fields))
+        return body.answer(request)
+
+    async def tasks(self, request: Request) -> Response:
+        """Answer with a page of tasks, those that became known last first."""
+        query = self._tasks_query(request.query_params)
+        body = _Body()
+        async with _Pace(self._turn) as pace:
+            found = await self._find(query, pace)
+            page = found[: query.limit]
+            views = await self._views(page, query.fields, pace)
+            # Nothing was awaited since the last of them was found to be as it is: this is the moment.
+            is_wanted = [self._is_wanted(record, query.filter) for record in page]
+            id = self._pipeline.hub.id
+            cursor = f"{self._epoch}-{page[-1].number}" if len(found) > query.limit else None
+            body.add(b'{"tasks":[')
+            separator = b""
+            for view, is_shown in zip(views, is_wanted, strict=True):
+                if is_shown:
+                    body.add(separator + view)
+                    separator = b","
+                    await pace.rest_if_due()
+            body.add(b'],"cursor":%b' % encode(cursor))
+        return body.answer(request, id)
+
+    async def workers(self, request: Request) -> Response:
+        """Answer with the workers, alive or not."""
+        parameters = request.query_params
+        _check_names(parameters, WORKERS_PARAMETERS)
+        filter = parse({field: parameters.getlist(field) for field in WORKERS_FILTERS})
+        fields = _fields(parameters, WORKER_FIELDS)
+        body = _Body()
+        async with _Pace(self._turn) as pace:
+            id = self._pipeline.hub.id  # of before, so that what comes after has all that is missing
+            body.add(b'{"workers":[')
+            separator = b""
+            for worker in self._pipeline.workers.all(_now()):
+                if filter.matches(_keys(worker)):
+                    json = encode(worker)
+                    body.add(separator + (json if fields is None else pick(json, fields | {"hostname"})))
+                    separator = b","
+                await pace.rest_if_due()
+            body.add(b"]")
+        return body.answer(request, id)
+
+    async def workflow(self, request: Request) -> Response:
+        """Answer with the tree of a workflow."""
+        _check_names(request.query_params, TASK_PARAMETERS)
+        fields = _fields(request.query_params, VIEW_FIELDS)
+        root_id: str = request.path_params["root_id"]
+        if self._pipeline.tasks.root(root_id) is None:
+            return self._not_known("workflow", root_id)
+        return _Held(self._room, lambda: self._tree(request, root_id, fields), self._slow_seconds)
+
+    async def _tree(self, request: Request, root_id: str, fields: frozenset[str] | None) -> Response:
+        """Read a workflow and return it as an answer."""
+        root = self._pipeline.tasks.root(root_id)
+        workflow = Workflow(root_id, fields)
+        scan = Scan(self._pipeline.tasks, Filter((Clause(_ROOT_ID, frozenset({root_id}), frozenset()),)))
+        body = _Body()
+        async with _Pace(self._turn) as pace:
+            small_steps = STEPS_TO_CATCH_UP + (len(root.members) // RECORDS_A_STEP if root else 0)
+            done = False
+            while not done:
+                await pace.rest_if_due()
+                small_steps -= 1
+                records, done = scan.take(RECORDS_A_STEP if small_steps > 0 else RECORDS_A_LAST_STEP)
+                now = _now()
+                for record in records:
+                    workflow.take(record, self._pipeline.workers.is_stale(record.task, now))
+            id = self._pipeline.hub.id
+            if not workflow.total:
+                return self._not_known("workflow", root_id)  # forgotten meanwhile
+            for piece in workflow.pieces():
+                body.add(piece)
+                await pace.rest_if_due()
+        return body.answer(request, id)
+
+    async def _find(self, query: TasksQuery, pace: "_Pace") -> list[Record]:
+        """Return the records of a page, and one more if there are more."""
+        found: list[Record] = []
+        for index, record in enumerate(await self._candidates(query, pace)):
+            if self._is_wanted(record, query.filter):
+                found.append(record)
+                if len(found) > query.limit:
+                    break
+            if index % RECORDS_A_STEP == 0:
+                await pace.rest_if_due()
+        return found
+
+    async def _candidates(self, query: TasksQuery, pace: "_Pace") -> Iterable[Record]:
+        """Return all records that may match, in the order of the page."""
+        tasks, before = self._pipeline.tasks, query.before
+        if query.filter.lookups is None:
+            newest = list(tasks.newest())
+            if before is None:
+                return newest
+            begin = bisect_right(newest, -before, key=lambda record: -record.number)
+            return islice(newest, begin, None)
+        by_number: dict[int, Record] = {}
+        for field, value in query.filter.lookups:
+            record = tasks.get(value)
+            related: Iterable[Record] = ()
+            if field == _ROOT_ID:
+                related = () if (root := tasks.root(value)) is None else root.members.values()
+            elif record is not None:
+                related = (record,) if field == _UUID else (record.children or {}).values()
+            for index, each in enumerate(tuple(related)):
+                if before is None or each.number < before:
+                    by_number[each.number] = each
+                if index % RECORDS_A_STEP == 0:
+                    await pace.rest_if_due()
+        # Nearly sorted as they are, so that it takes a millisecond.
+        return (by_number[number] for number in sorted(by_number, reverse=True))
+
+    async def _views(self, page: list[Record], fields: frozenset[str] | None, pace: "_Pace") -> list[bytes]:
+        """Return the records encoded, all of them as they are when this returns."""
+        views = [b""] * len(page)
+        seen = [(-1, 0)] * len(page)
+        while True:
+            news = [
+                (index, now)
+                for index, record in enumerate(page)
+                if seen[index] != (now := (record.version, len(record.children or ())))
+            ]
+            if not news:
+                return views
+            for index, _ in news:
+                record = page[index]
+                seen[index] = (record.version, len(record.children or ()))
+                views[index] = self._pipeline.view(record, fields)
+                await pace.rest_if_due()
+
+    def _is_wanted(self, record: Record, filter: Filter) -> bool:
+        return self._pipeline.tasks.get(record.task.uuid) is record and filter.matches(record.task.keys())
+
+    def _tasks_query(self, parameters: QueryParams) -> TasksQuery:
+        _check_names(parameters, TASKS_PARAMETERS)
+        return TasksQuery(
+            filter=parse({field: parameters.getlist(field) for field in FILTER_FIELDS}),
+            limit=_limit(_only(parameters, "limit")),
+            before=self._before(_only(parameters, "cursor")),
+            fields=_fields(parameters, VIEW_FIELDS),
+        )
+
+    def _before(self, cursor: str | None) -> int | None:
+        if cursor is None:
+            return None
+        epoch, _, digits = cursor.partition("-")
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+            raise BadRequest(
+                f"cursor={cursor!r}: give what a page before had as its cursor",
+                code="bad-value",
+                parameter="cursor",
+            )
+        if epoch != self._epoch:
+            raise BadRequest(
+                f"cursor={cursor!r} is of another gateway, or of before a restart: begin at the first page",
+                code="cursor-expired",
+                parameter="cursor",
+            )
+        return int(digits)
+
+    def _not_known(self, kind: str, id: str) -> Response:
+        """Return the 404 that says why."""
+        tasks = self._pipeline.tasks
+        if tasks.was_evicted(id):
+            return refusal(404, f"{kind}-evicted", f"the {kind} {id!r} was known, and forgotten to make room")
+        message = f"no event of the {kind} {id!r} has been seen"
+        record = tasks.get(id)
+        if record is not None:  # and a workflow was asked for
+            root_id = record.task.root_id
+            message = f"the task {id!r} is not the root of a workflow"
+            return refusal(404, f"{kind}-unknown", message, root_id=root_id)
+        return refusal(404, f"{kind}-unknown", message)
+
+
+class _Pace:
+    """Works while it has the turn, and lets others have theirs when ``SLICE_SECONDS`` were used.
+
+    The turn goes round among those that read; between any two of them the loop sees to everything else.
+    """
+
+    def __init__(self, turn: asyncio.Lock) -> None:
+        self._turn = turn
+        self._has_turn = False
+        self._until = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self._turn.acquire()
+        self._has_turn = True
+        self._until = perf_counter() + SLICE_SECONDS
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._has_turn:
+            self._turn.release()
+
+    async def rest_if_due(self) -> None:
+        """Wait for the next turn if this one is over. Anything may have changed when this returns."""
+        if perf_counter() < self._until:
+            return
+        self._turn.release()
+        self._has_turn = False
+        await asyncio.sleep(0)
+        await self.__aenter__()
+
+
+class _Body:
+    """An answer as it grows: pieces of JSON, and their digest."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._digest = blake2b(digest_size=12)
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._digest.update(piece)
+
+    def answer(self, request: Request, id: bytes | None = None) -> Response:
+        """Return it all; with a position as its last field, which leaves the ETag as it is."""
+        etag = f'"{self._digest.hexdigest()}"'
+        if id is not None:
+            etag = "W/" + etag
+            self._pieces.append(b',"id":"%b"}' % id)
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}  # which means: ask again each time
+        if _is_known(request, etag):
+            return Response(status_code=304, headers=headers)
+        return _Pieces(self._pieces, headers)
+
+
+class _Pieces(Response):
+    """A response with a body in pieces, which are let go of as they are sent."""
+
+    def __init__(self, pieces: list[bytes], headers: dict[str, str]) -> None:
+        super().__init__(headers=headers, media_type="application/json")
+        self._pieces = deque(pieces)
+        self.headers["content-length"] = str(sum(map(len, pieces)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        while self._pieces:
+            joined: list[bytes] = []
+            size_bytes = 0
+            while self._pieces and size_bytes < MAX_PIECE_BYTES:
+                joined.append(self._pieces.popleft())
+                size_bytes += len(joined[-1])
+            more = bool(self._pieces)
+            await send({"type": "http.response.body", "body": b"".join(joined), "more_body": more})
+
+
+class _Held(Response):
+    """A response that takes much memory: made when there is room, and given up where nobody reads it."""
+
+    def __init__(
+        self, room: asyncio.Semaphore, make: Callable[[], Awaitable[Response]], slow_seconds: float
+    ) -> None:
+        super().__init__()
+        self._room = room
+        self._make = make
+        self._slow_seconds = slow_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._slow_seconds):
+                await send(message)
+            await asyncio.sleep(0)  # to send may take no waiting, and there is much
+
+        async with self._room:
+            response = await self._make()
+            await response(scope, receive, send_in_time)
+
+
+def _is_known(request: Request, etag: str) -> bool:
+    """Tell whether the client has this already: If-None-Match, RFC 9110 section 13.1.2."""
+    given = request.headers.get("if-none-match", "")
+    tags = {tag.strip().removeprefix("W/") for tag in given.split(",")}
+    return etag.removeprefix("W/") in tags or "*" in tags
+
+
+def _check_names(parameters: QueryParams, allowed: tuple[str, ...]) -> None:
+    for name in parameters:
+        if name not in allowed:
+            raise BadRequest(
+                f"unknown parameter {name!r}", code="unknown-parameter", parameter=name, allowed=allowed
+            )
+
+
+def _fields(parameters: QueryParams, allowed: tuple[str, ...]) -> frozenset[str] | None:
+    fields = fields_query(parameters)
+    if unknown := sorted((fields or frozenset()).difference(allowed)):
+        raise BadRequest(
+            f"fields={unknown[0]!r} is not a field of these",
+            code="bad-value",
+            parameter="fields",
+            allowed=allowed,
+        )
+    return fields
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT:
+        return int(text)
+    raise BadRequest(
+        f"limit={text!r}: give a number from 1 to {MAX_LIMIT}",
+        code="bad-value",
+        parameter="limit",
+        allowed=("1", str(MAX_LIMIT)),
+    )
+
+
+def _keys(worker: Worker) -> tuple[str | None, ...]:
+    """Return what a filter on workers looks at."""
+    cluster = worker.cluster if type(worker.cluster) is str else None
+    values = {"hostname": worker.hostname, "cluster": cluster}
+    return tuple([values.get(field) for field in FILTER_FIELDS])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,264 @@
+"""The tree of a workflow, put together from a table of tasks in small steps."""
+
+import json
+import time
+from collections import Counter
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.event import Event
+from gateway.tasks import Tasks
+from gateway.workflow import MAX_DEPTH, Workflow
+
+DRAWN = settings(deadline=None, max_examples=100, derandomize=True)
+MANY = 50_000
+STEP_SECONDS = 0.05
+"""Measured: 3 ms. The machine that tests this may have other things to do."""
+
+_clock = count(1)
+
+
+def event(subject: str, uuid: str, **fields: Any) -> Event:
+    """A task event; each is a second younger than the one made before."""
+    return {
+        "type": f"task-{subject}",
+        "uuid": uuid,
+        "timestamp": float(next(_clock)),
+        "hostname": "w@h",
+    } | fields
+
+
+def received(uuid: str, parent: str | None = None, root: str = "r", **fields: Any) -> Event:
+    return event("received", uuid, name=f"of.{uuid}", root_id=root, parent_id=parent, retries=0, **fields)
+
+
+def table(*events: Event) -> Tasks:
+    tasks = Tasks()
+    for each in events:
+        list(tasks.join(each, 0.0))
+    return tasks
+
+
+def read(tasks: Tasks, root_id: str = "r", fields: frozenset[str] | None = None) -> dict[str, Any]:
+    workflow = Workflow(root_id, fields)
+    root = tasks.root(root_id)
+    assert root is not None
+    for record in root.members.values():
+        workflow.take(record, is_stale=record.task.state == "STARTED")
+    return finished(workflow)
+
+
+def finished(workflow: Workflow) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(b"".join(workflow.pieces()) + b"}")
+    return tree
+
+
+def shape(tasks: list[dict[str, Any]]) -> list[Any]:
+    """The uuids, each with those of its children where it has any."""
+    return [(task["uuid"], shape(task["children"])) if task["children"] else task["uuid"] for task in tasks]
+
+
+def uuids(tasks: list[dict[str, Any]]) -> list[str]:
+    """All of a tree."""
+    found, left = [], list(tasks)
+    while left:
+        task = left.pop()
+        found.append(task["uuid"])
+        left += task["children"]
+    return found
+
+
+def test_a_workflow_is_a_tree_with_counts_and_progress() -> None:
+    tree = read(
+        table(
+            received("r"),
+            received("a", "r"),
+            received("b", "r"),
+            received("c", "b"),
+            event("started", "r"),
+            event("succeeded", "r", result="1", runtime=1.0),
+            event("started", "a"),
+            event("failed", "a", exception="x", traceback="y"),
+            event("started", "b"),
+            event("progress", "b", current=1, total=4),
+            event("started", "c"),
+        )
+    )
+    assert shape(tree["tasks"]) == [("r", ["a", ("b", ["c"])])]
+    assert {key: tree[key] for key in ("root_id", "total", "ready", "progress", "counts")} == {
+        "root_id": "r",
+        "total": 4,
+        "ready": 2,
+        "progress": 2.25 / 4,
+        "counts": {"SUCCESS": 1, "FAILURE": 1, "PROGRESS": 1, "STARTED": 1},
+    }
+    root = tree["tasks"][0]
+    assert root["name"] == "of.r"
+    assert root["result"] == "1"
+    assert [root["stale"], root["children"][1]["children"][0]["stale"]] == [False, True]
+
+
+def test_children_whose_parents_are_not_known_are_roots_beside_the_root() -> None:
+    tree = read(table(received("b", "gone"), received("c", "b"), received("r")))
+    assert shape(tree["tasks"]) == [("b", ["c"]), "r"]
+
+
+def test_parents_that_lead_in_a_circle_are_shown_once_each() -> None:
+    tree = read(table(received("a", "c"), received("b", "a"), received("c", "b"), received("d", "c")))
+    assert shape(tree["tasks"]) == [("a", [("b", [("c", ["d"])])])]
+    assert [step["uuid"] for step in tree["critical_path"]] == ["b", "c", "a"]
+
+
+def test_the_critical_path_leads_to_what_has_been_running_for_longest() -> None:
+    tasks = table(
+        received("r"),
+        event("succeeded", "r"),
+        received("a", "r"),
+        event("started", "a"),
+        received("b", "r"),
+        received("c", "b"),
+        event("succeeded", "c"),
+    )
+    path = read(tasks)["critical_path"]
+    assert [(step["uuid"], step["name"], step["state"], step["seconds"]) for step in path] == [
+        ("r", "of.r", "SUCCESS", 1.0),
+        ("a", "of.a", "STARTED", 1.0),
+    ]
+
+
+def test_where_nothing_runs_the_critical_path_leads_to_what_ended_last() -> None:
+    tasks = table(
+        received("r"),
+        received("a", "r"),
+        received("b", "r"),
+        event("succeeded", "r"),
+        event("succeeded", "b"),
+        event("failed", "a"),
+    )
+    assert [step["uuid"] for step in read(tasks)["critical_path"]] == ["r", "a"]
+    waiting = table(event("sent", "r", name="n", root_id="r", parent_id=None))
+    assert [step["uuid"] for step in read(waiting)["critical_path"]] == ["r"]
+
+
+def test_fields_are_picked_and_uuid_and_children_always_there() -> None:
+    tree = read(table(received("r"), received("a", "r")), fields=frozenset({"state", "name", "cluster"}))
+    assert tree["tasks"] == [
+        {
+            "uuid": "r",
+            "name": "of.r",
+            "state": "RECEIVED",
+            "children": [{"uuid": "a", "name": "of.a", "state": "RECEIVED", "children": []}],
+        }
+    ]
+    tree = read(table(received("r")), fields=frozenset({"stale"}))
+    assert tree["tasks"] == [{"uuid": "r", "stale": False, "children": []}]
+
+
+def test_a_task_that_is_taken_again_is_as_it_was_then_and_one_that_left_is_gone() -> None:
+    tasks = table(received("r"), received("a", "r"), received("b", "r"))
+    workflow = Workflow("r")
+    records = [tasks.get(uuid) for uuid in "rab"]
+    for record in records:
+        assert record is not None
+        workflow.take(record, False)
+    list(tasks.join(event("started", "a"), 0.0))
+    list(tasks.join(received("b", "r", "other"), 0.0))
+    for record in records[1:]:
+        assert record is not None
+        workflow.take(record, False)
+    list(tasks.join(event("succeeded", "a"), 0.0))
+    tree = finished(workflow)
+    assert tree["counts"] == {"RECEIVED": 1, "STARTED": 1}
+    assert shape(tree["tasks"]) == [("r", ["a"])]
+
+
+def test_a_chain_is_cut_where_parsers_give_up_and_nothing_is_lost() -> None:
+    chain = [received(f"t{n}", f"t{n - 1}" if n else None) for n in range(2 * MAX_DEPTH + 1)]
+    tree = read(table(*chain))
+    assert [task["uuid"] for task in tree["tasks"]] == ["t0", f"t{MAX_DEPTH}", f"t{2 * MAX_DEPTH}"]
+    assert tree["tasks"][1]["parent_id"] == f"t{MAX_DEPTH - 1}"
+    assert sorted(uuids(tree["tasks"])) == sorted(each["uuid"] for each in chain)
+
+
+@pytest.mark.parametrize("kind", ["abreast", "chain", "binary", "circle"])
+def test_fifty_thousand_tasks_go_in_small_steps_and_nothing_recurses(kind: str) -> None:
+    parents = {
+        "abreast": lambda n: 0,
+        "chain": lambda n: n - 1,
+        "binary": lambda n: (n - 1) // 2,
+        "circle": lambda n: n - 1,
+    }[kind]
+    tasks = table()
+    for n in range(MANY):
+        parent = f"t{parents(n)}" if n else (f"t{MANY - 1}" if kind == "circle" else None)
+        list(tasks.join(received(f"t{n}", parent), 0.0))
+    root = tasks.root("r")
+    assert root is not None
+    workflow = Workflow("r")
+    for record in root.members.values():
+        workflow.take(record, False)
+    pieces, longest_seconds, before = [], 0.0, time.perf_counter()
+    for piece in workflow.pieces():
+        pieces.append(piece)
+        now = time.perf_counter()
+        longest_seconds, before = max(longest_seconds, now - before), now
+    print(f"{kind}: {len(pieces)} pieces, the longest took {longest_seconds * 1000:.1f} ms")
+    assert longest_seconds < STEP_SECONDS
+    tree = json.loads(b"".join(pieces) + b"}")
+    assert tree["total"] == MANY
+    found = uuids(tree["tasks"])
+    assert len(found) == MANY
+    assert len(set(found)) == MANY
+    if kind in ("chain", "circle"):
+        assert len(tree["tasks"]) == MANY // MAX_DEPTH
+    else:
+        assert len(tree["tasks"]) == 1
+
+
+@DRAWN
+@given(
+    st.lists(
+        st.tuples(st.integers(-1, 12), st.sampled_from(["", "started", "succeeded", "failed"])), max_size=12
+    )
+)
+def test_whatever_the_parents_each_task_stands_below_its_own(drawn: list[tuple[int, str]]) -> None:
+    """The oracle is the flat list: who stands where follows from `parent_id` alone."""
+    parents = {f"t{n}": f"t{parent}" if parent >= 0 else None for n, (parent, _) in enumerate(drawn)}
+    tasks = table(received("t0", parents.get("t0")))
+    for uuid, parent in parents.items():
+        list(tasks.join(received(uuid, parent), 0.0))
+    for uuid, (_, subject) in zip(parents, drawn, strict=True):
+        if subject:
+            list(tasks.join(event(subject, uuid), 0.0))
+    tree = read(tasks)
+    members = parents or {"t0": None}
+    assert sorted(uuids(tree["tasks"])) == sorted(members)
+    states = {"": "RECEIVED", "started": "STARTED", "succeeded": "SUCCESS", "failed": "FAILURE"}
+    wanted = Counter(states[subject] for _, subject in drawn) or {"RECEIVED": 1}
+    assert tree["counts"] == wanted
+    assert tree["ready"] == wanted.get("SUCCESS", 0) + wanted.get("FAILURE", 0)
+    assert tree["progress"] == tree["ready"] / tree["total"]
+    left = [(None, task) for task in tree["tasks"]]
+    while left:
+        above, task = left.pop()
+        if above is not None:
+            assert members[task["uuid"]] == above
+        else:
+            parent = members[task["uuid"]]
+            assert (
+                parent not in members or parent == task["uuid"] or _leads_into_a_circle(task["uuid"], members)
+            )
+        left += [(task["uuid"], child) for child in task["children"]]
+
+
+def _leads_into_a_circle(uuid: str, parents: dict[str, str | None]) -> bool:
+    above: str | None = uuid
+    for _ in parents:
+        above = parents.get(above or "")
+        if above == parents.get(above or ""):
+            return False  # a root, or its own parent
+    return above in parents
