@@ -25,7 +25,10 @@ STATE_OF_EVENT = {
     "task-failed": "FAILURE",
     "task-revoked": "REVOKED",
 }
+MAX_STATE_CHARS = 255
+"""Of a custom state; Celery's own are short."""
 READY_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+ATTEMPT_ENDED_STATES = frozenset({"RETRY", "CANCELLED", "REJECTED"}) | READY_STATES
 
 _CUSTOM_RANK = 3
 _ATTEMPT_ENDED_RANK = 4
@@ -53,7 +56,7 @@ class Reached(NamedTuple):
 
 def state_of(event_type: str) -> str:
     """Return the state that a task event of this type speaks of."""
-    return STATE_OF_EVENT.get(event_type) or event_type.partition("-")[2].upper()
+    return STATE_OF_EVENT.get(event_type) or event_type.partition("-")[2].upper()[:MAX_STATE_CHARS]
 
 
 def transition(now: Reached, to: Reached) -> Reached:

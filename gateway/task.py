@@ -2,11 +2,13 @@
 
 Names are those of celery/events/state.py (``Task._fields``), except that ``worker`` and ``client`` are node
 names. What events say is taken over field by field: a late event fills in what was not known, and never
-undoes what a younger one of its kind said. ``state`` follows the table in ``state``.
+undoes what a younger one of its kind said; the same event again changes nothing. ``state`` follows the table
+in ``state``.
 
 Texts that many tasks have in common (names, nodes, queues) are interned: there is one of each in memory.
 """
 
+import re
 from collections.abc import Iterable
 from sys import intern
 from typing import Any
@@ -14,12 +16,19 @@ from typing import Any
 import msgspec
 
 from gateway.event import Event, encode
-from gateway.state import READY_STATES, Reached, state_of, transition
+from gateway.state import ATTEMPT_ENDED_STATES, READY_STATES, Reached, state_of, transition
 
 MAX_TEXT_CHARS = 32_000
 """The most of a traceback or another text that is kept: its end. (On the stream it goes by whole.)"""
 MAX_INFO_BYTES = 16_000
-"""The most of a custom event's own fields that is kept."""
+"""The most that a custom event's own fields may be, as JSON, to be kept."""
+MAX_NAME_CHARS = 255
+"""The most of a type or a node's name that is kept. (No more fits into a routing key.)"""
+MIN_TIMESTAMP, MAX_TIMESTAMP = -62_135_596_800, 253_402_300_800
+"""Epoch seconds of the years 1 to 9999. An event with another timestamp counts as one without."""
+MAX_SECONDS = 1e12
+MAX_RETRIES = 1 << 31
+MAX_INTEGER = 1 << 63
 
 ACTIVE_STATES = frozenset({"RECEIVED", "STARTED"})
 """States in which a worker has the task. A custom state counts as one, too."""
@@ -30,36 +39,45 @@ _RULES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "task-sent": ("sent", (*_CALL, "queue", "exchange", "routing_key")),
     "task-received": ("received", _CALL),
     "task-started": ("started", ()),
-    "task-succeeded": ("succeeded", ("result", "runtime")),
+    "task-succeeded": ("succeeded", ("result",)),
     "task-failed": ("failed", _ERROR),
     "task-retried": ("retried", _ERROR),
     "task-rejected": ("rejected", ()),
     "task-revoked": ("revoked", ()),
     "task-cancelled": (None, ()),
 }
-"""By type of event: where its time goes, and which of its fields are kept."""
+_CUSTOM_RULE: tuple[str | None, tuple[str, ...]] = ("informed", ())
+"""By type of event: where its time goes, and which of its texts are kept."""
 
 _COMMON = frozenset(
     {"type", "uuid", "timestamp", "hostname", "utcoffset", "pid", "clock", "local_received", "time", "id"}
     | {"cluster", "name", "root_id", "parent_id", "state"}
 )
 _SHARED = frozenset({"queue", "exchange", "routing_key", "kwargs"})
+_PLANNED = frozenset({"eta", "expires"})
+_ENDED_AT = {"succeeded": "SUCCESS", "failed": "FAILURE", "revoked": "REVOKED"}
+_NUMBERS = frozenset({int, float})
 _NOT_RUNNING = frozenset({None, "PENDING", "RETRY", "CANCELLED", "REJECTED"}) | READY_STATES
+_CLIENT_NODE = re.compile(r"gen\d+@")  # celery/utils/nodenames.py, anon_nodename
 
 
 class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the collector can pass it by
     """What is known of one task. Times are epoch seconds, UTC, on the sender's clock.
 
     Attributes:
-        type: of the latest event.
+        type: of the youngest event.
         timestamp: of the youngest event.
         worker: the node that received or runs it.
         client: the node that sent it.
         attempts: how often a worker has begun it.
-        queued_seconds: from sent (or received, where that was not seen) to started, of the last attempt.
-        runtime: seconds, as the worker says; of a failed task from started to failed.
-        info: the own fields of the latest custom event, such as ``task-progress``.
-        progress: 0..1, where ``info`` has ``current`` and ``total``.
+        retries: of the youngest message.
+        queued_seconds: of the last attempt, up to started: from sent, from rejected where it went back to
+            the queue, or else from received. A wait for ``eta`` is in it.
+        runtime: seconds, as the worker says; of a failed task, or where it does not say, from started on.
+        informed: the time of the youngest custom event, such as ``task-progress``, of the last attempt.
+        info: the own fields of that event.
+        progress: 0..1, where ``info`` says so, or has ``current`` and ``total``.
+        clock: of the youngest event.
         pid: of the worker that runs it.
         cluster: the broker's name; left out where it has none.
     """
@@ -95,7 +113,8 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
     result: str | None = None
     exception: str | None = None
     traceback: str | None = None
-    info: dict[str, Any] | None = None
+    informed: float | None = None
+    info: msgspec.Raw | None = None
     progress: float | None = None
     clock: int | None = None
     pid: int | None = None
@@ -138,77 +157,229 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
 
 
 def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
-    """Take one of a task's events in; return how far it has come, and by how many characters it has grown.
+    """Take one of a task's events in; return how far it has come, and by how many bytes it has grown.
 
-    ``reached`` is what this returned for the event before. The task's names are left alone.
+    ``reached`` is what this returned for the event before. The task's names are left alone. What is not of
+    its field's type, or beyond its bounds, is passed over.
     """
     event_type: str = event["type"]
-    stamp, retries = event.get("timestamp"), event.get("retries")
-    timestamp = stamp if type(stamp) is float or type(stamp) is int else reached.timestamp
-    to = Reached(state_of(event_type), timestamp, retries if type(retries) is int else reached.retries)
-    now = transition(reached, to)
-    if now is to:
-        task.state = to.state
-        task.retries = to.retries
-        if event_type == "task-started":
-            task.attempts = max(task.attempts, task.retries) + 1
-            task.runtime = None
-    elif event_type == "task-started" and not task.attempts:
-        task.attempts = task.retries + 1
-    task.type = intern(event_type)
-    if timestamp > task.timestamp:
-        task.timestamp = timestamp
-    hostname = event.get("hostname")
-    if event_type == "task-sent":
-        if type(hostname) is str:
-            task.client = intern(hostname)
-    elif now is to and type(hostname) is str and "@" in hostname:
-        task.worker = intern(hostname)
-        pid = event.get("pid")
-        task.pid = pid if type(pid) is int else None
-    clock = event.get("clock")
-    if type(clock) is int:
-        task.clock = clock
-    rule = _RULES.get(event_type)
-    if rule is None:
-        return now, _describe(task, event)
-    time_field, fields = rule
-    is_young = True
-    if time_field is not None:
-        before = getattr(task, time_field)
-        is_young = before is None or timestamp >= before
-        if is_young and stamp is not None:
-            setattr(task, time_field, timestamp)
-    if not fields:
-        if event_type == "task-started" and is_young:
-            queued_since = task.sent or task.received
-            if queued_since is not None:
-                task.queued_seconds = max(0.0, timestamp - queued_since)
-        return now, 0
+    time_field, fields = _RULES.get(event_type, _CUSTOM_RULE)
+    get = event.get
+    stamp: Any = get("timestamp")
+    retries, hostname = get("retries"), get("hostname")
+    is_timed = (type(stamp) is float or type(stamp) is int) and MIN_TIMESTAMP <= stamp < MAX_TIMESTAMP
+    timestamp: float = stamp if is_timed else reached.timestamp
+    if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
+        retries = None
+    to = Reached(state_of(event_type), timestamp, reached.retries if retries is None else retries)
+
+    before: float | None = None if time_field is None else getattr(task, time_field)
+    if (timestamp <= reached.timestamp or timestamp == before) and _is_past(
+        task, reached, to, before, hostname
+    ):
+        now = reached
+    else:
+        now = transition(reached, to)
+        if now is not to and reached.state in READY_STATES and _has_begun_between(task, reached, to):
+            now = to
+    is_moved = now is to
+    is_new = before is None or timestamp > before or is_moved
+    is_young = is_new or timestamp == before
+
+    grown = 0
+    if event_type == "task-received" and task.informed is not None and is_new:
+        if task.informed <= timestamp or (is_moved and hostname != task.worker):
+            grown = _forget_info(task)
+    elif time_field == "informed" and task.received is not None and timestamp < task.received:
+        is_young = is_young and hostname != task.worker  # else it is of an earlier attempt
+    if is_moved:
+        if reached.state in READY_STATES:
+            now = _end_after(task, to)
+        task.state = now.state
+    if not is_timed or timestamp >= task.timestamp or task.type is None:
+        task.type = intern(event_type[:MAX_NAME_CHARS])
+        clock = get("clock")
+        if type(clock) is int and -MAX_INTEGER <= clock < MAX_INTEGER:
+            task.clock = clock
+        if is_timed:
+            task.timestamp = timestamp
+    if type(hostname) is str:
+        if event_type == "task-sent":
+            if is_young:
+                task.client = intern(hostname[:MAX_NAME_CHARS])
+        elif (is_moved or task.pid is None) and "@" in hostname:
+            _set_worker(task, hostname, event, time_field == "informed")
+
+    if is_young and is_timed and time_field is not None:
+        setattr(task, time_field, timestamp)
+    if fields:
+        grown += _take_texts(task, event, fields, is_young, timestamp)
+    elif time_field == "informed" and is_young:
+        grown += _describe(task, event)
+    if retries is not None and fields and fields[0] == "args":
+        _set_retries(task, retries, timestamp)
+    if event_type == "task-started":
+        if is_new:
+            if is_timed or is_moved:
+                _begin(task, before, timestamp if is_timed else None)
+        elif not is_young and task.started is not None:
+            task.queued_seconds = _queued_seconds(task, timestamp, task.started)
+    elif is_new and (event_type == "task-succeeded" or (is_timed and task.started is not None)):
+        _measure(task, event, time_field, timestamp)
+    return now, grown
+
+
+def _is_past(task: Task, reached: Reached, to: Reached, before: float | None, hostname: object) -> bool:
+    """Tell whether an event, no younger than the state, was seen already or is of an earlier attempt.
+
+    Within an attempt all comes from one worker, and so by one clock; still an older event is heard, since
+    clocks are set back, unless there is a sign of another attempt.
+    """
+    if to.timestamp == before:
+        return to.retries <= reached.retries
+    if before is not None and to.timestamp < before:
+        return hostname == task.worker
+    return (
+        to.state in ATTEMPT_ENDED_STATES
+        and to.timestamp < reached.timestamp
+        and (task.attempts > 1 or (task.worker is not None and hostname != task.worker))
+    )
+
+
+def _has_begun_between(task: Task, reached: Reached, to: Reached) -> bool:
+    """Tell whether an attempt is known that began after the end that was reached and before ``to``."""
+    begun_at = max(task.received or reached.timestamp, task.started or reached.timestamp)
+    return to.state != "PENDING" and reached.timestamp < begun_at < to.timestamp
+
+
+def _forget_info(task: Task) -> int:
+    """Forget what custom events said of the attempt before; return by how much the task has grown."""
+    grown = 0 if task.info is None else -len(task.info)
+    task.informed = task.info = task.progress = None
+    return grown
+
+
+def _end_after(task: Task, to: Reached) -> Reached:
+    """Return ``to``, a new attempt of a task that had ended; or the attempt's own end, if that came first."""
+    for time_field, state in _ENDED_AT.items():
+        ended_at = getattr(task, time_field)
+        if ended_at is not None and ended_at > to.timestamp:
+            to = Reached(state, ended_at, to.retries)
+    return to
+
+
+def _set_worker(task: Task, hostname: str, event: Event, is_custom: bool) -> None:
+    if is_custom:  # from clients, too, and with the pid of the worker's child
+        if task.worker is None and not _CLIENT_NODE.match(hostname):
+            task.worker = intern(hostname[:MAX_NAME_CHARS])
+        return
+    pid = event.get("pid")
+    task.worker = intern(hostname[:MAX_NAME_CHARS])
+    task.pid = pid if type(pid) is int and -MAX_INTEGER <= pid < MAX_INTEGER else None
+
+
+def _set_retries(task: Task, retries: int, timestamp: float) -> None:
+    is_youngest = (task.sent is None or task.sent <= timestamp) and (
+        task.received is None or task.received <= timestamp
+    )
+    if is_youngest or retries > task.retries:  # it is the younger one even if its clock is behind
+        task.retries = retries
+        if task.started is not None and task.started >= timestamp:
+            task.attempts = max(task.attempts, retries + 1)
+
+
+def _take_texts(task: Task, event: Event, fields: tuple[str, ...], is_young: bool, timestamp: float) -> int:
+    """Take an event's texts over; return by how many bytes the task has grown."""
+    event_type = event["type"]
+    if fields is _ERROR:  # told by events of two types
+        rival = task.retried if event_type == "task-failed" else task.failed
+        is_young = is_young and (rival is None or timestamp >= rival)
     # Of a call the worker's word goes before the client's.
     is_second_hand = event_type == "task-sent" and task.received is not None
     grown = 0
     for field in fields:
         value = event.get(field)
-        if value is None:
-            continue
         known = getattr(task, field)
-        if known is not None and (is_second_hand or not is_young):
+        is_planned = field in _PLANNED  # and null means that it is not
+        if is_second_hand and (is_planned or (known is not None and field in _CALL)):
+            continue
+        if not is_young and (is_planned or known is not None):
             continue
         if type(value) is str:
             if len(value) > MAX_TEXT_CHARS:
                 value = value[-MAX_TEXT_CHARS:]
-            grown += len(value)
+            grown += _size(value)
             if field in _SHARED:
                 value = intern(value)
-        elif type(value) is not float and type(value) is not int:
+        elif value is None:
+            if known is None or not is_planned or field not in event:
+                continue
+        elif field != "expires" or not _is_seconds(value):
             continue
         if type(known) is str:
-            grown -= len(known)
+            grown -= _size(known)
         setattr(task, field, value)
-    if event_type == "task-failed" and task.started is not None and task.runtime is None:
-        task.runtime = max(0.0, timestamp - task.started)
-    return now, grown
+    return grown
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+def _is_seconds(value: object) -> bool:
+    return (type(value) is float or type(value) is int) and 0 <= value < MAX_SECONDS
+
+
+def _begin(task: Task, before: float | None, started: float | None) -> None:
+    """Count an attempt; tell how long it was in the queue, and how long it ran if its end came first.
+
+    Args:
+        before: when the attempt before was started.
+        started: ``None`` if the event does not say.
+    """
+    messages = max(task.sent or 0.0, task.received or 0.0)
+    is_of_attempt_before = started is not None and started < messages
+    task.attempts = max(task.attempts + 1, task.retries + (not is_of_attempt_before))
+    task.queued_seconds = None if started is None else _queued_seconds(task, before, started)
+    if task.succeeded is None or started is None or task.succeeded < started:
+        task.runtime = None
+    if task.runtime is None:
+        task.runtime = _since_start(task, task.succeeded) or _since_start(task, task.failed)
+
+
+def _queued_seconds(task: Task, before: float | None, started: float) -> float | None:
+    """Return how long the attempt that started then was in the queue, after the attempt ``before``."""
+    for since in (task.sent, task.rejected, task.received):
+        if since is not None and since <= started and (before is None or since > before):
+            return started - since
+    return None
+
+
+def _measure(task: Task, event: Event, time_field: str | None, timestamp: float) -> None:
+    """Tell what a new event other than task-started says of the times of the attempt it belongs to."""
+    if time_field == "succeeded":
+        if task.failed is None or task.failed <= timestamp:
+            runtime = event.get("runtime")
+            task.runtime = runtime if _is_seconds(runtime) else _since_start(task, task.succeeded)
+    elif time_field == "failed":
+        if task.succeeded is None or task.succeeded < timestamp:
+            task.runtime = _since_start(task, task.failed)
+    elif (
+        task.started is not None
+        and timestamp <= task.started
+        and (
+            (time_field == "sent" and task.attempts <= task.retries + 1)
+            or (time_field == "rejected" and (task.sent is None or task.sent < timestamp))
+            or (time_field == "received" and task.queued_seconds is None)
+        )
+    ):
+        task.queued_seconds = task.started - timestamp
+
+
+def _since_start(task: Task, ended_at: float | None) -> float | None:
+    if ended_at is None or task.started is None or ended_at < task.started:
+        return None
+    return ended_at - task.started
 
 
 def view(task: Task, children: Iterable[str], is_stale: bool) -> bytes:
@@ -230,15 +401,24 @@ VIEW_FIELDS = (*Task.__struct_fields__, "children", "stale")
 
 
 def _describe(task: Task, event: Event) -> int:
-    """Take a custom event's own fields in; return by how many characters the task has grown."""
+    """Take a custom event's own fields in; return by how many bytes the task has grown."""
     info = {field: value for field, value in event.items() if field not in _COMMON}
-    before = 0 if task.info is None else len(encode(task.info))
-    size = len(encode(info)) if info else 0
-    if size > MAX_INFO_BYTES:
-        info, size = {}, 0
-    task.info = info or None
-    current, total = info.get("current"), info.get("total")
-    task.progress = None
-    if isinstance(current, int | float) and isinstance(total, int | float) and total > 0:
-        task.progress = min(1.0, max(0.0, current / total))
-    return size - before
+    before = 0 if task.info is None else len(task.info)
+    text = encode(info) if info else b""
+    task.info = msgspec.Raw(text) if 0 < len(text) <= MAX_INFO_BYTES else None
+    task.progress = _progress(info)
+    return (0 if task.info is None else len(task.info)) - before
+
+
+def _progress(info: dict[str, Any]) -> float | None:
+    said: Any = info.get("progress")
+    current: Any = info.get("current")
+    total: Any = info.get("total")
+    if type(said) in _NUMBERS and 0 <= said <= 1:
+        return float(said)
+    if type(current) in _NUMBERS and type(total) in _NUMBERS and total > 0:
+        try:
+            return min(1.0, max(0.0, float(current / total)))
+        except OverflowError:
+            return None
+    return None

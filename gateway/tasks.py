@@ -56,7 +56,7 @@ class Record:
         task: what is known of it.
         number: counts tasks in the order in which they became known.
         version: of the table, when it changed last.
-        children: the records of the tasks that it has started, by uuid; ``None``: none is known.
+        children: the records of the tasks that it has started, by uuid; ``None`` or none: none is known.
     """
 
     __slots__ = (
@@ -115,6 +115,8 @@ class Tasks:
         self._unfinished: OrderedDict[str, Record] = OrderedDict()
         self._finished: OrderedDict[str, Record] = OrderedDict()
         self._roots: dict[str, Root] = {}
+        # Children of parents that are not known (yet, or any more); each is in one place at most.
+        self._orphans: dict[str, dict[str, Record]] = {}
         self._evicted: OrderedDict[int, None] = OrderedDict()  # hashes of uuids
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._number = 0
@@ -272,6 +274,8 @@ class Tasks:
     def _add(self, uuid: str) -> Record:
         self._number += 1
         record = self._records[uuid] = self._unfinished[uuid] = Record(Task(uuid), self._number)
+        if self._orphans:
+            record.children = self._orphans.pop(uuid, None)
         self._grow(record, _TASK_OVERHEAD_BYTES + len(uuid))
         return record
 
@@ -299,10 +303,11 @@ class Tasks:
             self._grow(record, len(parent_id) - len(task.parent_id or ""))
             parent = self._records.get(parent_id)
             task.parent_id = parent_id if parent is None else parent.task.uuid
-            if parent is not None:
-                if parent.children is None:
-                    parent.children = {}
-                parent.children[task.uuid] = record
+            if parent is None:
+                siblings = self._orphans.setdefault(parent_id, {})
+            else:
+                siblings = parent.children = {} if parent.children is None else parent.children
+            siblings[task.uuid] = record
 
     def _enter_root(self, record: Record, root_id: str) -> None:
         root = self._roots.get(root_id)
@@ -323,9 +328,15 @@ class Tasks:
             del self._roots[record.task.root_id or ""]
 
     def _leave_parent(self, record: Record) -> None:
-        parent = None if record.task.parent_id is None else self._records.get(record.task.parent_id)
-        if parent is not None and parent.children is not None:
-            parent.children.pop(record.task.uuid, None)
+        parent_id = record.task.parent_id
+        if parent_id is None:
+            return
+        parent = self._records.get(parent_id)
+        siblings = self._orphans.get(parent_id) if parent is None else parent.children
+        if siblings is not None:
+            siblings.pop(record.task.uuid, None)
+            if parent is None and not siblings:
+                del self._orphans[parent_id]
 
     def _apply(self, event: Event, record: Record, now: float) -> Event:
         """Move the task on by one of its events, and return the event joined."""
@@ -378,6 +389,8 @@ class Tasks:
         del self._records[uuid]
         self._leave_root(record)
         self._leave_parent(record)
+        if record.children:
+            self._orphans[uuid] = record.children
         self._bytes -= record.size_bytes
         self._evicted[hash(uuid)] = None
         if len(self._evicted) > MAX_EVICTED:
