@@ -376,8 +376,8 @@ def test_the_record_of_an_attempt_is_the_same_in_whatever_order_its_events_come(
 
 @pytest.mark.parametrize("subjects", MORE_ATTEMPTS)
 def test_of_several_attempts_the_last_is_told_in_whatever_order_their_events_come(subjects: str) -> None:
-    # What depends on the order: how many attempts are counted, since a start that comes after a younger one may
-    # be known already; and how long the last was in the queue, where it is not known which message it had.
+    # What depends on the order: how many attempts are counted, since one that starts late by its event may
+    # be known already; and how long the last was in the queue, if it is not known which message it had.
     events = course(subjects)
     in_order = fed(*events)
     expected = told(in_order)
