@@ -295,9 +295,9 @@ class _Pace:
         """Wait for the next turn if this one is over. Anything may have changed when this returns."""
         if perf_counter() < self._until:
             return
+        await asyncio.sleep(0)  # with the turn, or the next would begin before the loop has seen to the rest
         self._turn.release()
         self._has_turn = False
-        await asyncio.sleep(0)
         await self.__aenter__()
 
 
