@@ -38,9 +38,9 @@ from gateway.workflow import Workflow
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
-SLICE_SECONDS = 0.002
+SLICE_SECONDS = 0.001
 """How long others wait for their turn, at most a step longer."""
-RECORDS_A_STEP = 200
+RECORDS_A_STEP = 100
 RECORDS_A_LAST_STEP = 5_000
 STEPS_TO_CATCH_UP = 100
 """So many more than a table at rest takes; after that the steps are large, so that it comes to an end."""
