@@ -237,6 +237,6 @@ class Hub:
             group.flush(loop.time())
         calls, self._after_flush = self._after_flush, []
         for call in calls:
-            call()
+            loop.call_soon(call)  # not in the midst of what made us flush
         took_seconds = time.perf_counter() - started
         self._flush_not_before = loop.time() + min(PAUSE_PER_FLUSH * took_seconds, MAX_PAUSE_SECONDS)

@@ -123,6 +123,11 @@ class Pipeline:
             self._put(self.tasks.join(event, now))
         self._plan_release()
 
+    def tell_gap(self, cluster: str | None) -> None:
+        """Tell all streams that events of a broker may be missing here, behind those that still wait."""
+        self._put(self.tasks.release(asyncio.get_running_loop().time(), all=True))
+        self.hub.gap("broker", cluster=cluster)
+
     def know(self, names: Iterable[tuple[str, str]]) -> None:
         """Take the names of tasks in by their uuids (called by the remote)."""
         for uuid, name in names:
@@ -179,7 +184,7 @@ class _Inlet:
 
     def lost(self) -> None:
         self._gaps += 1
-        self._pipeline.hub.gap("broker", cluster=self.feed.cluster)
+        self._pipeline.tell_gap(self.feed.cluster)
 
     def consuming(self) -> None:
         if self.feed.remote is not None:

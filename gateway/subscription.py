@@ -259,7 +259,7 @@ class Subscription:
             chunk = self.read()
             if chunk:
                 self._take(chunk)
-            elif self._cursor is None:
+            elif self._cursor is None and self.closing is None:
                 return
             if self._is_done():
                 return

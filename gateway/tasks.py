@@ -233,12 +233,12 @@ class Tasks:
             return (_joined(event, Task(uuid, state=state_of(event_type))),)
         return self._wait(event, uuid, now)
 
-    def release(self, now: float) -> list[Event]:
-        """Return the events that have waited long enough, joined with what little is known."""
+    def release(self, now: float, *, all: bool = False) -> list[Event]:
+        """Return the events (or all) that have waited long enough, joined with what little is known."""
         released: list[Event] = []
         while self._waiting:
             uuid, waiting = next(iter(self._waiting.items()))
-            if waiting.deadline > now:
+            if waiting.deadline > now and not all:
                 break
             released += self._give_up(uuid, now)
         self._evict(now)

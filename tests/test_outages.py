@@ -469,8 +469,10 @@ def test_few_permissions_do_and_none_are_asked_for(
         watch.assert_says("set_permissions", user)
         rabbitmq.ctl("set_permissions", "-p", vhost, user, *MINIMAL)
         watch.until_ready()
-        arguments, *_ = queues_of_the_gateway(rabbitmq, broker).values()
+        arguments = " ".join(queues_of_the_gateway(rabbitmq, broker).values())
         assert "x-dead-letter-exchange" in arguments, "it would not be told what the broker drops"
+        exchanges = rabbitmq.ctl("list_exchanges", "-p", vhost, "name")
+        assert "celery-gateway.witness" not in exchanges, "it may not bind one, and leaves none behind"
         ledger.wait_until_it_flows(watch.stream)
         watch.mark()
         # Taken away: what is consumed goes on, a new connection is not let in.

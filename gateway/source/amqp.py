@@ -5,6 +5,11 @@
 - What the broker drops from it for those limits it hands to a second queue of one message (dead-lettering):
   whatever comes out of that one says that events are missing here. The credit of the first queue is used up
   when that happens, so the word of it comes before the events behind the hole.
+- When the exchange is deleted our binding goes with it, unsaid, and workers make it anew in a moment, without
+  our binding. So there is a witness: an exchange of ours that is bound to it and is deleted by the broker when
+  that binding goes (auto-delete). It is asked for every few seconds. Witnesses have numbered places, each held
+  by the queue of losses of the same number: one that is left behind by a gateway that was killed is taken
+  over by another.
 - The exchange is declared as Celery declares it (celery/events/event.py): topic, durable. Declared in
   another way it would make *workers* fail; if it exists in another way it is taken as it is.
 - It is bound with ``#``: prefork workers send lists under ``task.multi`` whatever the events' types.
@@ -19,6 +24,7 @@ import asyncio
 import logging
 import os
 import platform
+import random
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,6 +35,7 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelInvalidStateError,
+    ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
@@ -59,6 +66,9 @@ QUEUE_ARGUMENTS: dict[str, FieldValue] = {
     "x-max-length-bytes": 64 << 20,
     "x-overflow": "drop-head",
 }
+PLACES = 100
+"""So many witnesses can be left behind at most."""
+
 _EVENTS, _LOSSES = b"events", b"losses"  # consumer tags
 
 log = logging.getLogger(__name__)
@@ -93,9 +103,7 @@ class AMQPSource:
         for url, full_url in cycle(self._urls):
             consumer = _Consumer(full_url, self._exchange, sink)
             try:
-                await consumer.begin()
-                if has_failed:
-                    sink.lost()
+                await consumer.begin(has_failed)
                 attempts.succeeded(f"consuming {self._exchange} of {full_url.host}:{full_url.port}")
                 self._status = Status(True, f"consuming {self._exchange}")
                 sink.consuming()
@@ -121,13 +129,15 @@ class _Consumer:
         self._exchange = exchange
         self._sink = sink
         self._queue = f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._place = ""
+        self._witness: str | None = None
         self._connection = Connection(url, self._take)
         self._channel: AbstractChannel | None = None
         self._is_cancelled = asyncio.Event()
         self._taken = self._acknowledged = 0  # delivery tags
         self._acknowledger: asyncio.Task[None] | None = None
 
-    async def begin(self) -> None:
+    async def begin(self, has_failed: bool) -> None:
         """Connect and consume.
 
         Raises:
@@ -137,12 +147,13 @@ class _Consumer:
             await self._connection.connect()
             try:
                 channel = await self._declare(with_losses=True)
-            except (
-                ChannelAccessRefused
-            ):  # dead-lettering wants a right more; to be told of losses is optional
+                await self._place_witness()
+            except ChannelAccessRefused:  # to be told of losses is optional
                 channel = await self._declare(with_losses=False)
             channel.on_consumer_cancel_callbacks.add(lambda _: self._is_cancelled.set())
             self._channel = channel
+            if has_failed:
+                self._sink.lost()  # before the first delivery: those may come ahead of the answer
             await channel.basic_consume(self._queue, _not_called, consumer_tag=_EVENTS.decode())
 
     async def failure(self, url: str) -> Failure:
@@ -171,7 +182,10 @@ class _Consumer:
             self._acknowledger.cancel()
         try:
             with suppress(Exception):
-                await asyncio.wait_for(self._connection.close(), CLOSE_TIMEOUT_SECONDS)
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                    if self._channel is not None and self._witness is not None:
+                        await self._channel.exchange_delete(self._witness)
+                    await self._connection.close()
         finally:
             self._connection.abort()
 
@@ -185,17 +199,44 @@ class _Consumer:
             channel = await self._open_channel()
         arguments = QUEUE_ARGUMENTS
         if with_losses:
-            losses = f"{self._queue}.losses"
-            arguments = arguments | {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": losses}
-            await channel.queue_declare(
-                losses, exclusive=True, auto_delete=True, arguments=QUEUE_ARGUMENTS | {"x-max-length": 1}
-            )
+            channel, losses = await self._take_place(channel)
+            arguments = arguments | {"x-dead-letter-exchange": losses}
+            await channel.exchange_declare(losses, exchange_type="fanout", auto_delete=True)
+            await channel.queue_bind(losses, losses)
             await channel.basic_qos(prefetch_count=1)
             await channel.basic_consume(losses, _not_called, consumer_tag=_LOSSES.decode())
         await channel.queue_declare(self._queue, exclusive=True, auto_delete=True, arguments=arguments)
         await channel.queue_bind(self._queue, self._exchange, routing_key="#")
         await channel.basic_qos(prefetch_count=PREFETCH_MESSAGES)
         return channel
+
+    async def _take_place(self, channel: AbstractChannel) -> tuple[AbstractChannel, str]:
+        """Return the name of a queue of losses that no other gateway has, and the channel that holds it."""
+        arguments = QUEUE_ARGUMENTS | {"x-max-length": 1}
+        numbers = [str(number) for number in random.sample(range(PLACES), PLACES)]
+        for self._place in (*numbers, secrets.token_hex(4)):
+            losses = f"celery-gateway.losses.{self._place}"
+            try:
+                await channel.queue_declare(losses, exclusive=True, auto_delete=True, arguments=arguments)
+                break
+            except ChannelLockedResource:  # another's, who lives
+                channel = await self._open_channel()
+        return channel, losses
+
+    async def _place_witness(self) -> None:
+        """Bind a witness to the exchange, where we have the right to (write on it)."""
+        channel = await self._open_channel()
+        witness = f"celery-gateway.witness.{self._place}"
+        try:
+            await channel.exchange_delete(witness)  # of one that was killed; it may be of an older exchange
+            await channel.exchange_declare(witness, exchange_type="direct", auto_delete=True)
+            await channel.exchange_bind(destination=self._exchange, source=witness)
+        except ChannelAccessRefused:
+            log.info(
+                "no right to write on %s: whether it was deleted cannot be told for sure", self._exchange
+            )
+        else:
+            self._witness = witness
 
     async def _open_channel(self) -> AbstractChannel:
         channel = await self._connection.channel(publisher_confirms=False)
@@ -235,7 +276,8 @@ class _Consumer:
             await asyncio.sleep(CHECK_SECONDS)
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                 try:
-                    await channel.exchange_declare(self._exchange, passive=True)
+                    for exchange in filter(None, (self._witness, self._exchange)):
+                        await channel.exchange_declare(exchange, passive=True)
                     await channel.queue_bind(self._queue, self._exchange, routing_key="#")
                 except ChannelAccessRefused:
                     channel = await self._open_channel()

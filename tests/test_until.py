@@ -1,0 +1,234 @@
+"""Streams that end when what they wait for is ready, on every transport, and `tail --until` for scripts."""
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.gateway_process import ROOT, GatewayProcess
+from tests.portable_server import PortableServer
+from tests.publisher import Publisher, received, task_event, walk
+from tests.stream_client import NdjsonStream
+
+KINDS = ["sse", "ndjson", "websocket"]
+Message = dict[str, Any]
+Server = GatewayProcess | PortableServer
+
+
+@pytest.fixture(scope="module", params=["direct", "portable"])
+def server(request: pytest.FixtureRequest, broker: str, folder: Path) -> Iterator[Server]:
+    server = (GatewayProcess if request.param == "direct" else PortableServer)(broker, folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def messages(server: Server, kind: str, **query: str) -> Iterator[Message]:
+    """Each message but bookmarks until the server ends the stream; a WebSocket's close comes last."""
+    for message in _messages(server, kind, **query):
+        if message["type"] != "gateway-bookmark":
+            yield message
+
+
+def _messages(server: Server, kind: str, **query: str) -> Iterator[Message]:
+    path = server.url.partition(f":{server.port}")[2]
+    text = str(httpx.QueryParams(query))
+    if kind == "websocket":
+        with connect(f"ws://127.0.0.1:{server.port}{path}/ws?{text}", max_size=None) as websocket:
+            try:
+                while True:
+                    yield json.loads(websocket.recv(timeout=20))
+            except ConnectionClosed as closed:
+                assert closed.rcvd is not None
+                yield {"type": "closed", "code": closed.rcvd.code, "reason": closed.rcvd.reason}
+                return
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+        connection.request("GET", f"{path}/events?{text}&format={kind}")
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        for line in response:
+            if kind == "ndjson":
+                yield json.loads(line)
+            elif line.startswith(b"data: "):
+                yield json.loads(line[6:])
+
+
+@pytest.fixture
+def uid() -> str:
+    return str(uuid.uuid4())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("final", "fields", "state"),
+    [
+        ("task-succeeded", {"result": "1", "runtime": 0.1}, "SUCCESS"),
+        ("task-failed", {"exception": "Oops()", "traceback": "…"}, "FAILURE"),
+        ("task-revoked", {"terminated": False, "signum": None, "expired": False}, "REVOKED"),
+    ],
+)
+def test_it_ends_right_after_the_event_with_which_the_task_is_ready(
+    server: Server, publisher: Publisher, uid: str, kind: str, final: str, fields: Message, state: str
+) -> None:
+    stream = messages(server, kind, until="ready", uuid=uid)
+    assert next(stream)["type"] == "gateway-open"
+    publisher.send(received(uid, "shop.pay"), task_event("task-started", uid))
+    assert [next(stream)["state"], next(stream)["state"]] == ["RECEIVED", "STARTED"]
+    publisher.send(task_event(final, uid, **fields))
+    assert next(stream)["state"] == state
+    close = next(stream)
+    assert (close["type"], close["reason"]) == ("gateway-close", "ready")
+    rest = list(stream)
+    assert rest == ([{"type": "closed", "code": 1000, "reason": "ready"}] if kind == "websocket" else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_ready_already_is_told_with_a_snapshot_and_ends(
+    server: Server, publisher: Publisher, uid: str, kind: str
+) -> None:
+    with NdjsonStream(server.url, {"uuid": uid}) as client:
+        publisher.send(walk(uid=uid))
+        client.until(lambda seen: len(seen) == 3)
+    got = [message for message in messages(server, kind, until="ready", uuid=uid, snapshot="1")]
+    assert [message["type"] for message in got[:3]] == ["gateway-open", "gateway-snapshot", "gateway-close"]
+    assert [task["state"] for task in got[1]["tasks"]] == ["SUCCESS"]
+
+
+def test_who_comes_back_to_a_stream_that_has_ended_gets_204(
+    server: Server, publisher: Publisher, uid: str
+) -> None:
+    with NdjsonStream(server.url, {"uuid": uid, "until": "ready"}) as client:
+        publisher.send(walk(uid=uid))
+        assert client.closed()
+        assert client.last_event_id is not None
+        seen = client.events
+    assert [message["type"] for message in seen][-1] == "gateway-close"
+    publisher.send(walk())  # life goes on, for others
+    asked = {"uuid": uid, "until": "ready"}
+    again = httpx.get(f"{server.url}/events", params=asked, headers={"Last-Event-ID": client.last_event_id})
+    assert (again.status_code, again.content) == (204, b"")
+    # One that has not seen the end gets the rest of it.
+    for missed in (1, 2):
+        rest = list(messages(server, "ndjson", **asked, last_event_id=seen[-2 - missed]["id"]))
+        assert [message["type"] for message in rest[1:]] == [
+            message["type"] for message in seen[-1 - missed :]
+        ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_workflow_is_ready_when_all_that_is_known_of_it_is_for_two_seconds(
+    server: Server, publisher: Publisher, uid: str, kind: str
+) -> None:
+    stream = messages(server, kind, until="ready", root_id=uid)
+    next(stream)
+    publisher.send(walk("first", uid, uid))
+    assert [next(stream)["name"] for _ in range(3)] == ["first"] * 3
+    time.sleep(1)  # the next task of a chain comes a little later
+    second = str(uuid.uuid4())
+    publisher.send(received(second, "second", uid))
+    assert next(stream)["name"] == "second"
+    time.sleep(2.5)  # and takes its time
+    began = time.monotonic()
+    publisher.send(task_event("task-started", second), task_event("task-succeeded", second, result="1"))
+    assert [next(stream)["name"] for _ in range(2)] == ["second"] * 2
+    assert next(stream)["reason"] == "ready"
+    assert time.monotonic() - began >= 1.9
+    stream.close()
+
+
+def test_a_task_that_is_not_known_yet_is_waited_for(server: Server, publisher: Publisher, uid: str) -> None:
+    stream = messages(server, "ndjson", until="ready", uuid=uid, snapshot="1")
+    assert next(stream)["type"] == "gateway-open"
+    assert next(stream)["tasks"] == []
+    publisher.send(walk(uid=uid))
+    assert [message["type"] for message in stream][-1] == "gateway-close"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["until=ready", "until=done&uuid=1", "until=ready&uuid=a*", "until=ready&uuid=1,2", "until=ready&uuid=!1"]
+    + ["until=ready&uuid=1&uuid=2", "until=ready&name=x", "until=ready&until=ready&uuid=1"],
+)
+def test_an_end_that_cannot_be_waited_for_is_refused(server: Server, query: str) -> None:
+    answer = httpx.get(f"{server.url}/events?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["parameter"] == "until"
+
+
+def tail(server: Server, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gateway", "tail", server.url, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.parametrize(("final", "code"), [("task-succeeded", 0), ("task-failed", 1), ("task-revoked", 1)])
+def test_a_script_can_wait_for_a_task(
+    server: Server, publisher: Publisher, uid: str, final: str, code: int
+) -> None:
+    publisher.send(received(uid, "shop.pay"))
+    with tail(server, "--until", "ready", "--uuid", uid) as process:
+        try:
+            assert process.stdout is not None
+            assert "is RECEIVED" in process.stdout.readline()
+            publisher.send(task_event(final, uid))
+            out, _ = process.communicate(timeout=20)
+            assert process.returncode == code
+            assert final in out
+        finally:
+            process.kill()
+
+
+def test_a_script_learns_of_a_task_that_has_ended_before(
+    server: Server, publisher: Publisher, uid: str
+) -> None:
+    for number, (final, code) in enumerate([("task-succeeded", 0), ("task-failed", 1)]):
+        with NdjsonStream(server.url, {"uuid": f"{uid}-{number}"}) as client:
+            publisher.send(received(f"{uid}-{number}", "shop.pay"), task_event(final, f"{uid}-{number}"))
+            client.until(lambda seen: len(seen) == 2)
+        with tail(
+            server, "--until", "ready", "--uuid", f"{uid}-{number}", "--json", "--fields", "name"
+        ) as process:
+            try:
+                out, _ = process.communicate(timeout=20)
+                assert process.returncode == code
+                assert json.loads(out.splitlines()[1])["tasks"][0]["name"] == "shop.pay"
+            finally:
+                process.kill()
+
+
+def test_a_script_waits_through_a_restart_of_the_gateway(
+    broker: str, folder: Path, publisher: Publisher, uid: str
+) -> None:
+    gateway = GatewayProcess(broker, folder)
+    gateway.start()
+    process = tail(gateway, "--until", "ready", "--uuid", uid)
+    try:
+        assert process.stdout is not None
+        publisher.send(received(uid, "shop.pay"))
+        assert "shop.pay" in process.stdout.readline()
+        gateway.stop()
+        gateway.start()
+        publisher.send(received(uid, "shop.pay"), task_event("task-succeeded", uid, result="1"))
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+        gateway.stop()
