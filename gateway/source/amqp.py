@@ -5,11 +5,11 @@
 - What the broker drops from it for those limits it hands to a second queue of one message (dead-lettering):
   whatever comes out of that one says that events are missing here. The credit of the first queue is used up
   when that happens, so the word of it comes before the events behind the hole.
-- When the exchange is deleted our binding goes with it, unsaid, and workers make it anew in a moment, without
-  our binding. So there is a witness: an exchange of ours that is bound to it and is deleted by the broker when
-  that binding goes (auto-delete). It is asked for every few seconds. Witnesses have numbered places, each held
-  by the queue of losses of the same number: one that is left behind by a gateway that was killed is taken
-  over by another.
+- When the exchange is deleted our binding goes with it, unsaid, and workers make it anew in a moment,
+  without our binding. So there is a witness: an exchange of ours that is bound to it and is deleted by the
+  broker when that binding goes (auto-delete). It is asked for every few seconds. Witnesses have numbered
+  places, each held by the queue of losses of the same number: one that is left behind by a gateway that was
+  killed is taken over by another.
 - The exchange is declared as Celery declares it (celery/events/event.py): topic, durable. Declared in
   another way it would make *workers* fail; if it exists in another way it is taken as it is.
 - It is bound with ``#``: prefork workers send lists under ``task.multi`` whatever the events' types.
@@ -232,9 +232,8 @@ class _Consumer:
             await channel.exchange_declare(witness, exchange_type="direct", auto_delete=True)
             await channel.exchange_bind(destination=self._exchange, source=witness)
         except ChannelAccessRefused:
-            log.info(
-                "no right to write on %s: whether it was deleted cannot be told for sure", self._exchange
-            )
+            channel = await self._open_channel()
+            await channel.exchange_delete(witness)
         else:
             self._witness = witness
 
