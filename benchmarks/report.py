@@ -1,6 +1,7 @@
 """The report: a run's results as Markdown, and what the chart shows of them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import median
 
 from benchmarks.chart import Bar, Panel
 from benchmarks.lab import HERE
@@ -42,6 +43,7 @@ def report(
         *_idle(results),
         *_stalled(results),
         *_ingest(results),
+        *_state(results),
         "## How it is measured",
         METHOD.read_text(encoding="utf-8")
         .strip()
@@ -225,6 +227,18 @@ def _ingest(results: Results) -> Iterator[str]:
             (name, *(f"{cost:.0f} µs" if (cost := ingest.cpu_us(name, batch)) else "" for batch in (1, 10)))
             for name in ingest.rows
         ),
+    )
+
+
+def _state(results: Results) -> Iterator[str]:
+    if not (state := results.state) or not state.table_us or not state.p99_seconds:
+        return
+    yield "## The state of tasks: what it costs, and to ask for it"
+    yield (
+        f"To join names and keep all of the state costs {median(state.table_us):.1f} µs an event (reading it, "
+        f"{median(state.normalize_us):.1f} µs). At {state.rate} events/s a `GET /tasks/{{uuid}}` took "
+        f"{median(state.p50_seconds) * 1e3:.1f} ms (p50) and {median(state.p99_seconds) * 1e3:.1f} ms (p99), of "
+        f"{state.lookups} on one connection."
     )
 
 

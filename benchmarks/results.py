@@ -111,6 +111,27 @@ class Ingest:
         rounds = self.rows.get(name, {}).get(batch)
         return median(rounds) if rounds else None
 
+    def ratio(self, name: str, reference: str, batch: int) -> float | None:
+        """CPU an event, as a multiple of another consumer's of the same round."""
+        own, others = (self.rows.get(row, {}).get(batch, []) for row in (name, reference))
+        ratios = [mine / theirs for mine, theirs in zip(own, others, strict=False)]
+        return median(ratios) if ratios else None
+
+
+@dataclass
+class State:
+    """What it costs to keep the tasks' state, and to ask for it under load.
+
+    ``table_us`` is the joining of names and all of the state, beside ``normalize_us`` for reading an event.
+    """
+
+    rate: int
+    table_us: list[float] = field(default_factory=list)
+    normalize_us: list[float] = field(default_factory=list)
+    lookups: int = 0
+    p50_seconds: list[float] = field(default_factory=list)
+    p99_seconds: list[float] = field(default_factory=list)
+
 
 @dataclass
 class Results:
@@ -122,6 +143,7 @@ class Results:
     idle: Idle | None = None
     stalled: Stalled | None = None
     ingest: Ingest | None = None
+    state: State | None = None
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:

@@ -4,19 +4,22 @@ Where contenders are compared they take turns, round by round, each with a fresh
 cannot take part is left out with a note, and the run goes on.
 """
 
+import json
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from http.client import HTTPConnection
+from typing import Any, NamedTuple
 
 import httpx
 
 from benchmarks.dialogue import Dialogue, DialogueError
 from benchmarks.lab import ROOT, Lab
 from benchmarks.measure import Delivery, Load, deliver, publisher, settle, subscribers
-from benchmarks.results import Connections, FanOut, Idle, Ingest, Results, Roots, Stalled
+from benchmarks.results import Connections, FanOut, Idle, Ingest, Results, Roots, Stalled, State
 from benchmarks.servers import Contender, Server, Unavailable, gateway
 from benchmarks.usage import cpu_seconds, resident_bytes
 from tests.rabbitmq import ProcessError
@@ -24,6 +27,8 @@ from tests.rabbitmq import ProcessError
 NAIVE = "naive"
 WARM_UP_CONNECTIONS = 50
 SILENT = ("--keepalive", "3600")
+INGESTING = "the gateway, one SSE subscriber"
+LOOKUPS_PER_SECOND = 100
 RECEIVER = "Celery's EventReceiver and State"
 STALLED_READERS = 50
 # What is sent to stalled readers before the measurement: 5 MB, more than a socket's buffers hold.
@@ -226,7 +231,7 @@ def ingest(run: Run) -> None:
             with run.attempt(f"ingest, the gateway, messages of {batch}"):
                 with gateway("sse", run.lab) as server:
                     found = deliver(run.lab, server, load)
-                _add(run, result, "the gateway, one SSE subscriber", batch, found.cpu_us_per_event)
+                _add(run, result, INGESTING, batch, found.cpu_us_per_event)
             with run.attempt(f"ingest, {RECEIVER}, messages of {batch}"):
                 _add(run, result, RECEIVER, batch, _receive(run.lab, load))
 
@@ -248,6 +253,55 @@ def _receive(lab: Lab, load: Load) -> float:
             source.publish()
             receiver.hear(load.seconds * 3)
             return (cpu_seconds(receiver.pid) - before) / load.events * 1e6
+
+
+def state(run: Run) -> None:
+    """The cost of keeping the state of tasks, and how long it takes to ask for one of them under load."""
+    load = Load(1, 2000, run.scale.seconds)
+    result = run.results.state = State(load.rate)
+    for _ in range(run.scale.rounds):
+        with run.attempt("the table of tasks"):
+            args = [sys.executable, "-m", "benchmarks.table"]
+            with Dialogue(args, log=run.lab.folder / "table.log", cwd=ROOT) as table:
+                costs = table.hear(60)
+            result.table_us.append(costs["table_us"])
+            result.normalize_us.append(costs["normalize_us"])
+            run.say(f"the table of tasks: {costs['table_us']:.1f} µs an event")
+        with run.attempt("a task asked for under load"), gateway("sse", run.lab) as server:
+            seconds = _look_up(run.lab, server, load)
+            result.lookups += len(seconds)
+            result.p50_seconds.append(seconds[len(seconds) // 2])
+            result.p99_seconds.append(seconds[len(seconds) * 99 // 100])
+            run.say(f"/tasks/{{uuid}} at {load.rate} events/s: p99 {result.p99_seconds[-1] * 1e3:.1f} ms")
+
+
+def _look_up(lab: Lab, server: Server, load: Load) -> list[float]:
+    """Ask for one task after another while a load lasts; return how long each answer took, in order."""
+    took: list[float] = []
+    with (
+        ThreadPoolExecutor(1) as pool,
+        closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection,
+    ):
+        delivered = pool.submit(deliver, lab, server, load)
+        uuids: list[str] = []
+        while not delivered.done():
+            if not uuids:
+                uuids = [task["uuid"] for task in _get(connection, "/tasks?limit=200&fields=uuid")["tasks"]]
+                time.sleep(0.1)
+                continue
+            began = time.perf_counter()
+            task = _get(connection, f"/tasks/{uuids.pop()}")
+            took.append(time.perf_counter() - began)
+            if "state" not in task:
+                raise DialogueError(f"no task: {task}")
+            time.sleep(1 / LOOKUPS_PER_SECOND)
+        delivered.result()
+    return sorted(took)
+
+
+def _get(connection: HTTPConnection, path: str) -> Any:
+    connection.request("GET", path)
+    return json.loads(connection.getresponse().read())
 
 
 def _metric(server: Server, name: str) -> int:
@@ -272,4 +326,5 @@ SCENARIOS: dict[str, Callable[[Run], None]] = {
     "idle": idle,
     "stalled": stalled,
     "ingest": ingest,
+    "state": state,
 }

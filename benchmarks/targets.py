@@ -1,9 +1,11 @@
 """What the gateway must reach, and whether it has."""
 
 from collections.abc import Iterator
+from statistics import median
 from typing import NamedTuple
 
 from benchmarks.results import FanOut, Results
+from benchmarks.scenarios import INGESTING, RECEIVER
 
 KEEPALIVE_GRACE_SECONDS = 1.0
 
@@ -46,6 +48,20 @@ def verdicts(results: Results) -> Iterator[Verdict]:
             f"{idle.closed} closed, longest silence {idle.silence_worst_seconds:.1f} s",
             not idle.closed and idle.silence_worst_seconds <= longest,
         )
+    if ingest := results.ingest:
+        for batch, what in ((1, "single events"), (10, "ten events a message")):
+            ratio = ingest.ratio(INGESTING, RECEIVER, batch)
+            if ratio is not None:
+                yield Verdict(
+                    f"ingest, {what}: CPU an event, against Celery's EventReceiver and State",
+                    "0.8 ×",
+                    f"{ratio:.2f} ×",
+                    ratio <= 0.8,
+                )
+    if (state := results.state) and state.table_us and state.p99_seconds:
+        cost, p99 = median(state.table_us), median(state.p99_seconds) * 1e3
+        yield Verdict("names joined and state kept: CPU an event", "4 µs", f"{cost:.1f} µs", cost <= 4)
+        yield Verdict(f"/tasks/{{uuid}} at {state.rate} events/s: p99", "20 ms", f"{p99:.1f} ms", p99 < 20)
     if stalled := results.stalled:
         lost = sum(round.lost for round in stalled.beside)
         what = f"{stalled.load.connections} healthy readers beside {stalled.readers} stalled ones"

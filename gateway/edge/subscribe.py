@@ -28,7 +28,7 @@ def subscribe(pipeline: Pipeline, query: StreamQuery, framing: Plain) -> Subscri
         return Snapshot(
             Scan(pipeline.tasks, query.filter),
             partial(pipeline.view, fields=query.fields),
-            lambda: (),
+            pipeline.view_workers,
             hub.settle,
             hub.id_of,
         )
