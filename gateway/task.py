@@ -55,6 +55,7 @@ _COMMON = frozenset(
 )
 _SHARED = frozenset({"queue", "exchange", "routing_key", "kwargs"})
 _PLANNED = frozenset({"eta", "expires"})
+_BEGUN = frozenset({"STARTED", "RETRY"})
 _ENDED_AT = {"succeeded": "SUCCESS", "failed": "FAILURE", "revoked": "REVOKED"}
 _NUMBERS = frozenset({int, float})
 _NOT_RUNNING = frozenset({None, "PENDING", "RETRY", "CANCELLED", "REJECTED"}) | READY_STATES
@@ -171,12 +172,15 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
     timestamp: float = stamp if is_timed else reached.timestamp
     if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
         retries = None
-    to = Reached(state_of(event_type), timestamp, reached.retries if retries is None else retries)
+    starts = reached.starts
+    to = Reached(state_of(event_type), timestamp, reached.retries if retries is None else retries, starts)
 
     before: float | None = None if time_field is None else getattr(task, time_field)
-    if (timestamp <= reached.timestamp or timestamp == before) and _is_past(
-        task, reached, to, before, hostname
-    ):
+    is_past = timestamp <= reached.timestamp or timestamp == before
+    is_past = is_past and _is_past(task, reached, to, before, hostname)
+    if reached.state in READY_STATES and to.state in _BEGUN and _is_of_earlier_message(task, to):
+        is_past = True
+    if is_past:
         now = reached
     else:
         now = transition(reached, to)
@@ -216,14 +220,17 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
         grown += _take_texts(task, event, fields, is_young, timestamp)
     elif time_field == "informed" and is_young:
         grown += _describe(task, event)
-    if retries is not None and fields and fields[0] == "args":
+    if retries is not None and (event_type == "task-received" or event_type == "task-sent"):
+        if retries and not starts and before is None and event_type == "task-received":
+            now = now._replace(starts=retries)  # begun so often before we listened
         _set_retries(task, retries, timestamp)
     if event_type == "task-started":
-        if is_new:
-            if is_timed or is_moved:
-                _begin(task, before, timestamp if is_timed else None)
+        if is_new and (is_timed or is_moved):
+            now = now._replace(starts=starts + 1)
+            _begin(task, starts + 1, before, timestamp if is_timed else None)
         elif not is_young and task.started is not None:
-            task.queued_seconds = _queued_seconds(task, timestamp, task.started)
+            queued_seconds = _queued_seconds(task, starts + 1, timestamp, task.started)
+            task.queued_seconds = task.queued_seconds if queued_seconds is None else queued_seconds
     elif is_new and (event_type == "task-succeeded" or (is_timed and task.started is not None)):
         _measure(task, event, time_field, timestamp)
     return now, grown
@@ -246,6 +253,15 @@ def _is_past(task: Task, reached: Reached, to: Reached, before: float | None, ho
     )
 
 
+def _is_of_earlier_message(task: Task, to: Reached) -> bool:
+    """Tell whether an attempt is one before that of the last message, which a worker may read first.
+
+    So with a retry that comes back at once, and is revoked: its worker tells that, and then of the attempt
+    before that it was retried, with younger timestamps.
+    """
+    return to.starts + (to.state == "STARTED") <= task.retries
+
+
 def _has_begun_between(task: Task, reached: Reached, to: Reached) -> bool:
     """Tell whether an attempt is known that began after the end that was reached and before ``to``."""
     begun_at = max(task.received or reached.timestamp, task.started or reached.timestamp)
@@ -264,7 +280,7 @@ def _end_after(task: Task, to: Reached) -> Reached:
     for time_field, state in _ENDED_AT.items():
         ended_at = getattr(task, time_field)
         if ended_at is not None and ended_at > to.timestamp:
-            to = Reached(state, ended_at, to.retries)
+            to = Reached(state, ended_at, to.retries, to.starts)
     return to
 
 
@@ -284,8 +300,7 @@ def _set_retries(task: Task, retries: int, timestamp: float) -> None:
     )
     if is_youngest or retries > task.retries:  # it is the younger one even if its clock is behind
         task.retries = retries
-        if task.started is not None and task.started >= timestamp:
-            task.attempts = max(task.attempts, retries + 1)
+        task.attempts = max(task.attempts, retries)
 
 
 def _take_texts(task: Task, event: Event, fields: tuple[str, ...], is_young: bool, timestamp: float) -> int:
@@ -330,25 +345,31 @@ def _is_seconds(value: object) -> bool:
     return (type(value) is float or type(value) is int) and 0 <= value < MAX_SECONDS
 
 
-def _begin(task: Task, before: float | None, started: float | None) -> None:
+def _begin(task: Task, starts: int, before: float | None, started: float | None) -> None:
     """Count an attempt; tell how long it was in the queue, and how long it ran if its end came first.
 
     Args:
+        starts: how many are known, with this one.
         before: when the attempt before was started.
         started: ``None`` if the event does not say.
     """
-    messages = max(task.sent or 0.0, task.received or 0.0)
-    is_of_attempt_before = started is not None and started < messages
-    task.attempts = max(task.attempts + 1, task.retries + (not is_of_attempt_before))
-    task.queued_seconds = None if started is None else _queued_seconds(task, before, started)
+    task.attempts = max(starts, task.retries)
+    task.queued_seconds = None if started is None else _queued_seconds(task, starts, before, started)
     if task.succeeded is None or started is None or task.succeeded < started:
         task.runtime = None
     if task.runtime is None:
         task.runtime = _since_start(task, task.succeeded) or _since_start(task, task.failed)
 
 
-def _queued_seconds(task: Task, before: float | None, started: float) -> float | None:
-    """Return how long the attempt that started then was in the queue, after the attempt ``before``."""
+def _queued_seconds(task: Task, starts: int, before: float | None, started: float) -> float | None:
+    """Return how long the attempt that started then was in the queue.
+
+    Args:
+        starts: how many are known.
+        before: when the attempt before was started.
+    """
+    if starts <= task.retries + 1:
+        before = None  # each had a message of its own
     for since in (task.sent, task.rejected, task.received):
         if since is not None and since <= started and (before is None or since > before):
             return started - since
@@ -360,6 +381,8 @@ def _measure(task: Task, event: Event, time_field: str | None, timestamp: float)
     if time_field == "succeeded":
         if task.failed is None or task.failed <= timestamp:
             runtime = event.get("runtime")
+            if task.started is not None:
+                task.attempts = max(task.attempts, task.retries + 1)
             task.runtime = runtime if _is_seconds(runtime) else _since_start(task, task.succeeded)
     elif time_field == "failed":
         if task.succeeded is None or task.succeeded < timestamp:

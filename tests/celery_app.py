@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from celery import Celery, Task, chain
-from celery.exceptions import Reject
+from celery import Celery, Task, chain, chord, group
+from celery.exceptions import Ignore, Reject
 
 RETRY_SECONDS = 0.05
 UNKNOWN_PLACE = "Straße nach Łódź gibt es nicht: 404 – не найдено\u2028☂"
@@ -134,3 +134,79 @@ def forever() -> None:
     """Until a signal ends the process: what a revoke with terminate=True is for."""
     while True:
         signal.pause()
+
+
+# Ends of every kind.
+
+
+@app.task(bind=True, name="ends.retried")
+def retried(self: Task) -> int:
+    """Fails the first time; returns how often it was retried."""
+    if not self.request.retries:
+        raise self.retry(exc=ConnectionError("the service is away"), countdown=RETRY_SECONDS)
+    return int(self.request.retries)
+
+
+@app.task(bind=True, name="ends.requeued", acks_late=True)
+def requeued(self: Task) -> str:
+    """Goes back to the queue the first time."""
+    if not self.request.delivery_info["redelivered"]:
+        raise Reject("not now", requeue=True)
+    return "the second time"
+
+
+@app.task(name="ends.ignored")
+def ignored() -> None:
+    raise Ignore()
+
+
+@app.task(bind=True, name="ends.replaced")
+def replaced(self: Task, x: int, y: int) -> None:
+    raise self.replace(add.s(x, y))
+
+
+@app.task(name="ends.lost")
+def lost() -> None:
+    """Its process is killed, as the out-of-memory killer does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(bind=True, name="ends.lost_once", acks_late=True, reject_on_worker_lost=True)
+def lost_once(self: Task) -> str:
+    """Its process is killed the first time."""
+    if not self.request.delivery_info["redelivered"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "the second time"
+
+
+@app.task(bind=True, name="ends.stuck_once", acks_late=True)
+def stuck_once(self: Task) -> str:
+    """Runs until its worker is killed, the first time."""
+    while not self.request.delivery_info["redelivered"]:
+        signal.pause()
+    return "the second time"
+
+
+@app.task(bind=True, name="ends.stuck_in_progress")
+def stuck_in_progress(self: Task) -> None:
+    self.send_event("task-progress", current=1, total=4)
+    while True:
+        signal.pause()
+
+
+@app.task(name="ends.lament")
+def lament(uuid: str) -> str:
+    """An errback: it is given the uuid of the task that failed."""
+    return f"alas, {uuid}"
+
+
+@app.task(name="trees.fan")
+def fan(width: int) -> None:
+    """A group, started inside a task."""
+    group(add.s(number, number) for number in range(width)).apply_async()
+
+
+@app.task(name="trees.gather")
+def gather(width: int) -> str:
+    """A chord, started inside a task; returns the uuid of its body."""
+    return str(chord(add.s(number, number) for number in range(width))(total.s()).id)

@@ -383,7 +383,7 @@ def test_of_several_attempts_the_last_is_told_in_whatever_order_their_events_com
     expected = told(in_order)
     for order in permutations(events):
         task = fed(*order)
-        assert 1 <= task.attempts <= in_order.attempts
+        assert 1 <= task.attempts <= in_order.attempts + in_order.retries
         assert task.queued_seconds is None or 0 <= task.queued_seconds <= 60
         unsure = {"attempts": in_order.attempts, "queued_seconds": in_order.queued_seconds}
         assert told(task) | unsure == expected, [each["type"] for each in order]
@@ -396,7 +396,10 @@ def test_clients_messages_may_come_as_late_as_they_like(subjects: str) -> None:
     in_order = fed(*events)
     of_worker = [each for each in events if each["type"] != "task-sent"]
     of_client = [each for each in events if each["type"] == "task-sent"]
+    in_time = [sum(other in of_worker for other in events[: events.index(each)]) for each in of_client]
     for places in combinations_with_replacement(range(len(of_worker) + 1), len(of_client)):
+        if any(place < earliest for place, earliest in zip(places, in_time, strict=True)):
+            continue
         order = list(of_worker)
         for place, each in sorted(zip(places, of_client, strict=True), key=lambda pair: -pair[0]):
             order.insert(place, each)
@@ -460,11 +463,11 @@ def test_whatever_comes_a_finished_state_goes_on_only_with_a_younger_event(event
         before = reached
         reached, _ = apply(task, reached, dict(each))
         assert task.state == reached.state
-        if before.state in READY_STATES and reached != before:
+        if before.state in READY_STATES and reached[:3] != before[:3]:
             assert reached.timestamp > before.timestamp
         assert task.queued_seconds is None or task.queued_seconds >= 0
         assert task.runtime is None or task.runtime >= 0
-        assert (task.attempts > 0) == (task.started is not None)
+        assert (task.attempts > 0) or task.started is None
 
 
 # --------------------------------------------------------------------------------- what is derived
@@ -544,6 +547,21 @@ def test_a_retry_on_a_worker_whose_clock_is_behind() -> None:
     assert (task.state, task.worker, task.retries) == ("FAILURE", OTHER_WORKER, 1)
     assert (task.received, task.started, task.attempts) == (101.0, 102.0, 2)
     assert task.runtime == 2.0
+
+
+def test_a_retry_that_comes_back_before_its_worker_tells_of_the_attempt_before() -> None:
+    # As recorded: the worker reads the new message first, and then what its child has told it.
+    events = [
+        event("sent", 10.0), event("received", 10.1),
+        event("sent", 10.2, retries=1), event("received", 10.3, retries=1),
+        event("started", 10.4), event("retried", 10.5), event("started", 10.6),
+    ]  # fmt: skip
+    task = fed(*events, event("succeeded", 10.9))
+    assert (task.state, task.attempts, task.retries) == ("SUCCESS", 2, 1)
+    assert task.queued_seconds == pytest.approx(0.4)
+    # And if it is revoked there and then, that is its end.
+    revoked = fed(*events[:4], event("revoked", 10.35), *events[4:6])
+    assert (revoked.state, revoked.attempts) == ("REVOKED", 1)
 
 
 def test_a_retry_to_another_queue_is_in_that_queue() -> None:
