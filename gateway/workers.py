@@ -143,8 +143,8 @@ class Workers:
 
     def statistics(self, now: float) -> WorkersStatistics:
         """Return the counts."""
-        workers = self.all(now)
-        return WorkersStatistics(len(workers), sum(worker.alive for worker in workers))
+        known = [known for known in self._known.values() if not known.is_forgettable(now)]
+        return WorkersStatistics(len(known), sum(worker.is_alive(now) for worker in known))
 
     def all(self, now: float) -> list[Worker]:
         """Return the workers, alive or not, by cluster and hostname. They are the table's own: to be read."""

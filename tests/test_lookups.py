@@ -26,6 +26,7 @@ from celery import Celery, chain
 
 from gateway.edge.app import create_app
 from gateway.edge.direct import DirectHTTP
+from gateway.edge.lookup import MAX_LARGE_ANSWERS, MAX_PAGE_BYTES
 from gateway.hub import Hub
 from gateway.message import Message
 from gateway.pipeline import Feed, Pipeline
@@ -57,10 +58,15 @@ class Quiet:
 class House:
     """A gateway without a broker, and a client of it."""
 
-    def __init__(self, *, max_tasks: int = 100_000, root_path: str = "") -> None:
+    def __init__(self, *, max_tasks: int = 100_000, root_path: str = "", slow_seconds: float = 60.0) -> None:
         self.feed = Feed(None, Quiet())
         self.pipeline = Pipeline([self.feed], Tasks(max_tasks=max_tasks), Workers(), Hub())
-        self.app = create_app(self.pipeline, root_path=root_path, allow_origins=["https://shop.example"])
+        self.app = create_app(
+            self.pipeline,
+            slow_seconds=slow_seconds,
+            root_path=root_path,
+            allow_origins=["https://shop.example"],
+        )
         self._client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self.app), base_url="http://gateway"
         )
@@ -439,7 +445,14 @@ async def test_a_cursor_of_before_a_restart_is_told_from_a_wrong_one() -> None:
 async def served(house: House) -> AsyncIterator[int]:
     """The house at a port, in this loop."""
     listener = socket.create_server(("127.0.0.1", 0))  # who comes before it is served waits
-    config = uvicorn.Config(house.app, http=DirectHTTP, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        house.app,
+        http=DirectHTTP,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve([listener]))
     try:
@@ -549,6 +562,44 @@ async def test_a_root_of_fifty_thousand_tasks_is_answered_without_holding_up_the
         assert parents == {uid: ids[(n - 1) // 2] if n else None for n, uid in enumerate(ids)}
     assert uuids(answers[2]) == ids[:-1001:-1]
     assert uuids(answers[3]) == []
+
+
+async def test_clients_that_do_not_read_a_large_workflow_keep_nobody_from_it() -> None:
+    house = House(slow_seconds=0.3)
+    house.put(*(known(f"t{n}", "t0", args="x" * 1_000) for n in range(5_000)))
+    async with served(house) as port:
+        stalled = []
+        try:
+            for _ in range(MAX_LARGE_ANSWERS + 1):
+                stalled.append(client := socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", port))
+                client.sendall(b"GET /workflows/t0 HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(20):
+                tree = content(await fetch(port, "/workflows/t0"))
+            assert tree["total"] == 5_000
+            assert content(await fetch(port, "/healthz")) == {"status": "alive"}
+        finally:
+            for client in stalled:
+                client.close()
+
+
+async def test_a_page_of_very_long_texts_is_shorter_and_goes_on() -> None:
+    house = House()
+    for n in range(600):
+        house.put(known(f"t{n}"), step("failed", f"t{n}", exception="x", traceback="y" * 30_000))
+    got: list[str] = []
+    path, sizes = "/tasks?limit=1000", []
+    while True:
+        page = await house.get(path)
+        got += uuids(page)
+        sizes.append(len(page["tasks"]))
+        if page["cursor"] is None:
+            break
+        path = f"/tasks?limit=1000&cursor={page['cursor']}"
+    assert got == [f"t{n}" for n in range(599, -1, -1)]
+    assert len(sizes) > 1
+    assert max(sizes) * 30_000 < 1.1 * MAX_PAGE_BYTES
 
 
 # ---------------------------------------------------------------------------------- broker and worker

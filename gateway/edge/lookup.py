@@ -12,6 +12,7 @@ import secrets
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import islice
 from time import perf_counter
@@ -44,8 +45,13 @@ RECORDS_A_STEP = 100
 RECORDS_A_LAST_STEP = 5_000
 STEPS_TO_CATCH_UP = 100
 """So many more than a table at rest takes; after that the steps are large, so that it comes to an end."""
+MAX_PAGE_BYTES = 8 << 20
+"""A page of tasks with very long texts is shorter than its limit."""
+LARGE_FROM = 2_000
 MAX_LARGE_ANSWERS = 4
-"""How many workflows are held in memory at a time until they are sent; 50,000 tasks are 40 MB."""
+"""How many workflows of more tasks than that are in memory until they are sent; 50,000 tasks are 40 MB."""
+SLOW_PERIODS = 5
+"""How many times its patience all of an answer may take to be read: others may wait for the room."""
 MAX_PIECE_BYTES = 64 << 10
 
 TASKS_PARAMETERS = (*FILTER_FIELDS, "limit", "cursor", "fields")
@@ -101,13 +107,12 @@ class Lookups:
         query = self._tasks_query(request.query_params)
         body = _Body()
         async with _Pace(self._turn) as pace:
-            found = await self._find(query, pace)
-            page = found[: query.limit]
+            page, has_more = await self._find(query, pace)
             views = await self._views(page, query.fields, pace)
             # Nothing was awaited since the last of them was found to be as it is: this is the moment.
             is_wanted = [self._is_wanted(record, query.filter) for record in page]
             id = self._pipeline.hub.id
-            cursor = f"{self._epoch}-{page[-1].number}" if len(found) > query.limit else None
+            cursor = f"{self._epoch}-{page[-1].number}" if has_more else None
             body.add(b'{"tasks":[')
             separator = b""
             for view, is_shown in zip(views, is_wanted, strict=True):
@@ -143,8 +148,11 @@ class Lookups:
         _check_names(request.query_params, TASK_PARAMETERS)
         fields = _fields(request.query_params, VIEW_FIELDS)
         root_id: str = request.path_params["root_id"]
-        if self._pipeline.tasks.root(root_id) is None:
+        root = self._pipeline.tasks.root(root_id)
+        if root is None:
             return self._not_known("workflow", root_id)
+        if len(root.members) < LARGE_FROM:
+            return await self._tree(request, root_id, fields)
         return _Held(self._room, lambda: self._tree(request, root_id, fields), self._slow_seconds)
 
     async def _tree(self, request: Request, root_id: str, fields: frozenset[str] | None) -> Response:
@@ -171,17 +179,19 @@ class Lookups:
                 await pace.rest_if_due()
         return body.answer(request, id)
 
-    async def _find(self, query: TasksQuery, pace: "_Pace") -> list[Record]:
-        """Return the records of a page, and one more if there are more."""
+    async def _find(self, query: TasksQuery, pace: "_Pace") -> tuple[list[Record], bool]:
+        """Return the records of a page, and whether there are more."""
         found: list[Record] = []
+        size_bytes = 0
         for index, record in enumerate(await self._candidates(query, pace)):
             if self._is_wanted(record, query.filter):
+                if len(found) == query.limit or size_bytes > MAX_PAGE_BYTES:
+                    return found, True
                 found.append(record)
-                if len(found) > query.limit:
-                    break
+                size_bytes += record.size_bytes
             if index % RECORDS_A_STEP == 0:
                 await pace.rest_if_due()
-        return found
+        return found, False
 
     async def _candidates(self, query: TasksQuery, pace: "_Pace") -> Iterable[Record]:
         """Return all records that may match, in the order of the page."""
@@ -363,7 +373,9 @@ class _Held(Response):
 
         async with self._room:
             response = await self._make()
-            await response(scope, receive, send_in_time)
+            with suppress(TimeoutError):  # the server sees that it is not whole, and ends the connection
+                async with asyncio.timeout(SLOW_PERIODS * self._slow_seconds):
+                    await response(scope, receive, send_in_time)
 
 
 def _is_known(request: Request, etag: str) -> bool:
