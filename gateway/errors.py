@@ -2,7 +2,8 @@
 
 GatewayError
 ├── BadRequest        a client asked for what cannot be given: answered with 400 and the parameter's name
-└── SourceError       the broker URL cannot be used at all (a passing outage is retried, not raised)
+├── SourceError       the broker URL cannot be used at all (a passing outage is retried, not raised)
+└── Unasked           workers could not be asked: tried again later
 """
 
 
@@ -25,6 +26,10 @@ class BadRequest(GatewayError):
         self.code = code
         self.parameter = parameter
         self.allowed = allowed
+
+
+class Unasked(GatewayError):
+    """The workers could not be asked: the broker is away, refuses, or is blocked by an alarm, as it says."""
 
 
 class SourceError(GatewayError):

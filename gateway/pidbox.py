@@ -23,7 +23,7 @@ from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
 from gateway import __version__
-from gateway.errors import GatewayError
+from gateway.errors import Unasked
 
 CONNECT_SECONDS = 5
 SOCKET_SECONDS = 5
@@ -65,10 +65,6 @@ class Answer(NamedTuple):
     is_done: bool
     words: str
     names: list[tuple[str, str]]
-
-
-class Unasked(GatewayError):
-    """The broker is away, refuses, or is blocked by an alarm; the text says which."""
 
 
 class _Task(msgspec.Struct, gc=False):

@@ -17,7 +17,7 @@ from gateway.event import Event, encode, pick
 from gateway.hub import Hub, HubStatistics
 from gateway.message import Message
 from gateway.normalize import normalize
-from gateway.remote import Remote
+from gateway.remote import Remote, RemoteStatistics
 from gateway.source import Source, Status
 from gateway.task import view
 from gateway.tasks import Record, Tasks, TasksStatistics
@@ -47,6 +47,7 @@ class FeedStatistics(NamedTuple):
     status: Status
     messages: int
     gaps: int
+    remote: RemoteStatistics | None
 
 
 class PipelineStatistics(NamedTuple):
@@ -176,7 +177,8 @@ class _Inlet:
         self._messages = self._gaps = 0
 
     def statistics(self) -> FeedStatistics:
-        return FeedStatistics(self.feed.source.status, self._messages, self._gaps)
+        remote = None if self.feed.remote is None else self.feed.remote.statistics()
+        return FeedStatistics(self.feed.source.status, self._messages, self._gaps, remote)
 
     def message(self, message: Message) -> None:
         self._messages += 1

@@ -23,8 +23,9 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
+from gateway.errors import Unasked
 from gateway.event import Event
-from gateway.pidbox import Command, Unasked, ask
+from gateway.pidbox import Command, ask
 
 GATHER_SECONDS = 0.5
 """Workers that are heard of within this time are told together."""

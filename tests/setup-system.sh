@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the tests need of the system: a RabbitMQ and a Redis to start nodes of their own with, curl, and a Chromium.
+# What the tests need of the system: a RabbitMQ and a Redis to start nodes of their own with, curl, openssl, and a Chromium.
 # Installs from Debian's packages what is missing, as root; says what is missing otherwise. Quick and silent
 # when all is there. No service is started, and nothing is left changed that would keep others from starting.
 set -eu
@@ -8,6 +8,7 @@ missing=""
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null || missing="$missing rabbitmq-server"
 command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v curl >/dev/null || missing="$missing curl"
+command -v openssl >/dev/null || missing="$missing openssl"
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
     missing="$missing chromium"
 [ -n "$missing" ] || exit 0

@@ -40,12 +40,23 @@ class PipelineCollector(Collector):
             "Times that the source was away, or the broker dropped messages: events may be lost.",
             labels=labels,
         )
+        told = GaugeMetricFamily(
+            "celery_gateway_control_workers", "Workers that were told to send events.", labels=labels
+        )
+        failed = CounterMetricFamily(
+            "celery_gateway_control_failures", "Times that workers could not be asked.", labels=labels
+        )
         for cluster, feed in now.feeds.items():
             values = [cluster] if cluster else []
             consuming.add_metric(values, feed.status.is_consuming)
             messages.add_metric(values, feed.messages)
             gaps.add_metric(values, feed.gaps)
+            if feed.remote is not None:
+                told.add_metric(values, feed.remote.workers - feed.remote.unanswered)
+                failed.add_metric(values, feed.remote.failed_rounds)
         yield from (consuming, messages, gaps)
+        if any(feed.remote for feed in now.feeds.values()):
+            yield from (told, failed)
         yield counter("events", "Events and gaps put into the stream.", now.hub.events)
         refused = CounterMetricFamily(
             "celery_gateway_refused", "Messages and events not passed on, by reason.", labels=["reason"]
