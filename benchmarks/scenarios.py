@@ -264,9 +264,10 @@ def state(run: Run) -> None:
             args = [sys.executable, "-m", "benchmarks.table"]
             with Dialogue(args, log=run.lab.folder / "table.log", cwd=ROOT) as table:
                 costs = table.hear(60)
-            result.table_us.append(costs["table_us"])
             result.normalize_us.append(costs["normalize_us"])
-            run.say(f"the table of tasks: {costs['table_us']:.1f} µs an event")
+            result.join_us.append(costs["join_us"])
+            result.state_us.append(costs["state_us"])
+            run.say(f"the state of tasks: {costs['state_us']:.1f} µs an event")
         with run.attempt("a task asked for under load"), gateway("sse", run.lab) as server:
             seconds = _look_up(run.lab, server, load)
             result.lookups += len(seconds)

@@ -222,11 +222,11 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
         grown += _describe(task, event)
     if retries is not None and (event_type == "task-received" or event_type == "task-sent"):
         if retries and not starts and before is None and event_type == "task-received":
-            now = now._replace(starts=retries)  # begun so often before we listened
+            now = _with_starts(now, retries)  # begun so often before we listened
         _set_retries(task, retries, timestamp)
     if event_type == "task-started":
         if is_new and (is_timed or is_moved):
-            now = now._replace(starts=starts + 1)
+            now = _with_starts(now, starts + 1)
             _begin(task, starts + 1, before, timestamp if is_timed else None)
         elif not is_young and task.started is not None:
             queued_seconds = _queued_seconds(task, starts + 1, timestamp, task.started)
@@ -234,6 +234,10 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
     elif is_new and (event_type == "task-succeeded" or (is_timed and task.started is not None)):
         _measure(task, event, time_field, timestamp)
     return now, grown
+
+
+def _with_starts(reached: Reached, starts: int) -> Reached:
+    return Reached(reached.state, reached.timestamp, reached.retries, starts)  # _replace costs twice as much
 
 
 def _is_past(task: Task, reached: Reached, to: Reached, before: float | None, hostname: object) -> bool:
@@ -323,7 +327,7 @@ def _take_texts(task: Task, event: Event, fields: tuple[str, ...], is_young: boo
         if type(value) is str:
             if len(value) > MAX_TEXT_CHARS:
                 value = value[-MAX_TEXT_CHARS:]
-            grown += _size(value)
+            grown += len(value) if value.isascii() else 4 * len(value)
             if field in _SHARED:
                 value = intern(value)
         elif value is None:

@@ -194,7 +194,7 @@ async def test_a_list_has_the_filters_of_the_stream() -> None:
         known("c", "a", name="mail.send", parent_id="b", hostname="w2@host"),
         step("started", "c", hostname="w2@host"),
         step("failed", "c", exception="x", hostname="w2@host"),
-        known("d", "a,b"),
+        known("d", "a,b", parent_id="gone"),
     )
     for query, expected in {
         "name=shop.*": "dba",
@@ -207,6 +207,8 @@ async def test_a_list_has_the_filters_of_the_stream() -> None:
         "root_id=a": "cba",
         "root_id=a&state=!FAILURE": "ba",
         "parent_id=a,b": "cb",
+        "parent_id=gone": "d",
+        "parent_id=*": "dcb",
         "uuid=a,c,x": "ca",
         "uuid=a&root_id=x": "",
         "root_id=*": "dcba",

@@ -58,7 +58,7 @@ TASKS_PARAMETERS = (*FILTER_FIELDS, "limit", "cursor", "fields")
 TASK_PARAMETERS = ("fields",)
 WORKERS_FILTERS = ("hostname", "cluster")
 WORKERS_PARAMETERS = (*WORKERS_FILTERS, "fields")
-_UUID, _ROOT_ID = FILTER_FIELDS.index("uuid"), FILTER_FIELDS.index("root_id")
+_ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
 
 
 class TasksQuery(NamedTuple):
@@ -195,21 +195,21 @@ class Lookups:
 
     async def _candidates(self, query: TasksQuery, pace: "_Pace") -> Iterable[Record]:
         """Return all records that may match, in the order of the page."""
-        tasks, before = self._pipeline.tasks, query.before
-        if query.filter.lookups is None:
+        tasks, before, lookups = self._pipeline.tasks, query.before, query.filter.lookups
+        if lookups is None or any(field == _PARENT_ID for field, _ in lookups):
+            # (A parent that is forgotten, or not known yet, has no record with children.)
             newest = list(tasks.newest())
             if before is None:
                 return newest
             begin = bisect_right(newest, -before, key=lambda record: -record.number)
             return islice(newest, begin, None)
         by_number: dict[int, Record] = {}
-        for field, value in query.filter.lookups:
-            record = tasks.get(value)
+        for field, value in lookups:
             related: Iterable[Record] = ()
             if field == _ROOT_ID:
                 related = () if (root := tasks.root(value)) is None else root.members.values()
-            elif record is not None:
-                related = (record,) if field == _UUID else (record.children or {}).values()
+            elif (record := tasks.get(value)) is not None:
+                related = (record,)
             for index, each in enumerate(tuple(related)):
                 if before is None or each.number < before:
                     by_number[each.number] = each
