@@ -19,7 +19,7 @@ demo: $(VENV)/.installed  ## See it work: a gateway and a real worker, no broker
 
 test: $(VENV)/.installed-dev  ## Install what the tests need, and run them all
 	@sh tests/setup-system.sh
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.installed-dev  ## Measure, side by side with the peers, into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.run $(ARGS)

@@ -4,10 +4,11 @@ An event is a plain ``dict`` from the wire to the history. ``normalize`` makes i
 joined, and ``encode`` turns it into bytes once its position is known. Nothing here changes an event.
 """
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import modf
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -19,6 +20,8 @@ FILTER_FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "st
 Keys = tuple[str | None, ...]
 """An event's values of ``FILTER_FIELDS``; ``None`` where it has none, or one that is not a string."""
 
+MAX_NUMBER = 1 << 53
+_CLIENT_NODE = re.compile(r"gen\d+@")
 _LINE_ENDS = {"\x85".encode(): b"\\u0085", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
 _encode_json = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder(dict[str, Any]).decode
@@ -28,6 +31,16 @@ def keys(event: Event) -> Keys:
     """Return the values of ``FILTER_FIELDS``, in that order."""
     get = event.get
     return tuple([value if type(value := get(field)) is str else None for field in FILTER_FIELDS])
+
+
+def is_client(hostname: str) -> bool:
+    """Tell whether a node name is that of a client, not of a worker (celery/utils/nodenames.py)."""
+    return _CLIENT_NODE.match(hostname) is not None
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Tell whether a value is a number that every JSON reader holds exactly, and not a truth value."""
+    return (type(value) is float or type(value) is int) and -MAX_NUMBER < value < MAX_NUMBER
 
 
 def rfc3339(timestamp: object) -> str | None:

@@ -15,7 +15,6 @@ time and at most once in ``ROUND_SECONDS``, whatever comes in as heartbeats.
 import asyncio
 import logging
 import random
-import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
@@ -24,7 +23,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from gateway.errors import Unasked
-from gateway.event import Event
+from gateway.event import Event, is_client
 from gateway.pidbox import Command, ask
 
 GATHER_SECONDS = 0.5
@@ -43,7 +42,6 @@ LOG_SECONDS = 60.0
 
 _WHOLE = (Command.ENABLE_EVENTS, Command.SCHEDULED, Command.RESERVED, Command.ACTIVE)
 """In this order: a task moves from left to right, so none slips through between two questions."""
-_CLIENT = re.compile(r"gen\d+@")  # kombu/utils/nodenames.py (celery): anon_nodename
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +227,7 @@ class Remote:
 
     def _heard_of(self, key: tuple[str, int | None], due: float | None = None) -> None:
         hostname = key[0]
-        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS or _CLIENT.match(hostname):
+        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS or is_client(hostname):
             return
         found = self._workers.pop((hostname, None), None)  # the same, now with its pid
         worker = self._workers[key] = found or _Worker(_now() + GATHER_SECONDS if due is None else due)

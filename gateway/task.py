@@ -8,14 +8,13 @@ in ``state``.
 Texts that many tasks have in common (names, nodes, queues) are interned: there is one of each in memory.
 """
 
-import re
 from collections.abc import Iterable
 from sys import intern
 from typing import Any
 
 import msgspec
 
-from gateway.event import Event, encode
+from gateway.event import Event, encode, is_client
 from gateway.state import ATTEMPT_ENDED_STATES, READY_STATES, Reached, state_of, transition
 
 MAX_TEXT_CHARS = 32_000
@@ -59,7 +58,6 @@ _BEGUN = frozenset({"STARTED", "RETRY"})
 _ENDED_AT = {"succeeded": "SUCCESS", "failed": "FAILURE", "revoked": "REVOKED"}
 _NUMBERS = frozenset({int, float})
 _NOT_RUNNING = frozenset({None, "PENDING", "RETRY", "CANCELLED", "REJECTED"}) | READY_STATES
-_CLIENT_NODE = re.compile(r"gen\d+@")  # celery/utils/nodenames.py, anon_nodename
 
 
 class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the collector can pass it by
@@ -290,7 +288,7 @@ def _end_after(task: Task, to: Reached) -> Reached:
 
 def _set_worker(task: Task, hostname: str, event: Event, is_custom: bool) -> None:
     if is_custom:  # from clients, too, and with the pid of the worker's child
-        if task.worker is None and not _CLIENT_NODE.match(hostname):
+        if task.worker is None and not is_client(hostname):
             task.worker = intern(hostname[:MAX_NAME_CHARS])
         return
     pid = event.get("pid")

@@ -13,14 +13,13 @@ it ends in good order. One that is killed says nothing: it is offline when it ha
 - Pure: no clock of its own, no I/O. ``now`` is any clock of seconds that only goes forward.
 """
 
-import re
 from collections import OrderedDict
 from math import inf
 from typing import NamedTuple
 
 import msgspec
 
-from gateway.event import Event
+from gateway.event import Event, is_client, is_number
 from gateway.task import Task
 
 SILENT_SECONDS = 15.0
@@ -34,8 +33,8 @@ MAX_FORGOTTEN = 100_000
 MAX_PROCESSES = 8
 """Of how many processes under one hostname is kept whether they live."""
 MAX_HOSTNAME_CHARACTERS = 255
+MAX_TEXT_CHARS = 255
 
-_CLIENT = re.compile(r"gen\d+@")  # celery/utils/nodenames.py: anon_nodename
 _NUMBERS = ("active", "processed", "pid", "clock")
 _TEXTS = ("sw_ident", "sw_ver", "sw_sys")
 _Key = tuple[str | None, str]
@@ -213,7 +212,7 @@ class Workers:
 
     def _add(self, key: _Key, now: float) -> _Known | None:
         cluster, hostname = key
-        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS or _CLIENT.match(hostname):
+        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS or is_client(hostname):
             return None
         while self._known:
             oldest = next(iter(self._known))
@@ -237,8 +236,8 @@ class Workers:
         """Take a worker event in."""
         worker, event_type = known.worker, event["type"]
         pid, timestamp = event.get("pid"), event.get("timestamp")
-        stamp = timestamp if type(timestamp) is float or type(timestamp) is int else worker.timestamp or 0.0
-        process = known.process(pid if type(pid) is int else None)
+        stamp = float(timestamp) if is_number(timestamp) else worker.timestamp or 0.0
+        process = known.process(pid if is_number(pid) and type(pid) is int else None)
         if event_type == "worker-offline":
             process.offline_stamp = max(stamp, process.offline_stamp)
             worker.offline = max(stamp, worker.offline or 0.0)
@@ -257,14 +256,14 @@ def _describe(worker: Worker, event: Event) -> None:
     if worker.pid != event.get("pid"):
         worker.active = worker.processed = worker.loadavg = None  # another process
     for field in _NUMBERS:
-        if type(value := event.get(field)) is int:
+        if type(value := event.get(field)) is int and is_number(value):
             setattr(worker, field, value)
     for field in _TEXTS:
         if type(value := event.get(field)) is str:
-            setattr(worker, field, value)
+            setattr(worker, field, value[:MAX_TEXT_CHARS])
     freq, loadavg = event.get("freq"), event.get("loadavg")
     # An answer to the `heartbeat` command has a freq that is not the worker's (celery/worker/control.py).
-    if (type(freq) is float or type(freq) is int) and freq > 0 and ("active" in event or worker.freq is None):
+    if is_number(freq) and freq > 0 and ("active" in event or worker.freq is None):
         worker.freq = float(freq)
-    if type(loadavg) is list and all(isinstance(load, int | float) for load in loadavg[:3]):
+    if type(loadavg) is list and all(map(is_number, loadavg[:3])):
         worker.loadavg = [float(load) for load in loadavg[:3]]

@@ -250,7 +250,11 @@ def test_a_stream_that_is_resumed_has_no_snapshot_and_one_cut_off_amid_it_has_an
             stream = messages(server, "ndjson", {"snapshot": "1", "last_event_id": id})
             assert next(stream)["resume"] == resume
             publisher.send(task_event("task-started", "resumed-1"))
-            kinds = {message["type"] for message, _ in zip(stream, range(2), strict=False)}
+            kinds = []
+            for message in stream:
+                kinds.append(message["type"])
+                if message.get("done") or message["type"] == "task-started":
+                    break
             assert ("gateway-snapshot" in kinds) == (resume == "reset")
             stream.close()
     finally:

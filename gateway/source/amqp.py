@@ -24,7 +24,6 @@ import asyncio
 import logging
 import os
 import platform
-import random
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -67,7 +66,7 @@ QUEUE_ARGUMENTS: dict[str, FieldValue] = {
     "x-overflow": "drop-head",
 }
 PLACES = 100
-"""So many witnesses can be left behind at most."""
+"""As many witnesses can be left behind as gateways have been there at a time, and so many at most."""
 
 _EVENTS, _LOSSES = b"events", b"losses"  # consumer tags
 
@@ -213,8 +212,7 @@ class _Consumer:
     async def _take_place(self, channel: AbstractChannel) -> tuple[AbstractChannel, str]:
         """Return the name of a queue of losses that no other gateway has, and the channel that holds it."""
         arguments = QUEUE_ARGUMENTS | {"x-max-length": 1}
-        numbers = [str(number) for number in random.sample(range(PLACES), PLACES)]
-        for self._place in (*numbers, secrets.token_hex(4)):
+        for self._place in (*map(str, range(PLACES)), secrets.token_hex(4)):  # the lowest that is free
             losses = f"celery-gateway.losses.{self._place}"
             try:
                 await channel.queue_declare(losses, exclusive=True, auto_delete=True, arguments=arguments)
