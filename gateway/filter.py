@@ -26,6 +26,11 @@ MAX_PATTERN_CHARS = 1_000
 _ID_FIELDS = frozenset(FILTER_FIELDS.index(field) for field in ("root_id", "parent_id", "uuid"))
 
 
+def is_glob(text: str) -> bool:
+    """Tell whether a value has wildcards."""
+    return "*" in text or "?" in text
+
+
 class Patterns:
     """Some values of one field, exact ones looked up in a set and globs tried in turn."""
 
@@ -33,7 +38,7 @@ class Patterns:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = frozenset(texts)
-        globs = sorted(text for text in self.texts if "*" in text or "?" in text)
+        globs = sorted(filter(is_glob, self.texts))
         self._exact = self.texts.difference(globs)
         # fnmatch also knows [sets], which we do not; its expressions run in linear time a star.
         self._globs = tuple(re.compile(translate(glob.replace("[", "[[]"))).match for glob in globs)
@@ -153,7 +158,7 @@ def build(patterns: Mapping[str, Sequence[str]]) -> Filter:
     for index, name in enumerate(FILTER_FIELDS):
         texts = patterns.get(name, ())
         patterns_left -= len(texts)
-        globs_left -= sum("*" in text or "?" in text for text in texts)
+        globs_left -= sum(map(is_glob, texts))
         if patterns_left < 0 or globs_left < 0:
             raise BadRequest(
                 f"too many values to filter by: at most {MAX_PATTERNS}, of which {MAX_GLOBS} with wildcards",

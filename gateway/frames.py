@@ -86,6 +86,7 @@ class WebSocket:
         return b"".join(frames)
 
 
+MAX_KEPT_BYTES = 4 << 10
 Plain = SSE | NDJSON | WebSocket
 
 
@@ -109,7 +110,12 @@ def picked(framing: Plain, fields: frozenset[str]) -> Picked:
     return Picked(framing, fields)
 
 
-_pick = lru_cache(maxsize=2_000)(pick)  # once for all groups, whatever their filters
+def _pick(json: bytes, fields: frozenset[str]) -> bytes:
+    """Pick once for all groups, whatever their filters; the cache is not to outweigh the history."""
+    return _pick_and_keep(json, fields) if len(json) <= MAX_KEPT_BYTES else pick(json, fields)
+
+
+_pick_and_keep = lru_cache(maxsize=2_000)(pick)
 
 
 def chunk(data: bytes) -> bytes:

@@ -25,9 +25,6 @@ MAX_PAUSE_SECONDS = 0.05
 """So that nobody waits longer than a person notices, however many there are."""
 
 
-MAX_LOOK_AHEAD = 2_000
-
-
 class HubStatistics(NamedTuple):
     """Counts of the hub; ``events`` and ``evicted`` only grow."""
 
@@ -119,18 +116,14 @@ class Hub:
         subscription.move(self._group(filter, old.framing))
         self._tidy(old)
 
-    def has_after(self, filter: Matcher, last_event_id: str) -> bool:
-        """Tell whether a stream that is resumed there would have anything to catch up with.
+    @property
+    def position(self) -> int:
+        """Up to where everything has been handed out."""
+        return self._flushed
 
-        It looks at ``MAX_LOOK_AHEAD`` entries; behind those there may be something.
-        """
-        position = self._history.position_of(last_event_id)
-        if position is None or position < self._history.evicted:
-            return True
-        if self._history.position - position > MAX_LOOK_AHEAD:
-            return True
-        entries = self._history.after(position, MAX_LOOK_AHEAD)
-        return any(entry.control is not None or filter.matches(entry.keys) for entry in entries)
+    def position_of(self, id: str) -> int | None:
+        """Return the position that an id names; ``None`` if it is none of this log's."""
+        return self._history.position_of(id)
 
     def settle(self) -> int:
         """Hand out now what there is; return the position of the newest entry, where everybody now is."""
@@ -167,6 +160,8 @@ class Hub:
         gap_reason: control.GapReason | None = None
         if last_event_id is not None:
             position = history.position_of(last_event_id)
+            if position is not None and position > self._flushed:
+                self._flush()  # it was answered by a lookup, and not handed out yet
             if position is not None and position >= history.evicted:
                 return "resumed", min(position, self._flushed), None
             resume, gap_reason = "reset", "unknown-id" if position is None else "evicted"
@@ -198,7 +193,7 @@ class Hub:
         self._tidy(subscription.group)
 
     def _tidy(self, group: Group) -> None:
-        if not group.size:
+        if not group.size and self._groups.get((group.filter, group.framing)) is group:
             del self._groups[group.filter, group.framing]
             self._index.remove(group.filter, group)
             self._dirty.pop(group, None)

@@ -46,8 +46,10 @@ REFUSED_REASONS = (
     "no-type",
     "reserved-type",
     "gossip",
+    "internal",
 )
-"""Why a message or an event was not passed on. ``gossip`` are workers' elections, which may carry a task."""
+"""Why a message or an event was not passed on. ``gossip`` are workers' elections, which may carry a task;
+``internal`` is a fault of the gateway's own."""
 
 _JSON_TYPES = frozenset({"", "application/json"})
 _MSGPACK_TYPES = frozenset({"application/x-msgpack", "application/msgpack"})

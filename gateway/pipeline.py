@@ -67,7 +67,7 @@ class Pipeline:
         self.hub = hub
         self.tasks = tasks
         self.workers = workers
-        self.until = Until(tasks, hub.after_flush)
+        self.until = Until(tasks, hub)
         self._inlets = [_Inlet(feed, self) for feed in feeds]
         self._refused: Counter[str] = Counter()
         self._refused_logged_at = -REFUSED_LOG_SECONDS
@@ -126,13 +126,13 @@ class Pipeline:
 
     def tell_gap(self, cluster: str | None) -> None:
         """Tell all streams that events of a broker may be missing here, behind those that still wait."""
-        self._put(self.tasks.release(asyncio.get_running_loop().time(), all=True))
+        self._put(self.tasks.release_all(_now(), cluster))
         self.hub.gap("broker", cluster=cluster)
 
     def know(self, names: Iterable[tuple[str, str]]) -> None:
         """Take the names of tasks in by their uuids (called by the remote)."""
         for uuid, name in names:
-            self._put(self.tasks.know(uuid, name))
+            self._put(self.tasks.know(uuid, name, _now()))
 
     def view(self, record: Record, fields: frozenset[str] | None = None) -> bytes:
         """Return a task as clients see it, encoded; of its fields only some, and its uuid, if so asked."""
@@ -157,8 +157,14 @@ class Pipeline:
 
     def _release(self) -> None:
         self._release_handle = None
-        self._put(self.tasks.release(asyncio.get_running_loop().time()))
+        self._put(self.tasks.release(_now()))
         self._plan_release()
+
+    def refuse_unforeseen(self) -> None:
+        """Count a message that was passed over by a fault of ours, and log that fault now and then."""
+        if not self._refused["internal"]:
+            log.exception("a message could not be taken in, and is passed over; please report this")
+        self._refuse(("internal",))
 
     def _refuse(self, reasons: tuple[str, ...]) -> None:
         self._refused.update(reasons)
@@ -182,7 +188,11 @@ class _Inlet:
 
     def message(self, message: Message) -> None:
         self._messages += 1
-        self._pipeline.take(message, self.feed)
+        try:
+            self._pipeline.take(message, self.feed)
+        except Exception:
+            self._pipeline.refuse_unforeseen()
+            self.lost()
 
     def lost(self) -> None:
         self._gaps += 1

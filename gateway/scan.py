@@ -5,13 +5,16 @@ before began. A pass is shorter than the one before, since it takes less time; t
 in a single call is the last, for nothing can have changed meanwhile. What was given before counts no more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from gateway.event import FILTER_FIELDS
 from gateway.index import Matcher
 from gateway.tasks import Record, Tasks
 
 _ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
+
+PATIENCE_PASSES = 5
+MAX_DOUBLINGS = 5
 
 
 class Scan:
@@ -25,8 +28,9 @@ class Scan:
         self._tasks = tasks
         self._filter = filter
         self._version = -1  # of the table, when the pass began
-        self._pending: list[Record] = []
+        self._pending: Sequence[str] = ()  # uuids: a record that is evicted meanwhile is not held
         self._next = 0
+        self._passes = 0
         self._given: set[str] = set()
 
     def take(self, limit: int) -> tuple[list[Record], bool]:
@@ -38,12 +42,15 @@ class Scan:
         """
         is_begun_here = self._next >= len(self._pending)
         if is_begun_here:
-            self._pending, self._next = list(self._candidates()), 0
+            self._pending, self._next = self._candidates(), 0
             self._version = self._tasks.version
+            self._passes += 1
+        # Who reads slowly has more to catch up with at each pass, and comes to an end with larger steps.
+        limit <<= min(max(0, self._passes - PATIENCE_PASSES), MAX_DOUBLINGS)
         found = []
-        for record in self._pending[self._next : self._next + limit]:
-            uuid = record.task.uuid
-            if self._tasks.get(uuid) is not record:
+        for uuid in self._pending[self._next : self._next + limit]:
+            record = self._tasks.get(uuid)
+            if record is None:
                 continue  # forgotten meanwhile
             if uuid in self._given or self._filter.matches(record.task.keys()):
                 self._given.add(uuid)
@@ -51,15 +58,14 @@ class Scan:
         self._next += limit
         return found, is_begun_here and self._next >= len(self._pending)
 
-    def _candidates(self) -> Iterable[Record]:
+    def _candidates(self) -> Sequence[str]:
         lookups = self._filter.lookups
         if self._version >= 0 or lookups is None or any(field == _PARENT_ID for field, _ in lookups):
             return self._tasks.changed_since(self._version)
-        candidates: dict[str, Record] = {}
+        candidates: dict[str, None] = {}
         for field, value in lookups:
-            if field == _ROOT_ID:
-                root = self._tasks.root(value)
-                candidates |= {} if root is None else root.members
-            elif (record := self._tasks.get(value)) is not None:
-                candidates[value] = record
-        return candidates.values()
+            if field != _ROOT_ID:
+                candidates[value] = None
+            elif (root := self._tasks.root(value)) is not None:
+                candidates |= dict.fromkeys(root.members)
+        return tuple(candidates)

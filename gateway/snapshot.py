@@ -5,51 +5,85 @@ it was given is given again; the last page is made in one go with the position t
 (see ``scan``).
 """
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gateway import control
+from gateway.hub import Hub
+from gateway.index import Matcher
 from gateway.scan import Scan
 from gateway.subscription import NO_RESUME, Page
-from gateway.tasks import Record
+from gateway.tasks import Record, Tasks
 
-RECORDS_A_PAGE = 200
-"""How many tasks are looked at for a page: a millisecond of work."""
+RECORDS_AT_ONCE = 200
+"""How many tasks are looked at at a time: a few milliseconds of work at most."""
+PAGE_BYTES = 256 << 10
+"""About how long a message gets; readers of WebSockets often take no more than 1 MiB."""
 
 
 class Snapshot:
     """Reads a scan as ``gateway-snapshot`` messages.
 
     Args:
-        scan: of the tasks.
+        tasks: the table.
+        filter: which tasks are wanted.
         view: a task's record encoded.
         workers: gives all workers, each encoded.
-        settle: has the hub hand out all there is; returns the position of the newest entry.
-        id_of: a position as clients see it.
+        hub: whose stream it is.
     """
 
     def __init__(
         self,
-        scan: Scan,
+        tasks: Tasks,
+        filter: Matcher,
         view: Callable[[Record], bytes],
         workers: Callable[[], Iterable[bytes]],
-        settle: Callable[[], int],
-        id_of: Callable[[int], bytes],
+        hub: Hub,
     ) -> None:
-        self._scan = scan
+        self._tasks = tasks
+        self._scan = Scan(tasks, filter)
         self._view = view
         self._workers = workers
-        self._settle = settle
-        self._id_of = id_of
+        self._hub = hub
+        self._pages: deque[Page] = deque()
         self.reads = 0
 
     def read(self) -> Page | None:
-        """Return the next page, if any task matched."""
-        records, done = self._scan.take(RECORDS_A_PAGE)
+        """Return the next page, if there is one already."""
         self.reads += 1
-        if not records and not done:
-            return None
-        position = self._settle()
-        id = self._id_of(position) if done else self._id_of(position) + NO_RESUME
-        tasks = [self._view(record) for record in records]
-        message = control.snapshot(id, tasks, self._workers() if done else (), done)
-        return Page(message, id, position if done else None)
+        if not self._pages:
+            records, done = self._scan.take(RECORDS_AT_ONCE)
+            self._pages.extend(self._pages_of(map(self._view, records), done))
+        return self._pages.popleft() if self._pages else None
+
+    def refilter(self, filter: Matcher) -> None:
+        """Begin anew, with another filter."""
+        self._scan = Scan(self._tasks, filter)
+        self._pages.clear()
+
+    def _pages_of(self, tasks: Iterable[bytes], done: bool) -> Iterator[Page]:
+        """Give the messages that tell of some tasks, and when it is done, of the workers."""
+        position = self._hub.settle() if done else None
+        id = self._hub.id if done else self._hub.id + NO_RESUME
+        chunks: list[tuple[Sequence[bytes], Sequence[bytes]]] = [(chunk, ()) for chunk in _chunks(tasks)]
+        if done:
+            chunks += [((), chunk) for chunk in _chunks(self._workers())] or [((), ())]
+        for number, (of_tasks, of_workers) in enumerate(chunks, 1):
+            is_last = done and number == len(chunks)
+            own_id = id if is_last or not done else id + NO_RESUME
+            message = control.snapshot(own_id, of_tasks, of_workers, is_last)
+            yield Page(message, own_id, position if is_last else None)
+
+
+def _chunks(items: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
+    """Give encoded things together, as many as make a message."""
+    chunk: list[bytes] = []
+    size_bytes = 0
+    for item in items:
+        chunk.append(item)
+        size_bytes += len(item)
+        if size_bytes >= PAGE_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield chunk

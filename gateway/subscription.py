@@ -21,9 +21,9 @@ from gateway.index import Matcher
 
 CHUNK_BYTES = 64 << 10
 """What a subscription that catches up gets at a time."""
-CHUNK_ENTRIES = 2_000
-"""How far it looks at a time: about a millisecond of matching."""
-READS_AT_ONCE = 8
+CHUNK_ENTRIES = 500
+"""How far it looks at a time: under a millisecond of matching, unless the filter is all wildcards."""
+READS_AT_ONCE = 4
 """How often a pushed one looks before it lets others run."""
 KEEPALIVE_FROM = 0.75
 """From this part of the interval on a silent stream is kept alive."""
@@ -105,6 +105,9 @@ class Prologue(Protocol):
 
     def read(self) -> Page | None:
         """Return the next page, if there is one already."""
+
+    def refilter(self, filter: Matcher) -> None:
+        """Begin anew, with another filter."""
 
 
 class Subscription:
@@ -290,6 +293,8 @@ class Subscription:
         """Go over to another group, at the place where it is, and tell the client so; the hub calls this."""
         self._leave_step()
         self.group.size -= 1
+        if self._prologue is not None:
+            self._prologue.refilter(group.filter)
         self._cursor = group.cursor_at(self.position)
         self.group = group
         group.size += 1
@@ -298,7 +303,11 @@ class Subscription:
             self.resume()
 
     def end(self, reason: CloseReason) -> None:
-        """Let the stream end with ``gateway-close``, after what there is for it, or can be taken by it."""
+        """Let the stream end with ``gateway-close``, after what there is for it.
+
+        One whose transport is full now is cut off, to resume later; not if it is ``ready``, for that would
+        come to the same each time.
+        """
         if self.is_ended:
             return
         self.closing = reason
@@ -331,7 +340,7 @@ class Subscription:
 
     def _is_done(self) -> bool:
         """Tell whether a pushed one is to take no more, and if it has just been ended, say so."""
-        if self._is_paused and self.closing is not None and not self.is_ended:
+        if self._is_paused and self.closing not in (None, "ready") and not self.is_ended:
             # What it has missed would not get through: say where to resume, and go.
             self._take(self.read())
         if self.is_ended and self.closing is not None and self._on_end is not None:

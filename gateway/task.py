@@ -5,11 +5,10 @@ names. What events say is taken over field by field: a late event fills in what 
 undoes what a younger one of its kind said; the same event again changes nothing. ``state`` follows the table
 in ``state``.
 
-Texts that many tasks have in common (names, nodes, queues) are interned: there is one of each in memory.
+Texts that many tasks have in common (names, nodes, queues) are shared: there is one of each in memory.
 """
 
 from collections.abc import Iterable
-from sys import intern
 from typing import Any
 
 import msgspec
@@ -29,8 +28,10 @@ MAX_SECONDS = 1e12
 MAX_RETRIES = 1 << 31
 MAX_INTEGER = 1 << 63
 
-ACTIVE_STATES = frozenset({"RECEIVED", "STARTED"})
 """States in which a worker has the task. A custom state counts as one, too."""
+
+MAX_SHARED_TEXTS = 10_000
+_texts: dict[str, str] = {}
 
 _CALL = ("args", "kwargs", "eta", "expires")
 _ERROR = ("exception", "traceback")
@@ -199,7 +200,7 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
             now = _end_after(task, to)
         task.state = now.state
     if not is_timed or timestamp >= task.timestamp or task.type is None:
-        task.type = intern(event_type[:MAX_NAME_CHARS])
+        task.type = shared(event_type[:MAX_NAME_CHARS])
         clock = get("clock")
         if type(clock) is int and -MAX_INTEGER <= clock < MAX_INTEGER:
             task.clock = clock
@@ -208,7 +209,7 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
     if type(hostname) is str:
         if event_type == "task-sent":
             if is_young:
-                task.client = intern(hostname[:MAX_NAME_CHARS])
+                task.client = shared(hostname[:MAX_NAME_CHARS])
         elif (is_moved or task.pid is None) and "@" in hostname:
             _set_worker(task, hostname, event, time_field == "informed")
 
@@ -232,6 +233,13 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
     elif is_new and (event_type == "task-succeeded" or (is_timed and task.started is not None)):
         _measure(task, event, time_field, timestamp)
     return now, grown
+
+
+def shared(text: str) -> str:
+    """Return the one copy in memory of a text that many tasks have. (``sys.intern`` may never let one go.)"""
+    if len(_texts) >= MAX_SHARED_TEXTS:
+        _texts.clear()
+    return _texts.setdefault(text, text) if len(text) <= MAX_NAME_CHARS else text
 
 
 def _with_starts(reached: Reached, starts: int) -> Reached:
@@ -289,10 +297,10 @@ def _end_after(task: Task, to: Reached) -> Reached:
 def _set_worker(task: Task, hostname: str, event: Event, is_custom: bool) -> None:
     if is_custom:  # from clients, too, and with the pid of the worker's child
         if task.worker is None and not is_client(hostname):
-            task.worker = intern(hostname[:MAX_NAME_CHARS])
+            task.worker = shared(hostname[:MAX_NAME_CHARS])
         return
     pid = event.get("pid")
-    task.worker = intern(hostname[:MAX_NAME_CHARS])
+    task.worker = shared(hostname[:MAX_NAME_CHARS])
     task.pid = pid if type(pid) is int and -MAX_INTEGER <= pid < MAX_INTEGER else None
 
 
@@ -327,7 +335,7 @@ def _take_texts(task: Task, event: Event, fields: tuple[str, ...], is_young: boo
                 value = value[-MAX_TEXT_CHARS:]
             grown += len(value) if value.isascii() else 4 * len(value)
             if field in _SHARED:
-                value = intern(value)
+                value = shared(value)
         elif value is None:
             if known is None or not is_planned or field not in event:
                 continue

@@ -17,12 +17,11 @@ say is kept in a record (see ``task``), by uuid, by root, and by parent.
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
-from sys import intern
 from typing import NamedTuple
 
 from gateway.event import Event, encode
 from gateway.state import READY_STATES, Reached, state_of
-from gateway.task import Task, apply
+from gateway.task import Task, apply, shared
 
 JOIN_WAIT_SECONDS = 1.0
 """Celery flushes a worker's events once a loop, so what names a task is at most a loop and a hop behind."""
@@ -30,7 +29,7 @@ MAX_WAITING_EVENTS = 10_000
 MAX_WAITING_BYTES = 16 << 20
 UNHEARD_SECONDS = 24 * 3600.0
 MAX_EVICTED = 100_000
-"""Of how many forgotten tasks it is remembered that they were known."""
+"""Of how many forgotten tasks at most it is remembered that they were known; of half as many at least."""
 
 _TASK_OVERHEAD_BYTES = 1_300
 """Measured: 1,450 for a task whose own texts have 190 characters."""
@@ -117,7 +116,8 @@ class Tasks:
         self._roots: dict[str, Root] = {}
         # Children of parents that are not known (yet, or any more); each is in one place at most.
         self._orphans: dict[str, dict[str, Record]] = {}
-        self._evicted: OrderedDict[int, None] = OrderedDict()  # hashes of uuids
+        self._evicted: set[int] = set()  # hashes of uuids
+        self._evicted_before: set[int] = set()
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._number = 0
         self._version = 0
@@ -157,7 +157,8 @@ class Tasks:
 
     def was_evicted(self, uuid: str) -> bool:
         """Tell whether a task that is not known was, not too long ago."""
-        return uuid not in self._records and hash(uuid) in self._evicted
+        hashed = hash(uuid)
+        return uuid not in self._records and (hashed in self._evicted or hashed in self._evicted_before)
 
     def root(self, root_id: str) -> Root | None:
         """Return the workflow of this root, as far as it is known."""
@@ -167,10 +168,12 @@ class Tasks:
         """Give all records, those that became known last first. The table must not change meanwhile."""
         return reversed(self._records.values())
 
-    def changed_since(self, version: int) -> list[Record]:
-        """Return the records that have changed after the table had this version; for 0 all there are."""
+    def changed_since(self, version: int) -> list[str]:
+        """Return the uuids of the tasks that have changed after the table had this version; all for -1."""
+        if version < 0:
+            return [*self._finished, *self._unfinished]
         return [
-            record
+            record.task.uuid
             for records in (self._finished, self._unfinished)
             for record in takewhile(lambda record: record.version > version, reversed(records.values()))
         ]
@@ -185,7 +188,7 @@ class Tasks:
         self._evict(now)
         return ready
 
-    def know(self, uuid: str, name: str, now: float = 0.0) -> list[Event]:
+    def know(self, uuid: str, name: str, now: float) -> list[Event]:
         """Learn the name of a task that was under way before we listened; return the events freed by it.
 
         It gives way to what events say or have said; in a full table a task that is new finds no place. The
@@ -198,9 +201,11 @@ class Tasks:
             if not held and not self._has_room_for(uuid, name):
                 return []
             record = self._add(uuid)
+            record.heard_at = now
         if record.task.name is None:
-            record.task.name = intern(name)
+            record.task.name = shared(name)
             self._grow(record, len(name))
+        self._touch(record)
         ready = [self._apply(event, record, now) for event in held]
         self._evict(now)
         return ready
@@ -233,12 +238,23 @@ class Tasks:
             return (_joined(event, Task(uuid, state=state_of(event_type))),)
         return self._wait(event, uuid, now)
 
-    def release(self, now: float, *, all: bool = False) -> list[Event]:
-        """Return the events (or all) that have waited long enough, joined with what little is known."""
+    def release_all(self, now: float, cluster: str | None) -> list[Event]:
+        """Return all events that wait, of a cluster if they have one, joined with what little is known."""
+        uuids = [
+            uuid
+            for uuid, waiting in self._waiting.items()
+            if not self._has_clusters or waiting.events[0]["cluster"] == cluster
+        ]
+        released = [event for uuid in uuids for event in self._give_up(uuid, now)]
+        self._evict(now)
+        return released
+
+    def release(self, now: float) -> list[Event]:
+        """Return the events that have waited long enough, joined with what little is known."""
         released: list[Event] = []
         while self._waiting:
             uuid, waiting = next(iter(self._waiting.items()))
-            if waiting.deadline > now and not all:
+            if waiting.deadline > now:
                 break
             released += self._give_up(uuid, now)
         self._evict(now)
@@ -292,7 +308,7 @@ class Tasks:
         name, root_id, parent_id = event.get("name"), event.get("root_id"), event.get("parent_id")
         if type(name) is str and name != task.name:
             self._grow(record, len(name) - len(task.name or ""))
-            task.name = intern(name)
+            task.name = shared(name)
         if type(root_id) is str and root_id != task.root_id:
             self._leave_root(record)
             self._grow(record, len(root_id) - len(task.root_id or ""))
@@ -307,6 +323,7 @@ class Tasks:
                 siblings = self._orphans.setdefault(parent_id, {})
             else:
                 siblings = parent.children = {} if parent.children is None else parent.children
+                self._touch(parent)
             siblings[task.uuid] = record
 
     def _enter_root(self, record: Record, root_id: str) -> None:
@@ -350,8 +367,6 @@ class Tasks:
         record.reached, grown = apply(task, record.reached, event)
         if grown:
             self._grow(record, grown)
-        self._version += 1
-        record.version = self._version
         record.heard_at = now
         is_ready = task.state in READY_STATES
         if is_ready != was_ready:
@@ -362,11 +377,17 @@ class Tasks:
             here[task.uuid] = record
             if task.root_id is not None and (root := self._roots.get(task.root_id)) is not None:
                 root.unready += 1 if was_ready else -1
-        else:
-            (self._finished if is_ready else self._unfinished).move_to_end(task.uuid)
+        self._touch(record)
         if task.name is None and "name" not in event:
             self._unnamed_events += 1
         return _joined(event, task)
+
+    def _touch(self, record: Record) -> None:
+        """Take note that a record has changed; those that changed last are last in their line."""
+        self._version += 1
+        record.version = self._version
+        is_finished = record.task.state in READY_STATES
+        (self._finished if is_finished else self._unfinished).move_to_end(record.task.uuid)
 
     def _grow(self, record: Record, size_bytes: int) -> None:
         record.size_bytes += size_bytes
@@ -392,9 +413,9 @@ class Tasks:
         if record.children:
             self._orphans[uuid] = record.children
         self._bytes -= record.size_bytes
-        self._evicted[hash(uuid)] = None
-        if len(self._evicted) > MAX_EVICTED:
-            self._evicted.popitem(last=False)
+        self._evicted.add(hash(uuid))
+        if len(self._evicted) >= MAX_EVICTED // 2:
+            self._evicted, self._evicted_before = set(), self._evicted
 
 
 def _joined(event: Event, task: Task) -> Event:

@@ -1,16 +1,20 @@
 """Streams that end when what they wait for is ready: a task, or all that is known of a workflow."""
 
 import asyncio
-from collections.abc import Callable
+from collections import OrderedDict
 from typing import Literal, NamedTuple
+from weakref import WeakSet
 
 from gateway.event import Event
+from gateway.hub import Hub
 from gateway.subscription import Subscription
 from gateway.tasks import Tasks
 
 QUIET_SECONDS = 2.0
 """How long all known tasks of a workflow must be ready: a chain goes on when its last task has ended."""
 SWEEP_FROM = 1_000
+MAX_ENDED = 10_000
+"""Of how many goals it is remembered that their streams have ended."""
 
 
 class Goal(NamedTuple):
@@ -25,15 +29,15 @@ class Until:
 
     Args:
         tasks: the table that knows.
-        after_flush: calls back when all that is appended so far has been handed out: the event with which
-            a goal is reached comes before the end.
+        hub: whose streams they are.
     """
 
-    def __init__(self, tasks: Tasks, after_flush: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, tasks: Tasks, hub: Hub) -> None:
         self._tasks = tasks
-        self._after_flush = after_flush
-        self._waiting: dict[Goal, list[Subscription]] = {}
+        self._hub = hub
+        self._waiting: dict[Goal, WeakSet[Subscription]] = {}
         self._timers: dict[Goal, asyncio.TimerHandle] = {}
+        self._ended: OrderedDict[Goal, int] = OrderedDict()  # and the position at which its streams did
         self._sweep_at = SWEEP_FROM
 
     def is_reached(self, goal: Goal) -> bool:
@@ -44,10 +48,17 @@ class Until:
         root = self._tasks.root(goal.value)
         return root is not None and not root.unready
 
+    def is_over(self, goal: Goal, last_event_id: str) -> bool:
+        """Tell whether a client that has seen this id has seen its stream end, and nothing began anew."""
+        position, ended_at = self._hub.position_of(last_event_id), self._ended.get(goal)
+        return (
+            position is not None and ended_at is not None and position >= ended_at and self.is_reached(goal)
+        )
+
     def add(self, subscription: Subscription, goal: Goal) -> None:
         """End a subscription when its goal is reached, which may be at once."""
         self._sweep()
-        self._waiting.setdefault(goal, []).append(subscription)
+        self._waiting.setdefault(goal, WeakSet()).add(subscription)
         if self.is_reached(goal) and goal not in self._timers:
             self._reached(goal)
 
@@ -71,14 +82,19 @@ class Until:
 
     def _reached(self, goal: Goal) -> None:
         if goal.field == "uuid":
-            self._after_flush(lambda: self._end(goal))
+            # The event with which it is reached comes before the end.
+            self._hub.after_flush(lambda: self._end(goal))
         else:
             loop = asyncio.get_running_loop()
             self._timers[goal] = loop.call_later(QUIET_SECONDS, self._end, goal)
 
     def _end(self, goal: Goal) -> None:
         self._timers.pop(goal, None)
-        for subscription in self._waiting.pop(goal, ()):
+        self._ended[goal] = self._hub.position
+        self._ended.move_to_end(goal)
+        if len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+        for subscription in tuple(self._waiting.pop(goal, ())):
             subscription.end("ready")
 
     def _sweep(self) -> None:

@@ -143,6 +143,38 @@ def test_settings_come_from_flags_before_environment_before_file(tmp_path: Path)
         assert listens_on("--port", str(port), GATEWAY_PORT="2")
 
 
+def test_settings_in_the_file_have_the_names_of_the_flags(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(
+            f"""port = {port}
+            broker = ["amqp://localhost", "amqp://elsewhere"]
+            keepalive = 10
+            slow-timeout = 5.5
+            allow-origin = "https://shop.example"
+            max-tasks = 10
+            history_bytes = 1000000
+            control = true
+            """
+        )
+        done = run("serve", "--config", str(config))
+    assert f"port {port} on 127.0.0.1 is already in use" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:s3cr#et@host/0", "amqp://u:s3cr#et@host//", "amqp://u:s3cr?et@host:1x//"]
+)
+def test_a_password_that_should_have_been_escaped_is_not_shown(url: str) -> None:
+    for command in ("serve", "check"):
+        done = run(command, "--broker", url)
+        assert done.returncode not in (0, 2)
+        shown = done.stdout + done.stderr
+        assert "s3cr" not in shown
+        assert "%23" in shown
+        assert "Traceback" not in shown
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [("prot = 1", "unknown setting 'prot'"), ("port =", "gateway.toml:"), ("port = 'x'", "'x'")],

@@ -457,6 +457,15 @@ def as_user(url: str, user: str) -> str:
     return url.replace("guest:guest@", f"{user}:s3cret@")
 
 
+def test_rights_on_its_own_queues_alone_do_not_do_and_it_says_which(
+    rabbitmq: RabbitMQ, broker: str, user: str, folder: Path
+) -> None:
+    own = r"^celery-gateway\..*"
+    rabbitmq.ctl("set_permissions", "-p", vhost_of(broker), user, own, own, own)
+    with watching(as_user(broker, user), folder, is_ready=False) as watch:
+        watch.until_not_ready("celeryev", "set_permissions", user)
+
+
 def test_few_permissions_do_and_none_are_asked_for(
     rabbitmq: RabbitMQ, broker: str, user: str, folder: Path
 ) -> None:

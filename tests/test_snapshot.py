@@ -296,7 +296,7 @@ def test_bad_values_are_refused(server: Server, query: str, parameter: str) -> N
 # --------------------------------------------------------------------------- the scan, at every interleaving
 
 _EVENTS = st.tuples(
-    st.integers(0, 30), st.sampled_from(["received", "started", "progress", "succeeded", "retried"])
+    st.integers(0, 30), st.sampled_from(["received", "started", "progress", "succeeded", "retried", "known"])
 )
 _QUERIES = st.sampled_from(
     [
@@ -327,6 +327,9 @@ def test_a_scan_gives_all_that_matches_as_of_the_moment_it_ends(
     given: dict[str, tuple[str | None, ...]] = {}
 
     def happen(number: int, kind: str) -> None:
+        if kind == "known":  # told by a worker that was asked
+            tasks.know(str(number), "ab"[number % 2], 0.0)
+            return
         event: Event = {"type": f"task-{kind}", "uuid": str(number), "timestamp": float(next(clock))}
         if kind == "received":
             event |= {"name": "ab"[number % 2], "root_id": f"r{number % 3}", "parent_id": str(number // 4)}

@@ -531,7 +531,7 @@ def test_what_is_known_is_given_back_when_it_is_forgotten() -> None:
 
 def test_a_name_that_a_worker_told_is_given_to_later_events_and_the_workflow_stays_unknown() -> None:
     tasks = Tasks()
-    assert tasks.know("u1", "shop.pay") == []
+    assert tasks.know("u1", "shop.pay", 0.0) == []
     (out,) = join(tasks, event("succeeded"))
     assert {field: out[field] for field in JOINED} == UNKNOWN | {"name": "shop.pay", "state": "SUCCESS"}
     assert tasks.statistics().unnamed_events == 0
@@ -540,7 +540,7 @@ def test_a_name_that_a_worker_told_is_given_to_later_events_and_the_workflow_sta
 def test_a_name_that_a_worker_told_frees_the_events_that_wait_for_it_in_order() -> None:
     tasks = Tasks()
     assert join(tasks, event("started"), event("progress"), event("started", "u2")) == []
-    freed = tasks.know("u1", "shop.pay")
+    freed = tasks.know("u1", "shop.pay", 0.0)
     assert [(out["type"], out["name"]) for out in freed] == [
         ("task-started", "shop.pay"),
         ("task-progress", "shop.pay"),
@@ -552,8 +552,8 @@ def test_a_name_that_a_worker_told_frees_the_events_that_wait_for_it_in_order() 
 def test_a_name_that_a_worker_told_gives_way_to_what_events_say() -> None:
     tasks = Tasks()
     join(tasks, sent("before", "from.sent"), event("started", "before"))
-    assert tasks.know("before", "told") == []
-    tasks.know("after", "told")
+    assert tasks.know("before", "told", 0.0) == []
+    tasks.know("after", "told", 0.0)
     (first, second) = join(tasks, event("started", "before"), received("after", "from.received", root_id="r"))
     assert first["name"] == "from.sent"
     (third,) = join(tasks, event("started", "after"))
@@ -564,7 +564,7 @@ def test_a_name_that_a_worker_told_late_is_given_to_what_comes_then() -> None:
     tasks = Tasks()
     join(tasks, event("started"))
     assert [out["name"] for out in tasks.release(JOIN_WAIT_SECONDS)] == [None]
-    tasks.know("u1", "shop.pay")
+    tasks.know("u1", "shop.pay", 0.0)
     (out,) = join(tasks, event("succeeded"))
     assert out["name"] == "shop.pay"
 
@@ -574,7 +574,7 @@ def test_names_that_workers_told_find_no_place_in_a_full_table(bounds: dict[str,
     tasks = Tasks(**bounds)
     join(tasks, *(sent(f"u{number}") for number in range(5)))
     for number in range(100):
-        tasks.know(f"told{number}", "n" * 1_000)
+        tasks.know(f"told{number}", "n" * 1_000, 0.0)
     assert all(knows(tasks, f"u{number}") for number in range(5))
     assert tasks.statistics().known_bytes <= 7_500
     assert tasks.statistics().evicted_unfinished == 0

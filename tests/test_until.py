@@ -1,6 +1,7 @@
 """Streams that end when what they wait for is ready, on every transport, and `tail --until` for scripts."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -155,6 +156,33 @@ def test_a_task_that_is_not_known_yet_is_waited_for(server: Server, publisher: P
     assert next(stream)["tasks"] == []
     publisher.send(walk(uid=uid))
     assert [message["type"] for message in stream][-1] == "gateway-close"
+
+
+def test_a_slow_reader_gets_all_of_a_big_workflow_before_the_end(
+    server: Server, publisher: Publisher, uid: str
+) -> None:
+    tasks = [f"{uid}-{number}" for number in range(3_000)]
+    with NdjsonStream(server.url, {"root_id": uid, "type": "task-succeeded", "fields": "uuid"}) as client:
+        for start in range(0, len(tasks), 100):
+            events = [received(each, "shop.pay", uid) | {"args": "x" * 300} for each in tasks[start:][:100]]
+            ends = [task_event("task-succeeded", each, result="1") for each in tasks[start:][:100]]
+            publisher.send(events + ends)
+        client.until(lambda seen: len(seen) == len(tasks), 30)
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.settimeout(20)
+        reader.connect(("127.0.0.1", server.port))
+        prefix = server.url.partition(f":{server.port}")[2]
+        query = f"format=ndjson&snapshot=1&until=ready&root_id={uid}"
+        reader.sendall(f"GET {prefix}/events?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        time.sleep(3)  # longer than a workflow has to be quiet
+        data = b""
+        while chunk := reader.recv(65536):
+            data += chunk
+            if b'"reason":"ready"' in data[-2_000:]:
+                break
+    assert {each for each in tasks if b'"uuid":"%b"' % each.encode() in data} == set(tasks)
+    assert data.index(b'"done":true') < data.index(b'"reason":"ready"')
 
 
 @pytest.mark.parametrize(

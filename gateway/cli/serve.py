@@ -24,12 +24,14 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: Path 
         raise click.BadParameter(f"{path}: {error}", param=parameter) from None
     options = {option.name: option for option in context.command.params}
     names = options.keys() - {"config", "help"}
-    defaults = {key.replace("-", "_"): value for key, value in values.items()}
-    if unknown := sorted(defaults.keys() - names):
+    flags = {flag.lstrip("-"): option.name for option in options.values() for flag in option.opts}
+    flags = {flag: name for flag, name in flags.items() if name in names}
+    if unknown := sorted(values.keys() - flags.keys() - {flag.replace("-", "_") for flag in flags} - names):
         raise click.BadParameter(
-            f"{path}: unknown setting {unknown[0]!r}; there are {', '.join(sorted(filter(None, names)))}",
-            param=parameter,
+            f"{path}: unknown setting {unknown[0]!r}; there are {', '.join(sorted(flags))}", param=parameter
         )
+    by_flag = {flag.replace("-", "_"): name for flag, name in flags.items()}
+    defaults = {by_flag.get(key.replace("-", "_"), key): value for key, value in values.items()}
     for name, value in defaults.items():
         if isinstance(value, str) and getattr(options[name], "multiple", False):
             defaults[name] = [value]
@@ -110,7 +112,7 @@ def _check_root_path(context: click.Context, parameter: click.Parameter, value: 
 @click.option(
     "--slow-timeout",
     "slow_seconds",
-    type=click.FloatRange(0.1),
+    type=click.FloatRange(0.1, 86_400),
     metavar="SECONDS",
     default=DEFAULTS.slow_seconds,
     show_default=True,

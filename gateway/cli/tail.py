@@ -19,6 +19,7 @@ DEFAULT_URL = "http://127.0.0.1:8555"
 SILENCE_SECONDS = 60.0
 """A stream that says nothing for this long, not even keep-alives, is dead."""
 MAX_PAUSE_SECONDS = 15.0
+_GOALS = frozenset({"uuid", "root_id", "cluster"})
 
 _FILTER_HELP = {
     "type": "Only this type of event, such as task-failed.",
@@ -72,11 +73,18 @@ def tail(
       celery-gateway tail http://gateway.example:8555 --json | jq .name
       celery-gateway tail --until ready --uuid 5a37c0b2-… && echo paid
     """
+    if until and (narrowed := sorted(name for name in filters if filters[name] and name not in _GOALS)):
+        raise click.UsageError(f"--until goes with --uuid or --root-id alone, not with --{narrowed[0]}")
     if fields and not as_json:
         raise click.UsageError("--fields goes with --json")
     if fields and until:
         fields += ",uuid,state"
-    asked = {"since": since, "fields": fields, "until": until, "snapshot": "1" if until else None}
+    asked = {
+        "since": since,
+        "fields": fields,
+        "until": until,
+        "snapshot": "1" if until and not since else None,
+    }
     given = {name: value for name, value in asked.items() if value is not None}
     parameters = httpx.QueryParams({**filters, **given, "format": "ndjson"})
     outcome = Outcome()

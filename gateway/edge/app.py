@@ -121,7 +121,7 @@ def create_app(
             Route("/metrics", metrics_text),
         ],
         middleware=[cors] if allow_origins else [],
-        exception_handlers={BadRequest: _bad_request, HTTPException: _http_error},
+        exception_handlers={BadRequest: _bad_request, HTTPException: _http_error, Exception: _own_error},
         lifespan=lifespan,
     )
     return RootPath(app, root_path) if root_path else app
@@ -135,4 +135,13 @@ async def _bad_request(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = error.detail.lower().replace(" ", "-")
-    return refusal(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+    answer = refusal(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _own_error(request: Request, error: Exception) -> Response:
+    """Answer for a fault of ours; Starlette then raises it, for the server to log."""
+    return refusal(
+        500, "internal-error", f"{request.method} {request.url.path}: a fault of the gateway's own"
+    )

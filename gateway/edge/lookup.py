@@ -24,8 +24,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.edge.query import _only
 from gateway.edge.query import fields as fields_query
+from gateway.edge.query import only
 from gateway.edge.refusal import refusal
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS, encode, pick
@@ -243,8 +243,8 @@ class Lookups:
         _check_names(parameters, TASKS_PARAMETERS)
         return TasksQuery(
             filter=parse({field: parameters.getlist(field) for field in FILTER_FIELDS}),
-            limit=_limit(_only(parameters, "limit")),
-            before=self._before(_only(parameters, "cursor")),
+            limit=_limit(only(parameters, "limit")),
+            before=self._before(only(parameters, "cursor")),
             fields=_fields(parameters, VIEW_FIELDS),
         )
 

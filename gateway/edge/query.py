@@ -52,13 +52,20 @@ def stream_query(request: HTTPConnection) -> StreamQuery:
                 parameter=name,
                 allowed=STREAM_PARAMETERS,
             )
+    since, snapshot = only(parameters, "since"), _flag(parameters, "snapshot")
+    if snapshot and since is not None:
+        raise BadRequest(
+            "a snapshot is of now, and since= begins in the past: leave out one of them",
+            code="bad-value",
+            parameter="snapshot",
+        )
     return StreamQuery(
         filter=parse({field: parameters.getlist(field) for field in FILTER_FIELDS}),
         format=_format(request),
-        last_event_id=request.headers.get("last-event-id") or _only(parameters, "last_event_id"),
-        since=_since(_only(parameters, "since")),
+        last_event_id=request.headers.get("last-event-id") or only(parameters, "last_event_id"),
+        since=_since(since),
         fields=fields(parameters),
-        snapshot=_flag(parameters, "snapshot"),
+        snapshot=snapshot,
         until=_until(parameters),
     )
 
@@ -87,7 +94,7 @@ def fields(parameters: QueryParams) -> frozenset[str] | None:
 
 
 def _flag(parameters: QueryParams, name: str) -> bool:
-    text = _only(parameters, name)
+    text = only(parameters, name)
     if text not in (None, "0", "1"):
         raise BadRequest(
             f"{name}={text!r}: give 1 to have it", code="bad-value", parameter=name, allowed=("0", "1")
@@ -96,7 +103,7 @@ def _flag(parameters: QueryParams, name: str) -> bool:
 
 
 def _until(parameters: QueryParams) -> Goal | None:
-    text = _only(parameters, "until")
+    text = only(parameters, "until")
     if text is None:
         return None
     if text != "ready":
@@ -119,7 +126,7 @@ def _until(parameters: QueryParams) -> Goal | None:
     )
 
 
-def _only(parameters: QueryParams, name: str) -> str | None:
+def only(parameters: QueryParams, name: str) -> str | None:
     """Return the value of a parameter that may be given once."""
     values = parameters.getlist(name)
     if len(values) > 1:
@@ -152,7 +159,7 @@ def _since(text: str | None) -> float | None:
 
 def _format(request: HTTPConnection) -> str:
     """Return the ``format`` parameter, or what the Accept header prefers; SSE unless NDJSON is named."""
-    given = _only(request.query_params, "format")
+    given = only(request.query_params, "format")
     if given is not None:
         if given not in FORMATS:
             raise BadRequest(

@@ -60,7 +60,8 @@ def portable_response(
     chunks = pulled(subscription, keepalive_seconds)
     if format == "sse":
         # Keep-alives are ours; and when uvicorn shuts down we end the stream, before it is cut.
-        return EventSourceResponse(
+        return _EventSource(
+            subscription,
             chunks,
             ping=0,
             headers=_HEADERS,
@@ -71,6 +72,20 @@ def portable_response(
     return _TimedStream(
         chunks, subscription, slow_seconds, media_type=FORMATS[format].media_type, headers=_HEADERS
     )
+
+
+class _EventSource(EventSourceResponse):
+    """Closes its subscription in any case."""
+
+    def __init__(self, subscription: Subscription, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._subscription = subscription
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._subscription.close()  # also if the iterator was never begun
 
 
 class _TimedStream(StreamingResponse):
@@ -118,6 +133,7 @@ async def pulled(subscription: Subscription, keepalive_seconds: float) -> AsyncI
                     async with asyncio.timeout(keepalive_seconds * random.uniform(0.8, 1.0)):
                         await subscription.wait()
                 except TimeoutError:
-                    yield subscription.keepalive()
+                    if not subscription.unread_bytes and not subscription.has_more:
+                        yield subscription.keepalive()
     finally:
         subscription.close()

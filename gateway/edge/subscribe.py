@@ -5,7 +5,6 @@ from functools import partial
 from gateway.edge.query import StreamQuery
 from gateway.frames import Plain, picked
 from gateway.pipeline import Pipeline
-from gateway.scan import Scan
 from gateway.snapshot import Snapshot
 from gateway.subscription import Subscription
 
@@ -15,8 +14,7 @@ def is_over(pipeline: Pipeline, query: StreamQuery) -> bool:
     return (
         query.until is not None
         and query.last_event_id is not None
-        and pipeline.until.is_reached(query.until)
-        and not pipeline.hub.has_after(query.filter, query.last_event_id)
+        and pipeline.until.is_over(query.until, query.last_event_id)
     )
 
 
@@ -25,13 +23,8 @@ def subscribe(pipeline: Pipeline, query: StreamQuery, framing: Plain) -> Subscri
     hub = pipeline.hub
 
     def snapshot() -> Snapshot:
-        return Snapshot(
-            Scan(pipeline.tasks, query.filter),
-            partial(pipeline.view, fields=query.fields),
-            pipeline.view_workers,
-            hub.settle,
-            hub.id_of,
-        )
+        view = partial(pipeline.view, fields=query.fields)
+        return Snapshot(pipeline.tasks, query.filter, view, pipeline.view_workers, hub)
 
     subscription = hub.subscribe(
         query.filter,

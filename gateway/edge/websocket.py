@@ -21,7 +21,7 @@ from gateway.edge.stream import pulled
 from gateway.edge.subscribe import subscribe
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS
-from gateway.filter import MAX_PATTERNS, AnyOf, Filter, build
+from gateway.filter import MAX_GLOBS, MAX_PATTERNS, AnyOf, Filter, build, is_glob
 from gateway.frames import FORMATS, WEBSOCKET
 from gateway.hub import Hub
 from gateway.pipeline import Pipeline
@@ -111,6 +111,8 @@ def _filter(alternatives: Any) -> AnyOf | Filter:
     filters = [build(_patterns(alternative)) for alternative in alternatives]
     if sum(len(c.wanted) + len(c.unwanted) for f in filters for c in f.clauses) > MAX_PATTERNS:
         raise _bad(f"more than {MAX_PATTERNS} values to filter by", "any")
+    if sum(is_glob(text) for f in filters for c in f.clauses for text in c.wanted | c.unwanted) > MAX_GLOBS:
+        raise _bad(f"more than {MAX_GLOBS} values with wildcards to filter by", "any")
     return filters[0] if len(filters) == 1 else AnyOf(frozenset(filters))
 
 

@@ -38,7 +38,6 @@ from aiormq.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
-from kombu.utils.url import url_to_parts
 from pamqp.common import FieldValue
 from yarl import URL
 
@@ -48,6 +47,7 @@ from gateway.source import Sink, Status
 from gateway.source.attempts import Attempts
 from gateway.source.deliveries import Connection, Delivery
 from gateway.source.failure import Failure, consumer_cancelled, exchange_deleted, failure_of
+from gateway.source.place import amqp_url
 
 PREFETCH_MESSAGES = 2_000
 """The broker's credit: how much it sends before it hears from us again."""
@@ -87,7 +87,13 @@ class AMQPSource:
     """
 
     def __init__(self, urls: Sequence[str], *, exchange: str = "celeryev", name: str | None = None) -> None:
-        self._urls = [(url, _with_defaults(url)) for url in urls]
+        name_there = f"celery-gateway {__version__}"
+        try:
+            self._urls = [
+                (url, amqp_url(url, heartbeat_seconds=HEARTBEAT_SECONDS, name=name_there)) for url in urls
+            ]
+        except ValueError as error:
+            raise SourceError(f"the broker URL cannot be read: {error}") from None
         self._exchange = exchange
         self._name = name
         self._status = Status(False, "not connected yet")
@@ -115,8 +121,10 @@ class AMQPSource:
                 if failure.code == "unexpected":
                     log.error("broker: an error that was not foreseen; the source goes on", exc_info=error)
             finally:
+                has_failed = True
+                if self._status.is_consuming:
+                    self._status = Status(False, "the connection to the broker has ended")
                 await consumer.end()
-            has_failed = True
             self._status = Status(False, f"{failure.what}. {failure.remedy}")
             await asyncio.sleep(attempts.failed(failure))
 
@@ -127,7 +135,7 @@ class _Consumer:
     def __init__(self, url: URL, exchange: str, sink: Sink) -> None:
         self._exchange = exchange
         self._sink = sink
-        self._queue = f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._queue = _queue_name()
         self._place = ""
         self._witness: str | None = None
         self._connection = Connection(url, self._take)
@@ -148,6 +156,7 @@ class _Consumer:
                 channel = await self._declare(with_losses=True)
                 await self._place_witness()
             except ChannelAccessRefused:  # to be told of losses is optional
+                self._queue = _queue_name()
                 channel = await self._declare(with_losses=False)
             channel.on_consumer_cancel_callbacks.add(lambda _: self._is_cancelled.set())
             self._channel = channel
@@ -180,11 +189,15 @@ class _Consumer:
         if self._acknowledger is not None:
             self._acknowledger.cancel()
         try:
-            with suppress(Exception):
-                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                    if self._channel is not None and self._witness is not None:
-                        await self._channel.exchange_delete(self._witness)
-                    await self._connection.close()
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                if self._channel is not None and self._witness is not None:
+                    await self._channel.exchange_delete(self._witness)
+                await self._connection.close()
+        except Exception:
+            log.debug("broker: the connection could not be closed in good order", exc_info=True)
+        except asyncio.CancelledError:
+            if _is_being_cancelled():
+                raise
         finally:
             self._connection.abort()
 
@@ -241,13 +254,10 @@ class _Consumer:
         return underlay
 
     def _take(self, delivery: Delivery) -> None:
-        try:
-            if delivery.consumer_tag == _LOSSES:
-                self._sink.lost()
-            else:
-                self._sink.message(delivery.message)
-        except Exception:
-            log.exception("broker: a message could not be taken in, and is passed over")
+        if delivery.consumer_tag == _LOSSES:
+            self._sink.lost()
+        else:
+            self._sink.message(delivery.message)
         self._taken = delivery.tag
         if self._acknowledger is None:
             self._acknowledger = asyncio.create_task(self._acknowledge())
@@ -269,15 +279,22 @@ class _Consumer:
         the broker goes on delivering.
         """
         channel = await self._open_channel()
+        may_bind = True
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                try:
-                    for exchange in filter(None, (self._witness, self._exchange)):
-                        await channel.exchange_declare(exchange, passive=True)
-                    await channel.queue_bind(self._queue, self._exchange, routing_key="#")
-                except ChannelAccessRefused:
-                    channel = await self._open_channel()
+                for exchange in filter(None, (self._witness, self._exchange)):
+                    await channel.exchange_declare(exchange, passive=True)
+                if may_bind:
+                    try:
+                        await channel.queue_bind(self._queue, self._exchange, routing_key="#")
+                    except ChannelAccessRefused:
+                        may_bind = False
+                        channel = await self._open_channel()
+
+
+def _queue_name() -> str:
+    return f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
 def _is_being_cancelled() -> bool:
@@ -287,21 +304,3 @@ def _is_being_cancelled() -> bool:
 
 async def _not_called(_: object) -> None:
     """Stands where aiormq wants a callback: the deliveries do not come that way."""
-
-
-def _with_defaults(url: str) -> URL:
-    """Return Celery's broker URL as aio-pika wants it, with our heartbeat and name unless it has its own."""
-    try:
-        parts = url_to_parts(url)
-        query = {"heartbeat": HEARTBEAT_SECONDS, "name": f"celery-gateway {__version__}", **parts.query}
-        return URL.build(
-            scheme="amqps" if parts.scheme == "amqps" else "amqp",
-            host=parts.hostname or "localhost",
-            port=parts.port or (5671 if parts.scheme == "amqps" else 5672),
-            user=parts.username or "guest",
-            password=parts.password or "guest",
-            path=f"/{parts.path or '/'}",
-            query=query,
-        )
-    except ValueError as error:
-        raise SourceError(f"the broker URL cannot be read: {error}") from None

@@ -23,8 +23,8 @@ from yarl import URL
 
 from gateway.message import Message
 
-MAX_FRAME_BYTES = 4 << 20
-"""RabbitMQ's frames have 128 kB at most; a larger one is no frame."""
+MAX_FRAME_BYTES = 256 << 20
+"""RabbitMQ's frames have 128 kB at most, unless it is told otherwise; a larger one than this is no frame."""
 HEARTBEAT_SECONDS = 1.0
 """The broker sends no heartbeats while it sends deliveries: so those count as one for aiormq now and then."""
 
@@ -32,7 +32,8 @@ MAX_PROPERTIES_BYTES = 16 << 10
 """The time that pamqp takes for a header grows with the square of its size: 350 ms for 120 kB. Celery's own
 are of a hundred bytes."""
 
-_METHOD, _HEADER, _BODY = 1, 2, 3  # kinds of frame
+_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8  # kinds of frame
+_KINDS = frozenset({_METHOD, _HEADER, _BODY, _HEARTBEAT})
 _FRAME_HEAD_BYTES, _CONTENT_HEAD_BYTES = 7, 12
 _FRAME_END = 0xCE
 _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -86,7 +87,7 @@ class DeliveryReader(asyncio.StreamReader):
             kind, channel, size = _frame(data, position)
             start = position + _FRAME_HEAD_BYTES
             end = start + size
-            if size > MAX_FRAME_BYTES or (end < available and data[end] != _FRAME_END):
+            if kind not in _KINDS or size > MAX_FRAME_BYTES or (end < available and data[end] != _FRAME_END):
                 # Another protocol, or another version of this one: aiormq says it best.
                 self._is_amqp = False
                 others.append(data[position:])

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kombu.utils.url import url_to_parts
 from yarl import URL
@@ -54,7 +54,7 @@ def place_of(url: str) -> Place:
     Raises:
         ValueError: it cannot be read.
     """
-    parts = url_to_parts(url)
+    parts = _parts(url)
     scheme = parts.scheme or ""
     is_amqp = scheme in _AMQP_SCHEMES
     return Place(
@@ -66,13 +66,20 @@ def place_of(url: str) -> Place:
     )
 
 
+def _parts(url: str) -> Any:
+    try:
+        return url_to_parts(url)
+    except ValueError:  # whose text shows parts of the password
+        raise ValueError("in user and password @ : / # ? % are written %40 %3A %2F %23 %3F %25") from None
+
+
 def amqp_url(url: str, *, heartbeat_seconds: int, name: str) -> URL:
     """Return Celery's URL of a RabbitMQ as aiormq takes it; its own heartbeat and name go before ours.
 
     Raises:
         ValueError: it cannot be read.
     """
-    place, parts = place_of(url), url_to_parts(url)
+    place, parts = place_of(url), _parts(url)
     return URL.build(
         scheme="amqps" if place.is_tls else "amqp",
         host=place.host,

@@ -12,8 +12,11 @@ import logging
 import os
 import platform
 import secrets
+import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import cycle
 from typing import Any
 
 from celery.events.event import get_exchange
@@ -24,10 +27,29 @@ from gateway.message import Message
 from gateway.source import Sink, Status
 from gateway.source.attempts import Attempts
 from gateway.source.failure import failure_of
+from gateway.source.place import place_of
 
 MAX_IN_FLIGHT_MESSAGES = 1_000
 POLL_SECONDS = 0.5
-_TRANSPORT_OPTIONS = {"memory": {"polling_interval": 0.05}}  # seconds; kombu looks once a second by itself
+STOP_SECONDS = 3.0
+SUBSCRIBE_SECONDS = 0.05
+# A peer that is silent for half a minute is dead (tcp(7)): Redis sends no heartbeats.
+_REDIS_OPTIONS = {
+    "socket_connect_timeout": 10,  # seconds
+    "socket_timeout": 30,
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, option): value
+        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
+        if hasattr(socket, option)
+    },
+}
+_TRANSPORT_OPTIONS: dict[str, dict[str, Any]] = {
+    "memory": {"polling_interval": 0.05},  # seconds; kombu looks once a second by itself
+    "redis": _REDIS_OPTIONS,
+    "rediss": _REDIS_OPTIONS,
+    "sentinel": _REDIS_OPTIONS,
+}
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +68,20 @@ class VirtualSource:
     """
 
     def __init__(self, urls: Sequence[str], *, exchange: str = "celeryev", name: str | None = None) -> None:
-        self._url = ";".join(urls)
+        # Sentinels are all wanted at once; of others one is tried after the other.
+        self._urls = [";".join(urls)] if urls[0].startswith("sentinel") else list(urls)
         self._exchange = exchange
         self._name = name
         self._status = Status(False, "not connected yet")
         self._stopping = threading.Event()
-        transport = self._url.partition("://")[0]
+        transport = urls[0].partition("://")[0]
         try:
-            self._connection = Connection(self._url, transport_options=_TRANSPORT_OPTIONS.get(transport, {}))
+            for url in self._urls:
+                place_of(url.partition(";")[0])
+            options = _TRANSPORT_OPTIONS.get(transport, {})
+            self._connections = [Connection(url, transport_options=options) for url in self._urls]
+        except ValueError as error:
+            raise SourceError(f"the broker URL cannot be read: {error}") from None
         except (KeyError, ImportError, AttributeError):  # what kombu raises for these, by transport
             raise SourceError(
                 f"{transport}:// is no broker that kombu knows, or its package is missing: "
@@ -80,17 +108,19 @@ class VirtualSource:
             await asyncio.shield(ended)
         finally:
             self._stopping.set()
-            await ended
+            await asyncio.wait({ended}, timeout=STOP_SECONDS)  # the thread is a daemon
 
     def _run_thread(self, loop: asyncio.AbstractEventLoop, sink: Sink) -> None:
-        attempts = Attempts(self._name)
+        attempts = Attempts(self._name, len(self._urls))
         has_failed = False
-        while not self._stopping.is_set():
+        for url, connection in cycle(zip(self._urls, self._connections, strict=True)):
+            if self._stopping.is_set():
+                return
             try:
-                self._connect_and_consume(loop, sink, attempts, has_failed)
+                self._connect_and_consume(connection, loop, sink, attempts, has_failed)
                 return
             except Exception as error:
-                failure = failure_of(error, self._url.partition(";")[0], self._exchange)
+                failure = failure_of(error, url.partition(";")[0], self._exchange)
                 if failure.code == "unexpected":
                     log.exception("broker: an error that was not foreseen; the source goes on")
             has_failed = True
@@ -98,7 +128,12 @@ class VirtualSource:
             self._stopping.wait(attempts.failed(failure))
 
     def _connect_and_consume(
-        self, loop: asyncio.AbstractEventLoop, sink: Sink, attempts: Attempts, has_failed: bool
+        self,
+        origin: Connection,
+        loop: asyncio.AbstractEventLoop,
+        sink: Sink,
+        attempts: Attempts,
+        has_failed: bool,
     ) -> None:
         """Consume until stopped; raises what else ended it."""
         credit = threading.BoundedSemaphore(MAX_IN_FLIGHT_MESSAGES)
@@ -118,7 +153,7 @@ class VirtualSource:
             credit.release()
             sink.message(message)
 
-        with self._connection.clone() as connection:
+        with origin.clone() as connection:
             connection.ensure_connection(max_retries=1, timeout=10)
             queue = Queue(
                 f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}",
@@ -130,6 +165,8 @@ class VirtualSource:
             with Consumer(connection, queues=[queue], no_ack=True, on_message=take):
                 if has_failed:
                     loop.call_soon_threadsafe(sink.lost)
+                with suppress(TimeoutError):  # what subscribes, on Redis
+                    connection.drain_events(timeout=SUBSCRIBE_SECONDS)
                 attempts.succeeded(f"consuming {self._exchange} of {connection.as_uri()}")
                 self._status = Status(True, f"consuming {self._exchange}")
                 loop.call_soon_threadsafe(sink.consuming)
