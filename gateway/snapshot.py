@@ -67,7 +67,9 @@ class Snapshot:
         id = self._hub.id if done else self._hub.id + NO_RESUME
         chunks: list[tuple[Sequence[bytes], Sequence[bytes]]] = [(chunk, ()) for chunk in _chunks(tasks)]
         if done:
-            chunks += [((), chunk) for chunk in _chunks(self._workers())] or [((), ())]
+            first, *others = list(_chunks(self._workers())) or [()]
+            last = chunks.pop()[0] if chunks else ()
+            chunks += [(last, first), *(((), chunk) for chunk in others)]
         for number, (of_tasks, of_workers) in enumerate(chunks, 1):
             is_last = done and number == len(chunks)
             own_id = id if is_last or not done else id + NO_RESUME

@@ -793,6 +793,7 @@ def test_children_are_found_again_when_their_parent_was_forgotten_and_comes_back
     tasks = Tasks(max_tasks=3)
     for each in (sent("p"), sent("c", "p"), sent("d", "p")):
         tasks.join(each, 0.0)
+    tasks.join(event("succeeded", 3.0, uuid="p"), 0.0)
     tasks.join(sent("x"), 0.0)
     assert tasks.get("p") is None
     tasks.join(event("succeeded", 5.0, uuid="x"), 0.0)
