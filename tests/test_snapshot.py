@@ -4,13 +4,11 @@ The state is rebuilt from a snapshot and the events behind it, and compared with
 of every task, at the snapshot's own position and at the end.
 """
 
-import json
 import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from http.client import HTTPConnection
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from gateway.event import Event
 from gateway.filter import parse
@@ -31,34 +27,7 @@ from tests.portable_server import PortableServer
 from tests.publisher import Publisher, received, task_event
 from tests.rabbitmq import wait_for
 from tests.stream_client import NdjsonStream
-
-KINDS = ["sse", "ndjson", "websocket"]
-Message = dict[str, Any]
-Server = GatewayProcess | PortableServer
-
-
-def messages(server: Server, kind: str, query: dict[str, str]) -> Iterator[Message]:
-    """Each message of a stream; closing the iterator cuts it."""
-    path = server.url.partition(f":{server.port}")[2]
-    text = str(httpx.QueryParams(query))
-    if kind == "websocket":
-        with connect(f"ws://127.0.0.1:{server.port}{path}/ws?{text}", max_size=None) as websocket:
-            try:
-                while True:
-                    yield json.loads(websocket.recv())
-            except ConnectionClosed:
-                return
-            finally:
-                websocket.socket.close()
-    with closing(HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
-        connection.request("GET", f"{path}/events?{text}&format={kind}")
-        response = connection.getresponse()
-        assert response.status == 200, response.read()
-        for line in response:
-            if kind == "ndjson":
-                yield json.loads(line)
-            elif line.startswith(b"data: "):
-                yield json.loads(line[6:])
+from tests.transports import KINDS, Message, Server, messages
 
 
 @pytest.fixture(scope="module", params=["direct", "portable"])

@@ -7,24 +7,17 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from tests.gateway_process import ROOT, GatewayProcess
 from tests.portable_server import PortableServer
 from tests.publisher import Publisher, received, task_event, walk
 from tests.stream_client import NdjsonStream
-
-KINDS = ["sse", "ndjson", "websocket"]
-Message = dict[str, Any]
-Server = GatewayProcess | PortableServer
+from tests.transports import KINDS, Message, Server, messages
 
 
 @pytest.fixture(scope="module", params=["direct", "portable"])
@@ -35,36 +28,6 @@ def server(request: pytest.FixtureRequest, broker: str, folder: Path) -> Iterato
         yield server
     finally:
         server.stop()
-
-
-def messages(server: Server, kind: str, **query: str) -> Iterator[Message]:
-    """Each message but bookmarks until the server ends the stream; a WebSocket's close comes last."""
-    for message in _messages(server, kind, **query):
-        if message["type"] != "gateway-bookmark":
-            yield message
-
-
-def _messages(server: Server, kind: str, **query: str) -> Iterator[Message]:
-    path = server.url.partition(f":{server.port}")[2]
-    text = str(httpx.QueryParams(query))
-    if kind == "websocket":
-        with connect(f"ws://127.0.0.1:{server.port}{path}/ws?{text}", max_size=None) as websocket:
-            try:
-                while True:
-                    yield json.loads(websocket.recv(timeout=20))
-            except ConnectionClosed as closed:
-                assert closed.rcvd is not None
-                yield {"type": "closed", "code": closed.rcvd.code, "reason": closed.rcvd.reason}
-                return
-    with closing(HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
-        connection.request("GET", f"{path}/events?{text}&format={kind}")
-        response = connection.getresponse()
-        assert response.status == 200, response.read()
-        for line in response:
-            if kind == "ndjson":
-                yield json.loads(line)
-            elif line.startswith(b"data: "):
-                yield json.loads(line[6:])
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import click
 
 from gateway.broker import brokers, without_password
 from gateway.check.step import FINDINGS, FIRST_WARNING_CODE, Result, Step, exit_code
+from gateway.cli.options import consuming
 from gateway.errors import SourceError
-from gateway.settings import DEFAULTS
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("WARN", "yellow"), "failed": ("FAILED", "red")}
 _TABLE = "\n".join(f"{code:4}  {name:21}{meaning}" for name, (code, meaning) in FINDINGS.items())
@@ -86,25 +86,7 @@ def _code(step: Step) -> int:
 
 
 @click.command(epilog=_EXIT_CODES)
-@click.option(
-    "--broker",
-    "broker",
-    metavar="URL",
-    multiple=True,
-    default=[DEFAULTS.broker] if isinstance(DEFAULTS.broker, str) else DEFAULTS.broker,
-    show_default=True,
-    envvar=["GATEWAY_BROKER", "CELERY_BROKER_URL"],
-    show_envvar=True,
-    help="The broker that the workers use, as Celery takes it; repeat for more, each is checked.",
-)
-@click.option(
-    "--exchange",
-    metavar="NAME",
-    default=DEFAULTS.exchange,
-    show_default=True,
-    envvar="GATEWAY_EXCHANGE",
-    help="Celery's event_exchange.",
-)
+@consuming
 @click.option(
     "--wait",
     "wait_seconds",

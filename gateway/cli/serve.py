@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gateway import __version__
-from gateway.cli.options import listening
+from gateway.cli.options import consuming, listening
 from gateway.settings import DEFAULTS, Settings
 
 log = logging.getLogger("gateway")
@@ -54,34 +54,7 @@ def _check_root_path(context: click.Context, parameter: click.Parameter, value: 
     envvar="GATEWAY_CONFIG",
     help="A TOML file with any of these settings, such as: port = 9000",
 )
-@click.option(
-    "--broker",
-    metavar="URL|NAME=URL",
-    multiple=True,
-    default=(DEFAULTS.broker,),
-    show_default=True,
-    envvar=["GATEWAY_BROKER", "CELERY_BROKER_URL"],
-    show_envvar=True,
-    help="The broker that the workers use, as Celery takes it. Repeat it, or put commas between, for more "
-    "addresses to turn to; with names (eu=amqp://…) they are brokers side by side, and events carry the name "
-    "as their cluster.",
-)
-@click.option(
-    "--exchange",
-    metavar="NAME",
-    default=DEFAULTS.exchange,
-    show_default=True,
-    envvar="GATEWAY_EXCHANGE",
-    help="Celery's event_exchange.",
-)
-@click.option(
-    "--control/--no-control",
-    default=DEFAULTS.control,
-    show_default=True,
-    envvar="GATEWAY_CONTROL",
-    help="Talk to workers: switch on the task events of those that send none, and ask for the names of "
-    "tasks that are under way. Never anything that changes a task.",
-)
+@consuming
 @listening
 @click.option(
     "--root-path",
