@@ -3,7 +3,7 @@
 Most of Celery's task events name neither the task nor its workflow: ``task-started`` is a uuid and a time.
 Here each event gains ``name``, ``root_id``, ``parent_id`` and ``state``, learnt from ``task-sent`` and
 ``task-received`` of the same uuid. (A name also from ``know``, where workers are asked.) What else the events
-say is kept in a record (see ``task``), by uuid, by root, and by parent.
+say is kept in a record (see ``task`` and ``course``), by uuid, by root, and by parent.
 
 - An event that comes before its task is known waits up to ``JOIN_WAIT_SECONDS`` for it; the events of one
   task keep their order. After that they go on with ``null``, and later ones of that task do not wait again.
@@ -19,9 +19,10 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import NamedTuple
 
+from gateway.course import apply, shared
 from gateway.event import Event, encode
 from gateway.state import READY_STATES, Reached, state_of
-from gateway.task import Task, apply, shared
+from gateway.task import Task
 
 JOIN_WAIT_SECONDS = 1.0
 """Celery flushes a worker's events once a loop, so what names a task is at most a loop and a hop behind."""

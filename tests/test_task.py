@@ -15,10 +15,11 @@ from celery.events.state import Task as CelerysTask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.course import MAX_INFO_BYTES, MAX_NAME_CHARS, MAX_TEXT_CHARS, apply
 from gateway.event import Event
 from gateway.normalize import normalize
 from gateway.state import MAX_STATE_CHARS, READY_STATES, Reached
-from gateway.task import MAX_INFO_BYTES, MAX_NAME_CHARS, MAX_TEXT_CHARS, Task, apply, view
+from gateway.task import Task, view
 from gateway.tasks import Tasks
 from tests.test_corpus import RECEIVED_AT, RECORDINGS, all_wire_events, messages, subjects, taken
 
