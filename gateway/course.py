@@ -1,8 +1,8 @@
 """The course of a task: how its events change its record.
 
-What events say is taken over field by field: a late event fills in what was not known, and never undoes what
-a younger one of its kind said; the same event again changes nothing. ``state`` follows the table in ``state``.
-Texts that many tasks have in common (names, nodes, queues) are shared: there is one of each in memory.
+What events say is taken over field by field: a late event fills in what was not known, and never undoes
+what a younger one of its kind said; the same event again changes nothing. ``state`` follows the table in
+``state``. Texts that many tasks have in common (names, nodes, queues) are shared: there is one of each.
 """
 
 from typing import Any
