@@ -128,7 +128,8 @@ On {_list(where)}. With {_list({name: text for name, text in what.items() if nam
 
 **{"Good" if soak.is_good else "Not good"}.** A violation would make it not so, an error in the gateway's log,
 or more than {_mib(MAX_GROWTH_BYTES)} of memory more at the end than after three minutes, when its tables are
-full, that of forgotten tasks as the last (it ran with room for {MAX_TASKS:,} tasks; the history had its default of 64 MiB).
+full, that of forgotten tasks as the last (it ran with room for {MAX_TASKS:,} tasks; the history had its
+default of 64 MiB).
 
 | | |
 |---|---|
