@@ -55,6 +55,14 @@ def _check_root_path(context: click.Context, parameter: click.Parameter, value: 
     help="A TOML file with any of these settings, such as: port = 9000",
 )
 @consuming
+@click.option(
+    "--control/--no-control",
+    default=DEFAULTS.control,
+    show_default=True,
+    envvar="GATEWAY_CONTROL",
+    help="Talk to workers: switch on the task events of those that send none, and ask for the names of "
+    "tasks that are under way. Never anything that changes a task.",
+)
 @listening
 @click.option(
     "--root-path",
