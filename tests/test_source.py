@@ -79,7 +79,7 @@ def test_a_queue_deleted_under_it_is_noticed(rabbitmq: RabbitMQ, broker: str, fo
     gateway.start()
     try:
         with NdjsonStream(gateway.url) as client:
-            name = min(name for name, *_ in queues(rabbitmq, broker))
+            (name,) = [name for name, *_ in queues(rabbitmq, broker) if ".losses." not in name]
             vhost = broker.rpartition("/")[2]
             rabbitmq.ctl("delete_queue", "-p", vhost, name)
             publish_until_seen(broker, client, f"after.{name}")
