@@ -38,6 +38,13 @@ class SSE:
         return b"".join(frames)
 
 
+class FetchedSSE(SSE):
+    """Server-Sent Events for readers that are no EventSource: they do not see an id without data."""
+
+    def keepalive(self, id: bytes) -> bytes:
+        return self.control(id, bookmark(id))
+
+
 class NDJSON:
     """One JSON object a line."""
 
@@ -61,6 +68,10 @@ class ChunkedSSE(SSE):
 
     def batch(self, frames: Sequence[bytes]) -> bytes:
         return chunk(b"".join(frames))
+
+
+class ChunkedFetchedSSE(ChunkedSSE, FetchedSSE):
+    """The same for readers that are no EventSource."""
 
 
 class ChunkedNDJSON(NDJSON):
@@ -136,10 +147,17 @@ def text_message(text: bytes) -> bytes:
     return b"\x81\x7f%b%b" % (size.to_bytes(8), text)
 
 
-FORMATS: dict[str, SSE | NDJSON] = {"sse": SSE(), "ndjson": NDJSON()}
-"""For any server, by the value of the ``format`` parameter."""
+FORMATS: dict[str, SSE | NDJSON] = {"sse": SSE(), "ndjson": NDJSON(), "fetched-sse": FetchedSSE()}
+"""For any server, by the value of the ``format`` parameter, or what ``FETCHED`` makes of it."""
 
-DIRECT_FORMATS: dict[str, SSE | NDJSON] = {"sse": ChunkedSSE(), "ndjson": ChunkedNDJSON()}
+FETCHED = {"sse": "fetched-sse", "ndjson": "ndjson"}
+"""Which of them is meant where no EventSource asks."""
+
+DIRECT_FORMATS: dict[str, SSE | NDJSON] = {
+    "sse": ChunkedSSE(),
+    "ndjson": ChunkedNDJSON(),
+    "fetched-sse": ChunkedFetchedSSE(),
+}
 """The same, for bytes that are written to the transport as they are."""
 
 WEBSOCKET = WebSocket()

@@ -87,6 +87,8 @@ class Hub:
         last_event_id: str | None = None,
         since: float | None = None,
         prologue: Callable[[], Prologue] | None = None,
+        *,
+        is_due_when_resumed: bool = False,
     ) -> Subscription:
         """Return a subscription that begins here and now, or earlier where the history allows.
 
@@ -98,11 +100,14 @@ class Hub:
             since: begin with what was taken in at this time (epoch seconds) or later, where no id says
                 better; 0 for all there is.
             prologue: makes what goes before a stream that is not resumed; it then begins where that ends.
+            is_due_when_resumed: the prologue is for a stream that is resumed, too: that first goes on to
+                where the prologue ends, which so stands in its place among the events.
         """
         resume, position, gap_reason = self._beginning(last_event_id, since)
         group = self._group(filter, framing)
-        begun = None if prologue is None or resume == "resumed" else prologue()
-        subscription = Subscription(group, self._leave, resume, position, begun)
+        is_resumed = resume == "resumed"
+        begun = None if prologue is None or (is_resumed and not is_due_when_resumed) else prologue()
+        subscription = Subscription(group, self._leave, resume, position, begun, catches_up=is_resumed)
         self._subscriptions.add(subscription)
         if gap_reason is not None:
             subscription.tell(control.gap(subscription.id, gap_reason, None))

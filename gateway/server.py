@@ -17,7 +17,7 @@ import uvicorn
 
 from gateway.asgi import Gateway
 from gateway.edge.direct import DirectHTTP, DirectWebSocket
-from gateway.edge.websocket import MAX_MESSAGE_BYTES
+from gateway.edge.json_query import MAX_BYTES
 from gateway.errors import GatewayError
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
@@ -89,7 +89,7 @@ def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
         lifespan="on",
         http=DirectHTTP,
         ws=DirectWebSocket,
-        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_max_size=MAX_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=None,  # see _drop_dead_peers
         timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -30,6 +30,7 @@ class Snapshot:
         view: a task's record encoded.
         workers: gives all workers, each encoded.
         hub: whose stream it is.
+        follows: whether another filter of the stream becomes its own.
     """
 
     def __init__(
@@ -39,12 +40,15 @@ class Snapshot:
         view: Callable[[Record], bytes],
         workers: Callable[[], Iterable[bytes]],
         hub: Hub,
+        *,
+        follows: bool = True,
     ) -> None:
         self._tasks = tasks
         self._scan = Scan(tasks, filter)
         self._view = view
         self._workers = workers
         self._hub = hub
+        self._follows = follows
         self._pages: deque[Page] = deque()
         self.reads = 0
 
@@ -57,9 +61,10 @@ class Snapshot:
         return self._pages.popleft() if self._pages else None
 
     def refilter(self, filter: Matcher) -> None:
-        """Begin anew, with another filter."""
-        self._scan = Scan(self._tasks, filter)
-        self._pages.clear()
+        """Begin anew if the stream's new filter is for it, too."""
+        if self._follows:
+            self._scan = Scan(self._tasks, filter)
+            self._pages.clear()
 
     def _pages_of(self, tasks: Iterable[bytes], done: bool) -> Iterator[Page]:
         """Give the messages that tell of some tasks, and when it is done, of the workers."""

@@ -107,7 +107,7 @@ class Prologue(Protocol):
         """Return the next page, if there is one already."""
 
     def refilter(self, filter: Matcher) -> None:
-        """Begin anew, with another filter."""
+        """Take note of another filter; a page that was given as the last stays so."""
 
 
 class Subscription:
@@ -122,12 +122,14 @@ class Subscription:
         "is_ended",
         "_cursor",
         "_prologue",
+        "_last_page",
+        "_catches_up",
         "_chunk",
         "_take",
         "_on_close",
         "_on_end",
         "closing",
-        "_is_paused",
+        "is_paused",
         "_progress",
         "_woken",
         "__weakref__",
@@ -140,17 +142,21 @@ class Subscription:
         resume: Resume,
         position: int,
         prologue: "Prologue | None" = None,
+        *,
+        catches_up: bool = False,
     ) -> None:
         self.group = group
         self._on_close = on_close
         self.is_ended = False
         self._cursor: Cursor | None = group.cursor_at(position)  # None: in step
         self._prologue = prologue
+        self._last_page: Page | None = None  # of the prologue, when events have to come before it
+        self._catches_up = catches_up
         self._chunk = b""  # handed to it, not yet read
         self._take: Callable[[bytes], None] = self._hold
         self._on_end: Callable[[CloseReason], None] | None = None
         self.closing: CloseReason | None = None
-        self._is_paused = False
+        self.is_paused = False
         self._progress: tuple[float, object] = (0.0, None)
         self._woken: asyncio.Future[None] | None = None
         group.size += 1
@@ -175,7 +181,7 @@ class Subscription:
     def id(self) -> bytes:
         """The position as clients see it; to be resumed from only after what goes before the stream."""
         id = self.group.id_of(self.position)
-        return id if self._prologue is None else id + NO_RESUME
+        return id if self._prologue is None or self._catches_up else id + NO_RESUME
 
     def tell(self, message: Control) -> None:
         """Say something to this client alone, before whatever it has not been handed yet."""
@@ -199,7 +205,7 @@ class Subscription:
             return chunk
         if self.is_ended:
             return b""
-        if self.closing is not None and (self._cursor is None or self._is_paused):
+        if self.closing is not None and (self._cursor is None or self.is_paused):
             framing = self.group.framing
             message = closed(self.id, self.closing, random.randint(*RETRY_MS))
             chunk = framing.batch([framing.control(self.id, message)])
@@ -216,14 +222,23 @@ class Subscription:
         return chunk
 
     def _read_prologue(self, prologue: "Prologue") -> bytes:
-        page = prologue.read()
+        page = self._last_page or prologue.read()
         if page is None:
             return b""
-        if page.position is not None:
-            self._prologue = None
-            self._cursor = self.group.cursor_at(page.position)
         framing = self.group.framing
-        return framing.batch([framing.control(page.id, page.message)])
+        said = framing.batch([framing.control(page.id, page.message)])
+        if page.position is None:
+            return said
+        events = b""
+        if self._catches_up and self._cursor is not None:
+            events = self._cursor.read(page.position, CHUNK_BYTES, CHUNK_ENTRIES)
+            if self._cursor.position < page.position:
+                self._last_page = page
+                return events
+        else:
+            self._cursor = self.group.cursor_at(page.position)
+        self._prologue = self._last_page = None
+        return events + said
 
     async def wait(self) -> None:
         """Return when ``read`` has something again. For one caller at a time."""
@@ -235,14 +250,27 @@ class Subscription:
         finally:
             self._woken = None
 
-    def attach(self, write: Callable[[bytes], None], on_end: Callable[[CloseReason], None]) -> None:
+    def attach(
+        self,
+        write: Callable[[bytes], None],
+        on_end: Callable[[CloseReason], None],
+        *,
+        is_paused: bool = False,
+    ) -> None:
         """Push from now on: call ``write`` with bytes as they come, until ``pause``.
 
-        ``on_end`` is called when the stream has been ended from here, after the last bytes.
+        Args:
+            on_end: is called when the stream has been ended from here, after the last bytes.
+            is_paused: the transport can take nothing for now but how the stream begins.
         """
         self._take, self._on_end = write, on_end
         self._progress = asyncio.get_running_loop().time(), None
-        self.resume()
+        self.is_paused = is_paused
+        if is_paused:
+            chunk, self._chunk = self._chunk, b""
+            write(chunk)
+        else:
+            self.resume()
 
     def keepalive(self) -> bytes:
         """Return what moves the position of a client to which there is nothing to say. When in step."""
@@ -250,12 +278,12 @@ class Subscription:
 
     def pause(self) -> None:
         """Take no more bytes for now: the transport's buffer is full."""
-        self._is_paused = True
+        self.is_paused = True
         self._leave_step()
 
     def resume(self) -> None:
         """Take bytes again, at first those that were missed."""
-        self._is_paused = False
+        self.is_paused = False
         if self.is_ended:
             return
         for _ in range(READS_AT_ONCE):
@@ -299,7 +327,7 @@ class Subscription:
         self.group = group
         group.size += 1
         self.tell(filtered(self.id))
-        if self._on_end is not None and not self._is_paused:
+        if self._on_end is not None and not self.is_paused:
             self.resume()
 
     def end(self, reason: CloseReason) -> None:
@@ -313,7 +341,7 @@ class Subscription:
         self.closing = reason
         if self._on_end is None:
             self._wake()
-        elif self._is_paused:
+        elif self.is_paused:
             self._is_done()
         else:
             self.resume()
@@ -340,15 +368,15 @@ class Subscription:
 
     def _is_done(self) -> bool:
         """Tell whether a pushed one is to take no more, and if it has just been ended, say so."""
-        if self._is_paused and self.closing not in (None, "ready") and not self.is_ended:
+        if self.is_paused and self.closing not in (None, "ready") and not self.is_ended:
             # What it has missed would not get through: say where to resume, and go.
             self._take(self.read())
         if self.is_ended and self.closing is not None and self._on_end is not None:
             self._on_end(self.closing)
-        return self.is_ended or self._is_paused
+        return self.is_ended or self.is_paused
 
     def _go_on(self) -> None:
-        if not self._is_paused and not self.is_ended:
+        if not self.is_paused and not self.is_ended:
             self.resume()
 
     def _wake(self) -> None:

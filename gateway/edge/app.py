@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from gateway.edge.direct import Rounds, offered
+from gateway.edge.json_query import posted_query
 from gateway.edge.lookup import Lookups
 from gateway.edge.metrics import CONTENT_TYPE, Metrics
 from gateway.edge.query import stream_query
@@ -50,7 +51,7 @@ def create_app(
     dashboard = files("gateway.edge").joinpath("dashboard.html").read_text(encoding="utf-8")
 
     async def events(request: Request) -> Response:
-        query = stream_query(request)
+        query = await posted_query(request) if request.method == "POST" else stream_query(request)
         media_type = FORMATS[query.format].media_type
         if request.method == "HEAD":
             return Response(media_type=media_type)
@@ -107,13 +108,14 @@ def create_app(
     cors = Middleware(
         CORSMiddleware,
         allow_origins=allow_origins,
-        allow_headers=["Authorization", "If-None-Match", "Last-Event-ID"],
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID"],
         expose_headers=["ETag"],
     )
     app: ASGIApp = Starlette(
         routes=[
             Route("/", index),
-            Route("/events", events),
+            Route("/events", events, methods=["GET", "POST"]),
             WebSocketRoute("/ws", websocket),
             *lookups.routes,
             Route("/healthz", healthz),

@@ -89,7 +89,11 @@ class CarryWebSocket(Protocol):
     def __call__(
         self, subscription: Subscription, rounds: Rounds, on_text: Callable[[str | None], None]
     ) -> None:
-        """``on_text`` is given each message from the client; ``None`` for one that is not text."""
+        """``on_text`` is given each message from the client; ``None`` for one that is not text.
+
+        May be called again, with another subscription: that takes the place of the one before, which is
+        left to be closed.
+        """
 
 
 def offered(scope: Scope) -> Any:
@@ -111,10 +115,13 @@ class _Carrying:
         if self.transport.is_closing():
             subscription.close()
             return
-        self._subscription = subscription
+        before, self._subscription = self._subscription, subscription
+        if before is not None:
+            rounds.remove(before)
         self._rounds = rounds
         rounds.add(subscription, self.transport.get_write_buffer_size)
-        subscription.attach(self.transport.write, self._finish)
+        is_paused = before is not None and before.is_paused
+        subscription.attach(self.transport.write, self._finish, is_paused=is_paused)
 
     def pause_writing(self) -> None:
         if self._subscription is None:

@@ -24,8 +24,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.edge.query import ACCESS_TOKEN, check_names, only
 from gateway.edge.query import fields as fields_query
-from gateway.edge.query import only
 from gateway.edge.refusal import refusal
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS, encode, pick
@@ -54,10 +54,10 @@ SLOW_PERIODS = 5
 """How many times its patience all of an answer may take to be read: others may wait for the room."""
 MAX_PIECE_BYTES = 64 << 10
 
-TASKS_PARAMETERS = (*FILTER_FIELDS, "limit", "cursor", "fields")
-TASK_PARAMETERS = ("fields",)
+TASKS_PARAMETERS = (*FILTER_FIELDS, "limit", "cursor", "fields", ACCESS_TOKEN)
+TASK_PARAMETERS = ("fields", ACCESS_TOKEN)
 WORKERS_FILTERS = ("hostname", "cluster")
-WORKERS_PARAMETERS = (*WORKERS_FILTERS, "fields")
+WORKERS_PARAMETERS = (*WORKERS_FILTERS, "fields", ACCESS_TOKEN)
 _ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
 
 
@@ -92,7 +92,7 @@ class Lookups:
 
     async def task(self, request: Request) -> Response:
         """Answer with one task."""
-        _check_names(request.query_params, TASK_PARAMETERS)
+        check_names(request.query_params, TASK_PARAMETERS)
         fields = _fields(request.query_params, VIEW_FIELDS)
         uuid: str = request.path_params["uuid"]
         record = self._pipeline.tasks.get(uuid)
@@ -126,7 +126,7 @@ class Lookups:
     async def workers(self, request: Request) -> Response:
         """Answer with the workers, alive or not."""
         parameters = request.query_params
-        _check_names(parameters, WORKERS_PARAMETERS)
+        check_names(parameters, WORKERS_PARAMETERS)
         filter = parse({field: parameters.getlist(field) for field in WORKERS_FILTERS})
         fields = _fields(parameters, WORKER_FIELDS)
         body = _Body()
@@ -145,7 +145,7 @@ class Lookups:
 
     async def workflow(self, request: Request) -> Response:
         """Answer with the tree of a workflow."""
-        _check_names(request.query_params, TASK_PARAMETERS)
+        check_names(request.query_params, TASK_PARAMETERS)
         fields = _fields(request.query_params, VIEW_FIELDS)
         root_id: str = request.path_params["root_id"]
         root = self._pipeline.tasks.root(root_id)
@@ -240,7 +240,7 @@ class Lookups:
         return self._pipeline.tasks.get(record.task.uuid) is record and filter.matches(record.task.keys())
 
     def _tasks_query(self, parameters: QueryParams) -> TasksQuery:
-        _check_names(parameters, TASKS_PARAMETERS)
+        check_names(parameters, TASKS_PARAMETERS)
         return TasksQuery(
             filter=parse({field: parameters.getlist(field) for field in FILTER_FIELDS}),
             limit=_limit(only(parameters, "limit")),
@@ -383,14 +383,6 @@ def _is_known(request: Request, etag: str) -> bool:
     given = request.headers.get("if-none-match", "")
     tags = {tag.strip().removeprefix("W/") for tag in given.split(",")}
     return etag.removeprefix("W/") in tags or "*" in tags
-
-
-def _check_names(parameters: QueryParams, allowed: tuple[str, ...]) -> None:
-    for name in parameters:
-        if name not in allowed:
-            raise BadRequest(
-                f"unknown parameter {name!r}", code="unknown-parameter", parameter=name, allowed=allowed
-            )
 
 
 def _fields(parameters: QueryParams, allowed: tuple[str, ...]) -> frozenset[str] | None:

@@ -1,7 +1,8 @@
-"""What a client asks for: query parameters and headers, checked once, here."""
+"""What a client asks for: query parameters and headers, checked once, here (as JSON: ``json_query``)."""
 
 import re
 import time
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -10,15 +11,30 @@ from starlette.requests import HTTPConnection
 
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS
-from gateway.filter import Filter, parse
+from gateway.filter import parse
 from gateway.frames import FORMATS
+from gateway.index import Matcher
 from gateway.until import Goal
 
-STREAM_PARAMETERS = (*FILTER_FIELDS, "fields", "format", "last_event_id", "since", "snapshot", "until")
+ACCESS_TOKEN = "access_token"
+"""Taken, and left to a proxy in front to look at: the gateway has no accounts of its own."""
+STREAM_PARAMETERS = (
+    *FILTER_FIELDS,
+    ACCESS_TOKEN,
+    *("fields", "format", "last_event_id", "since", "snapshot", "until"),
+)
+GIVEN_FORMATS = ("sse", "ndjson")
 MAX_FIELDS = 100
 _NO_ID = frozenset("*?,!")
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)")
 _AGE_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class SnapshotQuery(NamedTuple):
+    """Of which tasks a stream is to tell how they are, and whether it is to do so even if it is resumed."""
+
+    filter: Matcher
+    is_due_when_resumed: bool
 
 
 class StreamQuery(NamedTuple):
@@ -28,12 +44,12 @@ class StreamQuery(NamedTuple):
     ``until`` is what ends it; ``fields`` are those to be kept, ``None`` for all.
     """
 
-    filter: Filter
+    filter: Matcher
     format: str
     last_event_id: str | None
     since: float | None
     fields: frozenset[str] | None
-    snapshot: bool
+    snapshot: SnapshotQuery | None
     until: Goal | None
 
 
@@ -44,30 +60,29 @@ def stream_query(request: HTTPConnection) -> StreamQuery:
         BadRequest: an unknown parameter or a bad value; never is it taken for a stream of everything.
     """
     parameters = request.query_params
-    for name in parameters:
-        if name not in STREAM_PARAMETERS:
-            raise BadRequest(
-                f"unknown parameter {name!r}",
-                code="unknown-parameter",
-                parameter=name,
-                allowed=STREAM_PARAMETERS,
-            )
-    since, snapshot = only(parameters, "since"), _flag(parameters, "snapshot")
-    if snapshot and since is not None:
-        raise BadRequest(
-            "a snapshot is of now, and since= begins in the past: leave out one of them",
-            code="bad-value",
-            parameter="snapshot",
-        )
+    check_names(parameters, STREAM_PARAMETERS)
+    filter = parse({field: parameters.getlist(field) for field in FILTER_FIELDS})
+    since = only(parameters, "since")
+    snapshot = SnapshotQuery(filter, False) if _flag(parameters, "snapshot") else None
+    check_since(since, snapshot)
     return StreamQuery(
-        filter=parse({field: parameters.getlist(field) for field in FILTER_FIELDS}),
-        format=_format(request),
+        filter=filter,
+        format=media_format(request),
         last_event_id=request.headers.get("last-event-id") or only(parameters, "last_event_id"),
-        since=_since(since),
+        since=moment(since),
         fields=fields(parameters),
         snapshot=snapshot,
         until=_until(parameters),
     )
+
+
+def check_names(names: Iterable[str], allowed: tuple[str, ...]) -> None:
+    """Raise BadRequest for the first name that is none of a request's parameters."""
+    for name in names:
+        if name not in allowed:
+            raise BadRequest(
+                f"unknown parameter {name!r}", code="unknown-parameter", parameter=name, allowed=allowed
+            )
 
 
 def fields(parameters: QueryParams) -> frozenset[str] | None:
@@ -77,12 +92,18 @@ def fields(parameters: QueryParams) -> frozenset[str] | None:
         BadRequest: an empty name, or too many.
     """
     values = parameters.getlist("fields")
-    if not values:
-        return None
-    names = [name for value in values for name in value.split(",")]
+    return keep_fields([name for value in values for name in value.split(",")]) if values else None
+
+
+def keep_fields(names: Sequence[str]) -> frozenset[str]:
+    """Return the fields that are to be kept.
+
+    Raises:
+        BadRequest: an empty name, or too many.
+    """
     if not all(names):
         raise BadRequest(
-            f"fields={','.join(values)!r} has an empty name", code="empty-value", parameter="fields"
+            f"fields={','.join(names)!r} has an empty name", code="empty-value", parameter="fields"
         )
     if len(names) > MAX_FIELDS:
         raise BadRequest(
@@ -136,7 +157,22 @@ def only(parameters: QueryParams, name: str) -> str | None:
     return values[0] if values else None
 
 
-def _since(text: str | None) -> float | None:
+def check_since(since: str | None, snapshot: SnapshotQuery | None) -> None:
+    """Raise BadRequest if both are asked for."""
+    if snapshot is not None and since is not None:
+        raise BadRequest(
+            "a snapshot is of now, and since= begins in the past: leave out one of them",
+            code="bad-value",
+            parameter="snapshot",
+        )
+
+
+def moment(text: str | None) -> float | None:
+    """Return since when events are wanted, in epoch seconds; 0 for the earliest.
+
+    Raises:
+        BadRequest: it is no time.
+    """
     if text is None:
         return None
     if text == "earliest":
@@ -157,21 +193,25 @@ def _since(text: str | None) -> float | None:
     )
 
 
-def _format(request: HTTPConnection) -> str:
-    """Return the ``format`` parameter, or what the Accept header prefers; SSE unless NDJSON is named."""
+def media_format(request: HTTPConnection) -> str:
+    """Return the ``format`` parameter, or what the Accept header prefers; SSE unless NDJSON is named.
+
+    Raises:
+        BadRequest: it is not a format.
+    """
     given = only(request.query_params, "format")
     if given is not None:
-        if given not in FORMATS:
+        if given not in GIVEN_FORMATS:
             raise BadRequest(
                 f"format={given!r} is not a format",
                 code="bad-value",
                 parameter="format",
-                allowed=tuple(FORMATS),
+                allowed=GIVEN_FORMATS,
             )
         return given
     accepted = [part.partition(";")[0].strip() for part in request.headers.get("accept", "").split(",")]
     for media_type in accepted:
-        for name, framing in FORMATS.items():
-            if media_type == framing.media_type:
+        for name in GIVEN_FORMATS:
+            if media_type == FORMATS[name].media_type:
                 return name
     return "sse"

@@ -58,7 +58,7 @@ def portable_response(
         slow_seconds: how long the client may take for one chunk.
     """
     chunks = pulled(subscription, keepalive_seconds)
-    if format == "sse":
+    if format != "ndjson":
         # Keep-alives are ours; and when uvicorn shuts down we end the stream, before it is cut.
         return _EventSource(
             subscription,

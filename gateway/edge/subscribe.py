@@ -1,5 +1,6 @@
 """From a checked request for a stream to a subscription."""
 
+from collections.abc import Callable
 from functools import partial
 
 from gateway.edge.query import StreamQuery
@@ -20,18 +21,26 @@ def is_over(pipeline: Pipeline, query: StreamQuery) -> bool:
 
 def subscribe(pipeline: Pipeline, query: StreamQuery, framing: Plain) -> Subscription:
     """Return a subscription to what is asked for."""
-    hub = pipeline.hub
-
-    def snapshot() -> Snapshot:
+    hub, asked = pipeline.hub, query.snapshot
+    begin: Callable[[], Snapshot] | None = None
+    if asked is not None:
         view = partial(pipeline.view, fields=query.fields)
-        return Snapshot(pipeline.tasks, query.filter, view, pipeline.view_workers, hub)
-
+        begin = partial(
+            Snapshot,
+            pipeline.tasks,
+            asked.filter,
+            view,
+            pipeline.view_workers,
+            hub,
+            follows=not asked.is_due_when_resumed,
+        )
     subscription = hub.subscribe(
         query.filter,
         framing if query.fields is None else picked(framing, query.fields),
         query.last_event_id,
         query.since,
-        snapshot if query.snapshot else None,
+        begin,
+        is_due_when_resumed=asked is not None and asked.is_due_when_resumed,
     )
     if query.until is not None:
         pipeline.until.add(subscription, query.until)

@@ -1,0 +1,145 @@
+"""A request for a stream as JSON: the body of a ``POST``, or what an ``open`` on a WebSocket says.
+
+It asks for what a query asks for, and for what no query can: events that pass any of several filters, and a
+snapshot of some of them though the stream is resumed, so that a client can watch more over one connection
+without losing its place::
+
+    {"any": [{"name": ["shop.*"], "type": "task-failed"}, {"uuid": ["…", "…"]}],
+     "last_event_id": "…", "since": "10m", "fields": ["state"], "snapshot": [{"uuid": ["…"]}]}
+
+Without ``any`` it is for everything, with an empty one for nothing. ``"snapshot": true`` is ``snapshot=1``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from gateway.edge.query import (
+    ACCESS_TOKEN,
+    SnapshotQuery,
+    StreamQuery,
+    check_names,
+    check_since,
+    keep_fields,
+    media_format,
+    moment,
+)
+from gateway.errors import BadRequest
+from gateway.event import FILTER_FIELDS
+from gateway.filter import MAX_GLOBS, MAX_PATTERNS, AnyOf, Filter, build, is_glob
+from gateway.frames import FETCHED
+from gateway.index import Matcher
+
+MAX_BYTES = 256 << 10
+"""The longest request: a filter of a thousand ids and to spare."""
+MAX_ALTERNATIVES = 100
+PARAMETERS = ("any", "fields", "last_event_id", "since", "snapshot")
+
+
+async def posted_query(request: Request) -> StreamQuery:
+    """Return what the body of a request asks for; an empty one asks for everything.
+
+    Raises:
+        BadRequest: it is too long, no JSON object, or asks for what cannot be given.
+    """
+    check_names(request.query_params, ("format", ACCESS_TOKEN))
+    format = FETCHED[media_format(request)]
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BYTES:
+            raise _bad(f"the body is longer than {MAX_BYTES} bytes", "body")
+    if not body:
+        return json_query({}, format)
+    try:
+        wanted = msgspec.json.decode(bytes(body))
+    except (ValueError, RecursionError):
+        raise _bad("the body is not JSON", "body") from None
+    if not isinstance(wanted, dict):
+        raise _bad('the body must be an object such as {"any": [{"name": ["shop.*"]}]}', "body")
+    return json_query(wanted, format)
+
+
+def json_query(wanted: Mapping[str, Any], format: str) -> StreamQuery:
+    """Return what an object asks for.
+
+    Args:
+        format: how it is to be written, a key of ``frames.FORMATS``.
+
+    Raises:
+        BadRequest: it is not what it should be.
+    """
+    check_names(wanted, PARAMETERS)
+    filter = alternatives(wanted["any"], "any") if "any" in wanted else Filter()
+    since, last_event_id = _text(wanted, "since"), _text(wanted, "last_event_id")
+    snapshot = wanted.get("snapshot", False)
+    asked = None
+    if not isinstance(snapshot, bool):
+        asked = SnapshotQuery(alternatives(snapshot, "snapshot"), is_due_when_resumed=True)
+    elif snapshot:
+        asked = SnapshotQuery(filter, is_due_when_resumed=False)
+    check_since(since, asked)
+    return StreamQuery(
+        filter=filter,
+        format=format,
+        last_event_id=last_event_id,
+        since=moment(since),
+        fields=keep_fields(texts(wanted["fields"], "fields")) if "fields" in wanted else None,
+        snapshot=asked,
+        until=None,
+    )
+
+
+def alternatives(value: Any, parameter: str) -> Matcher:
+    """Return the filter that passes what any of a list's objects passes.
+
+    Raises:
+        BadRequest: it is no list of filters, or one that would cost too much.
+    """
+    if not isinstance(value, list) or len(value) > MAX_ALTERNATIVES:
+        raise _bad(f'"{parameter}" must be a list of at most {MAX_ALTERNATIVES} objects', parameter)
+    filters = [build(_patterns(alternative, parameter)) for alternative in value]
+    if sum(len(c.wanted) + len(c.unwanted) for f in filters for c in f.clauses) > MAX_PATTERNS:
+        raise _bad(f"more than {MAX_PATTERNS} values to filter by", parameter)
+    if sum(is_glob(text) for f in filters for c in f.clauses for text in c.wanted | c.unwanted) > MAX_GLOBS:
+        raise _bad(f"more than {MAX_GLOBS} values with wildcards to filter by", parameter)
+    return filters[0] if len(filters) == 1 else AnyOf(frozenset(filters))
+
+
+def texts(value: Any, parameter: str) -> list[str]:
+    """Return a list of texts, or one text as such a list.
+
+    Raises:
+        BadRequest: it is neither.
+    """
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+        raise _bad(f"{parameter!r} must be a list of texts", parameter)
+    return listed
+
+
+def _patterns(alternative: Any, parameter: str) -> dict[str, list[str]]:
+    if not isinstance(alternative, dict):
+        raise _bad(f'"{parameter}" must hold objects such as {{"name": ["shop.*"]}}', parameter)
+    for name in alternative:
+        if name not in FILTER_FIELDS:
+            raise BadRequest(
+                f"unknown field {name!r}; there are {', '.join(FILTER_FIELDS)}",
+                code="unknown-parameter",
+                parameter=name,
+                allowed=FILTER_FIELDS,
+            )
+    return {name: texts(values, name) for name, values in alternative.items()}
+
+
+def _text(wanted: Mapping[str, Any], name: str) -> str | None:
+    text = wanted.get(name)
+    if text is not None and not isinstance(text, str):
+        raise _bad(f"{name!r} must be a text", name)
+    return text
+
+
+def _bad(message: str, parameter: str) -> BadRequest:
+    return BadRequest(message, code="bad-value", parameter=parameter)
