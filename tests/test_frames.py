@@ -332,4 +332,5 @@ def test_the_framings_are_found_by_format_and_have_their_media_types() -> None:
     assert {name: framing.media_type for name, framing in FORMATS.items()} == {
         "sse": "text/event-stream",
         "ndjson": "application/x-ndjson",
+        "fetched-sse": "text/event-stream",
     }
