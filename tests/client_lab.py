@@ -28,7 +28,6 @@ import mimetypes
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -450,7 +449,7 @@ async def _body(request: Request) -> dict[str, Any]:
 
 def _end_with_stdin() -> None:
     """Whoever started us is gone, or wants us gone, when it closes our standard input."""
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not sys.stdin, whose lock would be held while the interpreter ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

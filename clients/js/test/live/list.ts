@@ -1,0 +1,41 @@
+/** The one list of tests, for Node and for browsers. */
+import { browser } from "./browser.js";
+import { events } from "./events.js";
+import { outages } from "./outages.js";
+import { state } from "./state.js";
+import { access } from "./tokens.js";
+import { type Surroundings, Trial } from "./trial.js";
+
+export interface Test {
+  readonly name: string;
+  /** Where it is run, such as `node sse`; everywhere if it does not say. */
+  readonly runs?: readonly string[] | undefined;
+  /** It breaks what the others need, too. */
+  readonly isAlone?: boolean;
+  /** It waits for most of its time, so it is begun early. */
+  readonly isLong?: boolean;
+  /** Where its page comes from, if not from the lab: from a door of its own, beside the gateway. */
+  readonly page?: "door";
+  run(t: Trial): Promise<void>;
+}
+
+const list: readonly Test[] = [...outages, ...state, ...events, ...access, ...browser];
+
+/** The tests of a run, without what they do: for whoever starts them one by one. */
+export function tests(run: string): Omit<Test, "run">[] {
+  return list
+    .filter((test) => test.runs === undefined || test.runs.includes(run))
+    .map(({ name, isAlone = false, isLong = false, page }) => ({ name, isAlone, isLong, ...(page && { page }) }));
+}
+
+/** Runs the test of this name; rejects if it fails. */
+export async function run(name: string, surroundings: Surroundings): Promise<void> {
+  const test = list.find((test) => test.name === name);
+  if (test === undefined) throw new RangeError(`there is no test ${name}`);
+  const t = new Trial(surroundings);
+  try {
+    await test.run(t);
+  } finally {
+    await t.end();
+  }
+}

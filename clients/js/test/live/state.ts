@@ -1,0 +1,274 @@
+/** Tasks, workflows and workers: at the end, what a client has made of events is what the gateway says. */
+import { TaskError, type Task, type Workflow } from "../../dist/index.js";
+import type { Test } from "./list.js";
+import { type Door, pause, type Trial, unique } from "./trial.js";
+
+/** What `src/task.ts` says that it does not follow. */
+const NOT_FOLLOWED: readonly string[] = [];
+
+/** A task, or one of a workflow, as JSON without what a client does not follow. */
+export function comparable(task: any): any {
+  if (task === null) return null;
+  const { children, ...rest } = task;
+  for (const field of NOT_FOLLOWED) delete rest[field];
+  const isTree = Array.isArray(children) && children.every((child) => typeof child === "object");
+  return isTree ? { ...rest, children: children.map(comparable) } : { ...rest };
+}
+
+/** Waits until a watched task is what the gateway says. */
+export async function sameTask(t: Trial, door: Door, watch: { value: Task | null }, uuid: string): Promise<void> {
+  await t.same(
+    `task ${uuid}`,
+    () => comparable(watch.value),
+    async () => comparable(await door.get(`/tasks/${uuid}`)),
+  );
+}
+
+/** Waits until a watched workflow is what the gateway says. */
+export async function sameWorkflow(
+  t: Trial,
+  door: Door,
+  watch: { value: Workflow | null },
+  rootId: string,
+): Promise<void> {
+  await t.same(`workflow ${rootId}`, () => tree(watch.value), async () => tree(await door.get(`/workflows/${rootId}`)));
+}
+
+function tree(workflow: any): any {
+  if (workflow === null) return null;
+  const { critical_path, id, tasks, ...rest } = workflow;
+  return { ...rest, tasks: tasks.map(comparable) };
+}
+
+/** A started task, watched. */
+async function started(t: Trial, name: string, ...args: unknown[]) {
+  const { client, door } = await t.enter();
+  const { uuid } = await t.run(name, ...args);
+  const watch = client.task(uuid);
+  const values: Task[] = [];
+  watch.subscribe(() => values.push(watch.value!));
+  return { client, door, uuid, watch, values };
+}
+
+const ENDS: [task: string, args: unknown[], state: string][] = [
+  ["canvas.add", [1, 2], "SUCCESS"],
+  ["canvas.progress", [5], "SUCCESS"],
+  ["canvas.fail", [], "FAILURE"],
+  ["ends.retried", [], "SUCCESS"],
+  ["walks.flaky", [], "FAILURE"],
+  ["ends.requeued", [], "SUCCESS"],
+  ["ends.replaced", [1, 2], "SUCCESS"],
+  ["ends.lost_once", [], "SUCCESS"],
+];
+
+export const state: Test[] = [
+  ...ENDS.map(
+    ([name, args, end]): Test => ({
+      name: `task: ${name} ends in ${end}, as the gateway says`,
+      async run(t) {
+        const { watch, door, uuid } = await started(t, name, ...args);
+        const outcome = await watch.ready.then(
+          (task) => ({ task, error: null }),
+          (error) => ({ task: error.task, error }),
+        );
+        t.equal(outcome.task?.state, end, "the state at the end");
+        t.equal(outcome.error instanceof TaskError, end !== "SUCCESS", "ready is rejected with a TaskError, or not");
+        if (outcome.error) t.ok(outcome.error.message.includes("rror"), `it says which: ${outcome.error.message}`);
+        await sameTask(t, door, watch, uuid);
+      },
+    }),
+  ),
+  {
+    name: "task: one that is revoked rejects",
+    async run(t) {
+      const { watch, door, uuid, values } = await started(t, "canvas.forever");
+      await t.until("it runs", () => watch.value?.state === "STARTED");
+      const ready = watch.ready;
+      await t.command("/revoke", { uuid });
+      const error = await t.rejects("ready", ready);
+      t.ok(error instanceof TaskError, `a TaskError, not ${error}`);
+      t.equal(error.task.state, "REVOKED", "the state");
+      await sameTask(t, door, watch, uuid);
+      t.ok(new Set(values).size === values.length, "each value is an object of its own");
+    },
+  },
+  {
+    name: "task: one watched before it is sent, and one that ended long before",
+    async run(t) {
+      const { client, door } = await t.enter();
+      const first = await t.run("canvas.add", 20, 22);
+      await t.until("it has ended", async () => (await tasks(door, first.root_id))[0]?.state === "SUCCESS");
+      const watch = client.task(first.uuid);
+      t.equal(watch.value, null, "nothing is known before it is watched");
+      t.equal((await watch.ready).result, "42", "its result");
+      await sameTask(t, door, watch, first.uuid);
+      const values: (Task | null)[] = [];
+      for await (const value of client.task(first.uuid)) {
+        values.push(value);
+        break;
+      }
+      t.equal(values[0]?.state, "SUCCESS", "the first value of an iterator");
+
+      const uuid = unique("later");
+      const later = client.task(uuid);
+      const ready = later.ready;
+      const workers = client.workers();
+      workers.subscribe(() => undefined);
+      await t.until("it is watched", () => workers.value);
+      await publishWalk(t, uuid);
+      t.equal((await ready).state, "SUCCESS", "one that comes after");
+      await sameTask(t, door, later, uuid);
+    },
+  },
+  {
+    name: "task: an unknown one stays null",
+    async run(t) {
+      const { client } = await t.enter();
+      const watch = client.task(unique("unknown"));
+      let told = 0;
+      watch.subscribe(() => {
+        told += 1;
+      });
+      let isSettled = false;
+      watch.ready.then(
+        () => (isSettled = true),
+        () => (isSettled = true),
+      );
+      const other = await t.run("canvas.add", 1, 1);
+      await client.task(other.uuid).ready;
+      t.equal([watch.value, told, isSettled], [null, 0, false], "the value, how often it was told, ready");
+    },
+  },
+  {
+    name: "workflow: a chain, a group and a chord end as the gateway says",
+    async run(t) {
+      const { client, door } = await t.enter();
+      const workflows: [string, unknown[], number][] = [
+        ["chain", [3, 4, 5], 4],
+        ["trees.fan", [12], 13],
+        ["trees.gather", [6], 8],
+      ];
+      await Promise.all(
+        workflows.map(async ([kind, args, total]) => {
+          const { root_id } = await t.run(kind, ...args);
+          const watch = client.workflow(root_id);
+          const values: Workflow[] = [];
+          watch.subscribe(() => values.push(watch.value!));
+          await t.until(`${kind} is ready`, () => watch.value?.ready === total, 20_000);
+          await sameWorkflow(t, door, watch, root_id);
+          t.equal([watch.value!.total, watch.value!.progress], [total, 1], `${kind}: total and progress`);
+          for (const [index, value] of values.entries()) {
+            const before = values[index - 1];
+            const grows = !before || (before.ready <= value.ready && before.total <= value.total);
+            t.ok(grows, `${kind}: ready and total only grow`);
+            const least = value.ready / value.total;
+            t.ok(value.progress >= least - 1e-9 && value.progress <= 1, `${kind}: progress ${value.progress}`);
+            const counted = Object.values(value.counts).reduce((sum, count) => sum + count, 0);
+            t.equal(counted, value.total, `${kind}: the counts`);
+          }
+        }),
+      );
+    },
+  },
+  {
+    name: "workflow: one that is watched when all is over, and by many",
+    async run(t) {
+      const { client, door } = await t.enter();
+      const { root_id } = await t.run("trees.gather", 4);
+      await t.until("it is over", async () => {
+        const members = await tasks(door, root_id);
+        return members.length === 6 && members.every((task) => task.state === "SUCCESS");
+      });
+      const watches = Array.from({ length: 5 }, () => client.workflow(root_id));
+      for (const watch of watches) watch.subscribe(() => undefined);
+      await t.until("a value", () => watches.every((watch) => watch.value));
+      for (const watch of watches) await sameWorkflow(t, door, watch, root_id);
+      t.ok(new Set(watches.map((watch) => watch.value)).size === 1, "equal watches share one value");
+    },
+  },
+  {
+    name: "workers: one that is killed is alive no more",
+    runs: ["node sse", "chromium websocket"],
+    isLong: true,
+    async run(t) {
+      const { client, door } = await t.enter();
+      const { hostname } = await t.command<{ hostname: string }>("/workers/start");
+      const watch = client.workers();
+      watch.subscribe(() => undefined);
+      const alive = () => watch.value?.find((worker) => worker.hostname === hostname)?.alive;
+      await t.until("it is alive", () => alive() === true);
+      const { workers } = await door.get("/workers");
+      const names = (list: readonly { hostname: string }[]) => list.map((worker) => worker.hostname).sort();
+      t.equal(names(watch.value!), names(workers), "the workers are those that the gateway knows");
+      await t.command("/workers/kill", { hostname });
+      t.equal(alive(), true, "nobody knows yet");
+      await t.until("it is not alive", () => alive() === false, 25_000);
+      await t.same("alive", alive, async () => {
+        const { workers } = await door.get("/workers");
+        return workers.find((worker: any) => worker.hostname === hostname).alive;
+      });
+    },
+  },
+  {
+    name: "workers: as the gateway says, and gone with a goodbye",
+    async run(t) {
+      const { client, door } = await t.enter();
+      const watch = client.workers();
+      watch.subscribe(() => undefined);
+      await t.until("a value", () => watch.value?.length);
+      const hostname = `${unique("brief")}@host`;
+      const said = { hostname, pid: 7, utcoffset: 0, sw_ident: "py-celery", sw_ver: "5.7.0", sw_sys: "Linux" };
+      const load = { freq: 2, active: 1, processed: 3, loadavg: [0.5, 0.25, 0] };
+      const bodies = ["worker-online", "worker-heartbeat"].map((type, clock) => ({
+        ...{ ...said, ...load, type, clock, timestamp: Date.now() / 1000 + clock / 1000 },
+      }));
+      const known = () => watch.value?.find((worker) => worker.hostname === hostname);
+      const theirs = async () =>
+        (await door.get("/workers")).workers.find((worker: any) => worker.hostname === hostname);
+      await t.command("/publish", { bodies });
+      await t.until("it is alive", () => known()?.alive);
+      await t.same("the worker", known, theirs);
+      const offline = { ...said, type: "worker-offline", clock: 3, timestamp: Date.now() / 1000 + 0.01 };
+      await t.command("/publish", { bodies: [{ ...offline, ...load }] });
+      await t.until("it is offline", () => known()?.alive === false);
+      await t.same("the worker", known, theirs);
+    },
+  },
+  {
+    name: "a watch ends some time after the last subscriber, and begins again",
+    async run(t) {
+      const { client, door } = await t.enter();
+      const { uuid } = await t.run("canvas.add", 1, 2);
+      const watch = client.task(uuid);
+      t.equal(client.status, "idle", "nobody has subscribed");
+      const leave = watch.subscribe(() => undefined);
+      await t.until("a value", () => watch.value);
+      leave();
+      await t.until("no connection is left", async () => (await door.state()).open === 0);
+      t.equal(client.status, "idle", "nobody watches");
+      watch.subscribe(() => undefined);
+      await t.until("there is a connection", async () => (await door.state()).open > 0);
+      await sameTask(t, door, watch, uuid);
+    },
+  },
+];
+
+async function tasks(door: Door, rootId: string): Promise<Task[]> {
+  return (await door.get(`/tasks?root_id=${rootId}`)).tasks;
+}
+
+async function publishWalk(t: Trial, uuid: string): Promise<void> {
+  const now = Date.now() / 1000;
+  const event = { uuid, hostname: "walk@host", pid: 1, utcoffset: 0 };
+  const about = { name: "walk", root_id: uuid, parent_id: null, args: "()", kwargs: "{}" };
+  const bodies = [
+    { ...event, ...about, type: "task-received", clock: 1, timestamp: now, retries: 0, eta: null, expires: null },
+    { ...event, type: "task-started", clock: 2, timestamp: now + 0.001 },
+    { ...event, type: "task-progress", clock: 3, timestamp: now + 0.002, current: 1, total: 4 },
+    { ...event, type: "task-succeeded", clock: 4, timestamp: now + 0.003, result: "None", runtime: 0.002 },
+  ];
+  for (const body of bodies) {
+    await t.command("/publish", { bodies: [body] });
+    await pause(10);
+  }
+}
