@@ -60,6 +60,8 @@ from tests.worker import Worker
 ROOT_PATH = "/celery"
 """The gateway's sub-path; it answers without it, too."""
 KEEPALIVE_SECONDS = 2
+HISTORY_BYTES = 32 << 20
+"""Little enough for a test to fill it, enough for clients of tests that are stopped for some seconds."""
 HEAD_BYTES = 64 << 10
 
 
@@ -215,6 +217,7 @@ class Lab:
             folder,
             options=(
                 *("--allow-origin", "*", "--keepalive", str(KEEPALIVE_SECONDS), "--root-path", ROOT_PATH),
+                *("--history-bytes", str(HISTORY_BYTES)),
             ),
         )
         self.workers: dict[str, Worker] = {}

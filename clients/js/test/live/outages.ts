@@ -6,7 +6,9 @@ import { sameTask, sameWorkflow } from "./state.js";
 import { type Door, numbers, pause, type Told, type Trial, unique } from "./trial.js";
 
 const CUTS = 22;
-/** More than the lab's keep-alive, and than a busy machine takes to bring one. */
+/** The lab's gateway's. */
+const KEEPALIVE_MS = 2_000;
+/** More than that, and than a busy machine takes to bring one. */
 const STALE_MS = 4_000;
 
 /** A client's events and gaps of one name, in one list. */
@@ -135,6 +137,29 @@ export const outages: Test[] = [
       await pause(STALE_MS + 1_000);
       t.equal([seen, told], [[], []], "nothing happens");
       t.equal((await door.state()).open, 1, "connections");
+    },
+  },
+  {
+    name: "a stream that brings nothing keeps its place by its keep-alives",
+    runs: ["node sse", "node websocket"],
+    isAlone: true,
+    async run(t) {
+      const { client, door } = await t.enter();
+      const name = unique("tick");
+      const told = listen(client, name);
+      await t.open(client);
+      // More than the lab's gateway remembers. (What is published at a time is less than that.)
+      for (let part = 0; part < 2; part += 1) {
+        await (await t.load(unique("other"), 1_000, { per_second: 800, padding: 20_000 })).done();
+        await pause(2 * KEEPALIVE_MS);
+      }
+      const { connects } = await door.state();
+      await door.cut();
+      await t.until("it has come back", async () => (await door.state()).connects > connects && client.status === "open");
+      await reached(t, client);
+      t.equal(told, [], "no gap");
+      await (await t.load(name, 3)).done();
+      await heard(t, told, 2);
     },
   },
   {
