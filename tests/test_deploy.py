@@ -1,0 +1,547 @@
+"""deploy/: what its files promise, against the code and against what reads such files.
+
+There is no Docker, no cluster and no running systemd here. The image's steps are run without one
+(tests/dockerfile.py), and what it starts is started as compose.yaml says; the manifests are held against
+the schemas of Kubernetes and of Compose; the unit is read by systemd's own tools, and its process is put
+under its filters of system calls (tests/sandbox.py).
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import kubernetes_validate
+import pytest
+import yaml
+
+from gateway import __version__
+from gateway.cli.serve import serve
+from gateway.server import DRAIN_SECONDS
+from gateway.settings import DEFAULTS
+from tests import dockerfile, pythons
+from tests.publisher import Publisher, walk
+from tests.rabbitmq import Process, free_port
+from tests.sandbox import LIBRARY, directives
+from tests.stream_client import NdjsonStream
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
+UNIT = DEPLOY / "systemd" / "celery-gateway.service"
+ENVIRONMENT_FILE = DEPLOY / "systemd" / "celery-gateway.env"
+KUBERNETES = DEPLOY / "kubernetes"
+COMPOSE = DEPLOY / "compose.yaml"
+COMPOSE_BROKER = "amqp://guest:guest@rabbitmq:5672//"
+
+# What systemd 252 says of the unit is 1.1; the option takes tenths.
+EXPOSURE_TENTHS = 11
+# preStop's sleep action is there, without a feature gate, from this version on.
+KUBERNETES_VERSIONS = ("1.30", kubernetes_validate.latest_version())
+# What closing all connections may take beyond the time that streams are given.
+CLOSING_SECONDS = 1
+
+SETTINGS = {
+    variable: option
+    for option in serve.params
+    for variable in ([option.envvar] if isinstance(option.envvar, str) else option.envvar or [])
+}
+"""The environment variables of `celery-gateway serve`, each with its option."""
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """The services of compose.yaml, with what YAML's anchors bring in."""
+    loaded: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
+    return loaded
+
+
+def manifests(text: str) -> dict[str, dict[str, Any]]:
+    """The documents of a stream of manifests by their kind."""
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    by_kind = {document["kind"]: document for document in documents}
+    assert len(by_kind) == len(documents)
+    return by_kind
+
+
+def base() -> dict[str, dict[str, Any]]:
+    names = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())["resources"]
+    return manifests("\n---\n".join((KUBERNETES / "base" / name).read_text() for name in names))
+
+
+def seconds(text: str | int) -> int:
+    """Of Docker's and systemd's `15s` and `15`."""
+    return int(str(text).removesuffix("s"))
+
+
+def taken_by_serve(values: dict[str, str]) -> None:
+    """Each variable is one that `serve` reads, with a value that it takes."""
+    for name, value in values.items():
+        assert name in SETTINGS, f"serve has no {name}"
+        SETTINGS[name].type_cast_value(None, [value] if SETTINGS[name].multiple else value)
+
+
+# The image, and what compose.yaml starts.
+
+
+@pytest.fixture(scope="module")
+def image(folder: Path) -> dockerfile.Build:
+    """The Dockerfile's last stage, on the Python that it asks for where this machine has that."""
+    found = pythons.found()
+    wanted = next(i.value for i in dockerfile.read(DOCKERFILE) if i.name == "ARG").removeprefix("PYTHON=")
+    version = wanted if wanted in found else f"{sys.version_info.major}.{sys.version_info.minor}"
+    place = folder / "image"
+    place.mkdir()
+    build = dockerfile.Build(ROOT, place, found, {"PYTHON": version})
+    build.run(DOCKERFILE)
+    return build
+
+
+class Container:
+    """A service of compose.yaml as a process: the image's files, the service's command and environment.
+
+    What is not as in compose.yaml: the broker's address, the port (through `environment`), and where volumes
+    and /tmp are.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image: dockerfile.Build,
+        broker: str,
+        folder: Path,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        service = services()[name]
+        assert service["build"] == {"context": "..", "dockerfile": "deploy/docker/Dockerfile"}
+        places = {}
+        for volume in service.get("volumes", []):
+            source, target, _ = volume.split(":")
+            places[target] = str((DEPLOY / source).resolve())
+        if "tmpfs" in service:
+            places[service["tmpfs"]] = str(folder / name)
+            (folder / name).mkdir()
+
+        def translate(text: str) -> str:
+            for target, place in places.items():
+                text = re.sub(rf"(?<!\w){target}(?=/|$)", place, text)
+            return text.replace(COMPOSE_BROKER, broker)
+
+        own = {key: translate(value) for key, value in service["environment"].items()}
+        assert broker in own.values(), "compose.yaml names another broker"
+        arguments = service.get("entrypoint", image.image.entrypoint)
+        arguments = arguments + service.get("command", [] if "entrypoint" in service else image.image.command)
+        self.environment = image.environment(own | (environment or {}))
+        self.log = folder / f"{name}.log"
+        self._arguments = image.command(*map(translate, arguments))
+        self._folder = (
+            Path(translate(service["working_dir"])) if "working_dir" in service else image.place("/")
+        )
+        self.process: Process | None = None
+
+    def start(self) -> Process:
+        self.process = Process(self._arguments, log=self.log, env=self.environment, cwd=self._folder)
+        return self.process
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+
+@pytest.fixture
+def container(image: dockerfile.Build, broker: str, tmp_path: Path) -> Iterator[Any]:
+    """`container(name)`: a started service; all are ended with the test."""
+    with ExitStack() as started:
+
+        def start(name: str, **environment: str) -> Container:
+            one = Container(name, image, broker, tmp_path, environment)
+            started.callback(one.kill)
+            one.start()
+            return one
+
+        yield start
+
+
+def answers(url: str, code: int = 200) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == code
+    except httpx.TransportError:
+        return False
+
+
+def health(image: dockerfile.Build, environment: dict[str, str]) -> int:
+    """The exit code of the image's health check, run as Docker does in a container of this environment."""
+    timeout_seconds = seconds(image.image.healthcheck_flags["timeout"])
+    command = image.command(*image.image.healthcheck)
+    return subprocess.run(command, env=environment, capture_output=True, timeout=timeout_seconds).returncode
+
+
+@pytest.mark.timeout(300)
+def test_the_image_serves_is_healthy_and_drains(
+    image: dockerfile.Build, container: Any, broker: str, publisher: Publisher
+) -> None:
+    port = free_port()
+    gateway = container("gateway", GATEWAY_PORT=str(port))
+    url = f"http://127.0.0.1:{port}"
+    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 30)
+    assert health(image, gateway.environment) == 0
+
+    with NdjsonStream(url, {"name": "image.walk"}) as client:
+        publisher.send(walk("image.walk"))
+        client.until(lambda events: any(event["state"] == "SUCCESS" for event in events))
+
+        gateway.process.signal(signal.SIGSTOP)
+        assert health(image, gateway.environment) != 0, "it answers nobody, and is found healthy"
+        gateway.process.signal(signal.SIGCONT)
+        assert health(image, gateway.environment) == 0
+
+        told_at = time.monotonic()
+        assert image.image.stop_signal == "SIGTERM"
+        code = gateway.process.stop(seconds(services()["gateway"]["stop_grace_period"]))
+        assert time.monotonic() - told_at < DRAIN_SECONDS + CLOSING_SECONDS
+        client.until(lambda events: events[-1]["type"] == "gateway-close")
+    assert code == 0
+    assert health(image, gateway.environment) != 0, "it is gone, and is found healthy"
+
+
+@pytest.mark.timeout(300)
+def test_the_sample_of_compose_is_seen_through_its_gateway(
+    container: Any, broker: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    gateway = container("gateway", GATEWAY_PORT=str(port))
+    url = f"http://127.0.0.1:{port}"
+    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 30)
+    with NdjsonStream(url, {"name": "photos.*"}) as client:
+        for name in ("worker", "beat"):
+            container(name)
+
+        def is_whole(events: list[dict[str, Any]]) -> bool:
+            """An album from its coming to its page, with progress and a retry, and a failure."""
+            seen = {(event["name"], event["type"]) for event in events}
+            return seen >= {
+                ("photos.receive_album", "task-sent"),
+                ("photos.receive_album", "task-succeeded"),
+                ("photos.resize", "task-progress"),
+                ("photos.resize", "task-succeeded"),
+                ("photos.make_page", "task-retried"),
+                ("photos.make_page", "task-succeeded"),
+                ("photos.read_card", "task-failed"),
+            }
+
+        events = client.until(is_whole, 60)
+    root = next(event["root_id"] for event in events if event["name"] == "photos.make_page")
+    workflow = httpx.get(f"{url}/workflows/{root}").json()
+    assert [task["name"] for task in workflow["tasks"]] == ["photos.receive_album"]
+    assert workflow["total"] >= 5  # it, three pictures at least, the page
+
+
+def test_what_the_image_says_of_itself_is_so(image: dockerfile.Build) -> None:
+    made = image.image
+    assert made.labels["org.opencontainers.image.version"] == __version__
+    assert made.exposed == str(DEFAULTS.port)
+    assert f"'GATEWAY_PORT', '{DEFAULTS.port}'" in made.healthcheck[-1]
+    number, _, group = made.user.partition(":")
+    assert number.isdigit() and int(number) > 0 and group == number  # Kubernetes believes a number only
+    (users,) = made.users
+    assert f"groupadd --gid {group} " in users and f"useradd --uid {number} " in users
+    installed = {path.name for path in image.place("/opt/celery-gateway/bin").iterdir()}
+    assert {"celery-gateway", "celery", "python"} <= installed and "pip" not in installed
+    assert not any(image.place("/").glob("build")), "the image has more than it runs"
+
+
+def test_extras_bring_what_a_redis_broker_needs(image: dockerfile.Build) -> None:
+    """The step that writes requirements.txt, with --build-arg EXTRAS=redis; pip is not asked again."""
+    step = next(i.value for i in dockerfile.read(DOCKERFILE) if i.value.endswith("> requirements.txt"))
+    command = step.removesuffix("> requirements.txt")
+    written = {
+        extras: subprocess.run(
+            ["sh", "-c", command],
+            cwd=ROOT,
+            env=image.environment({"EXTRAS": extras}),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for extras in ("", "redis")
+    }
+    assert written["redis"] == [*written[""], "kombu[redis]"] and "aio-pika>=10.2" in written[""]
+
+
+def test_the_builder_is_sent_nothing_but_what_the_image_is_made_of(tmp_path: Path) -> None:
+    sent = set(dockerfile.context(ROOT))
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "gateway/py.typed",
+        "gateway/edge/dashboard.html",
+    } <= sent
+    assert {path.split("/")[0] for path in sent} == {"pyproject.toml", "README.md", "LICENSE", "gateway"}
+    shutil.copy(ROOT / ".dockerignore", tmp_path)
+    for path in (
+        ".env",
+        "deploy/kubernetes/example/broker.env",
+        "gateway/__pycache__/a.pyc",
+        "gateway/a.pyc",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert list(dockerfile.context(tmp_path)) == []
+
+
+# compose.yaml
+
+
+def test_compose_has_the_form_of_the_compose_specification() -> None:
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    done = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_compose_names_is_there() -> None:
+    described = services()
+    for name, service in described.items():
+        assert set(service.get("depends_on", {})) <= set(described), name
+        for volume in service.get("volumes", []):
+            assert (DEPLOY / volume.split(":")[0]).is_dir(), f"{name}: {volume}"
+        if "build" in service:
+            assert (DEPLOY / service["build"]["context"]).resolve() == ROOT
+            assert (ROOT / service["build"]["dockerfile"]) == DOCKERFILE
+            assert "image" not in service, "services of one tag are built at once, which fails"
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name} is published to the network"
+    assert described["gateway"]["ports"] == [f"127.0.0.1:{DEFAULTS.port}:{DEFAULTS.port}"]
+    assert "healthcheck" in described["rabbitmq"]  # the others wait for it
+    taken_by_serve(described["gateway"]["environment"])
+    assert seconds(described["gateway"]["stop_grace_period"]) > DRAIN_SECONDS + CLOSING_SECONDS
+
+
+# The systemd unit
+
+
+@needs_systemd
+@pytest.mark.timeout(300)
+def test_systemd_finds_no_fault_with_the_unit(image: dockerfile.Build, tmp_path: Path) -> None:
+    # Only the program's place is another: verify wants it to be there.
+    program = directives(UNIT)["ExecStart"][0].split()[0]
+    assert program == "/opt/celery-gateway/bin/celery-gateway"
+    copied = tmp_path / UNIT.name
+    copied.write_text(UNIT.read_text().replace(program, str(image.place(program))))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", copied], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and done.stdout + done.stderr == ""
+
+
+@needs_systemd
+def test_the_unit_is_as_confined_as_the_readme_says() -> None:
+    done = subprocess.run(
+        [
+            "systemd-analyze",
+            "security",
+            "--offline=true",
+            f"--threshold={EXPOSURE_TENTHS}",
+            "--no-pager",
+            UNIT,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{EXPOSURE_TENTHS / 10:.1f}" in (DEPLOY / "README.md").read_text()
+
+
+def test_the_unit_leaves_the_gateway_what_it_needs() -> None:
+    said = directives(UNIT)
+    assert said["EnvironmentFile"] == ["/etc/celery-gateway/celery-gateway.env"]
+    assert seconds(said["TimeoutStopSec"][0]) > DRAIN_SECONDS + CLOSING_SECONDS
+    assert int(said["LimitNOFILE"][0]) > 10_000
+    # Lines that are comments now are there to be used: they are held against the code, too.
+    lines = [line.lstrip("#") for line in ENVIRONMENT_FILE.read_text().splitlines()]
+    values = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z_]+=", line))
+    assert "GATEWAY_BROKER" in values
+    taken_by_serve(values)
+
+
+@needs_systemd
+@pytest.mark.timeout(300)
+def test_the_gateway_works_under_the_units_filters(
+    image: dockerfile.Build, broker: str, publisher: Publisher, tmp_path: Path
+) -> None:
+    """As the unit starts it, under what the unit allows of system calls: events come in, streams go out."""
+    pytest.importorskip("ctypes").CDLL(LIBRARY)
+    program, *arguments = directives(UNIT)["ExecStart"][0].split()
+    port = free_port()
+    process = Process(
+        [sys.executable, "-m", "tests.sandbox", UNIT, image.place(program), *arguments],
+        log=tmp_path / "confined.log",
+        env={"GATEWAY_BROKER": broker, "GATEWAY_PORT": str(port), "PATH": os.environ["PATH"]},
+        cwd=ROOT,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        process.wait_until(lambda: answers(f"{url}/readyz"), 30)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status
+        with NdjsonStream(url, {"name": "unit.walk"}) as client:
+            publisher.send(walk("unit.walk"))
+            client.until(lambda events: any(event["state"] == "SUCCESS" for event in events))
+            assert "celery_gateway_events_total" in httpx.get(f"{url}/metrics").text
+            assert process.stop() == 0
+            client.until(lambda events: events[-1]["type"] == "gateway-close")
+    finally:
+        process.kill()
+
+
+# Kubernetes
+
+
+def assert_valid(documents: dict[str, dict[str, Any]]) -> None:
+    for document in documents.values():
+        for version in KUBERNETES_VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_base_has_the_form_that_kubernetes_asks_for() -> None:
+    documents = base()
+    assert_valid(documents)
+    labels = documents["Deployment"]["spec"]["selector"]["matchLabels"]
+    pod = documents["Deployment"]["spec"]["template"]
+    assert labels == pod["metadata"]["labels"]
+    assert labels == pod["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]
+    assert labels == documents["Service"]["spec"]["selector"]
+    assert labels == documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    scaled = documents["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert scaled == {
+        "apiVersion": documents["Deployment"]["apiVersion"],
+        "kind": "Deployment",
+        "name": documents["Deployment"]["metadata"]["name"],
+    }
+    files = {path.name for path in (KUBERNETES / "base").iterdir()}
+    listed = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())["resources"]
+    assert files == {*listed, "kustomization.yaml"}
+
+
+@needs_kubectl
+def test_the_example_becomes_what_kubernetes_asks_for(tmp_path: Path) -> None:
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    example = tmp_path / "kubernetes" / "example"
+    shutil.copy(example / "broker.env.example", example / "broker.env")
+    done = subprocess.run(["kubectl", "kustomize", example], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    documents = manifests(done.stdout)
+    assert_valid(documents)
+    assert set(documents) == {*base(), "Namespace", "Secret", "Ingress"}
+
+    (container,) = documents["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (variable,) = container["env"]
+    secret = variable["valueFrom"]["secretKeyRef"]
+    assert secret["name"] == documents["Secret"]["metadata"]["name"]
+    assert secret["key"] in documents["Secret"]["data"]
+    assert container["image"].endswith(f":{__version__}")
+    backend = documents["Ingress"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert backend["name"] == documents["Service"]["metadata"]["name"]
+    assert backend["port"]["name"] in {port["name"] for port in documents["Service"]["spec"]["ports"]}
+
+
+def test_the_deployment_starts_what_the_image_has(image: dockerfile.Build) -> None:
+    spec = base()["Deployment"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert "command" not in container and "args" not in container  # the image's own, which binds to 0.0.0.0
+    assert "--host 0.0.0.0" in " ".join(image.image.command)
+    assert (
+        f"{spec['securityContext']['runAsUser']}:{spec['securityContext']['runAsGroup']}" == image.image.user
+    )
+    (port,) = container["ports"]
+    assert port == {"name": "http", "containerPort": DEFAULTS.port}
+    for variable in container["env"]:
+        assert variable["name"] in SETTINGS
+    # Without it, a Service called "gateway" would be read as the setting GATEWAY_PORT.
+    assert spec["enableServiceLinks"] is False and "GATEWAY_PORT" in SETTINGS
+
+
+def test_a_pod_has_time_to_say_goodbye() -> None:
+    spec = base()["Deployment"]["spec"]["template"]["spec"]
+    sleeps = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert spec["terminationGracePeriodSeconds"] > sleeps + DRAIN_SECONDS + CLOSING_SECONDS
+
+
+def test_the_pod_keeps_to_the_restricted_profile() -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+    documents = base()
+    spec = documents["Deployment"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True and spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & spec.keys()
+    assert spec["automountServiceAccountToken"] is False
+    assert documents["ServiceAccount"]["automountServiceAccountToken"] is False
+    assert spec["serviceAccountName"] == documents["ServiceAccount"]["metadata"]["name"]
+
+
+@pytest.mark.timeout(300)
+def test_the_probes_ask_what_the_gateway_answers(container: Any) -> None:
+    template = base()["Deployment"]["spec"]["template"]
+    (described,) = template["spec"]["containers"]
+    port = free_port()
+    gateway = container("gateway", GATEWAY_PORT=str(port))
+    url = f"http://127.0.0.1:{port}"
+    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 30)
+    probes = {
+        name: described[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    for name, probe in probes.items():
+        assert answers(url + probe["path"]), name
+        assert probe["port"] == described["ports"][0]["name"]
+    metrics = template["metadata"]["annotations"]
+    assert metrics["prometheus.io/port"] == str(described["ports"][0]["containerPort"])
+    assert "celery_gateway_" in httpx.get(url + metrics["prometheus.io/path"]).text
+
+
+@pytest.mark.timeout(300)
+def test_a_broker_that_is_away_makes_a_pod_unready_and_no_more(container: Any) -> None:
+    (described,) = base()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    port, nobody = free_port(), free_port()
+    gateway = container("gateway", GATEWAY_PORT=str(port), GATEWAY_BROKER=f"amqp://127.0.0.1:{nobody}//")
+    url = f"http://127.0.0.1:{port}"
+    gateway.process.wait_until(lambda: answers(url + described["startupProbe"]["httpGet"]["path"]), 30)
+    assert answers(url + described["readinessProbe"]["httpGet"]["path"], 503)
+    assert answers(url + described["livenessProbe"]["httpGet"]["path"])
+
+
+# What is said of it
+
+
+def test_every_path_that_is_named_is_there() -> None:
+    texts = [
+        DEPLOY / "README.md",
+        *(path for path in DEPLOY.rglob("*") if path.suffix in {".yaml", ".service"}),
+    ]
+    for text in [*texts, DOCKERFILE, ENVIRONMENT_FILE]:
+        for path in re.findall(r"(?<![\w/])deploy/[\w./-]*\w", text.read_text()):
+            there = ROOT / path
+            assert there.exists() or there.with_name(f"{there.name}.example").exists(), f"{text}: {path}"
+    for link in re.findall(r"\]\(([^):#]+)", (DEPLOY / "README.md").read_text()):
+        assert (DEPLOY / link).exists(), link

@@ -1,0 +1,142 @@
+"""The package as others get it: built, checked as its index would, installed and run on each Python."""
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gateway import __version__
+from tests import pythons
+from tests.gateway_process import ROOT
+from tests.rabbitmq import Process, free_port, wait_for
+from tests.stream_client import NdjsonStream
+
+FOUND = pythons.found()
+QUIET = {
+    key: value
+    for key, value in os.environ.items()
+    if not key.startswith(("GATEWAY_", "CELERY_", "PYTHON", "VIRTUAL_ENV"))
+}
+
+pytestmark = pytest.mark.timeout(300)  # the first run on a machine downloads all packages, for each Python
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """What a command prints. It must succeed."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=QUIET,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that was made of it."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sdist(built: Path) -> Path:
+    (sdist,) = built.glob("*.tar.gz")
+    return sdist
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+def test_the_index_would_take_both(built: Path, sdist: Path, wheel: Path) -> None:
+    assert wheel.name == f"celery_gateway-{__version__}-py3-none-any.whl"
+    assert sdist.name == f"celery_gateway-{__version__}.tar.gz"
+    said = run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, folder=built)
+    assert said.count("PASSED") == 2, said
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+    package = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "gateway").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {"gateway/py.typed", "gateway/edge/dashboard.html"} <= package
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        fields = archive.read(metadata).decode().partition("\n\n")[0].splitlines()
+    about = metadata.removesuffix("METADATA")
+    assert {name for name in names if not name.startswith(about)} == package
+    assert f"{about}licenses/LICENSE" in names
+    assert "License-Expression: BSD-3-Clause" in fields and "Requires-Python: >=3.11" in fields
+
+
+def test_the_sdist_has_the_sources_and_no_strays(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "Makefile", "LICENSE", "README.md", "tests/conftest.py"} <= names
+    strays = [name for name in names if "__pycache__" in name or "node_modules" in name or ".venv" in name]
+    assert not strays
+
+
+@pytest.fixture(scope="module", params=pythons.VERSIONS)
+def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a fresh virtual environment that holds the wheel, on each Python there is."""
+    version: str = request.param
+    if version not in FOUND:
+        pytest.skip(f"there is no python{version} on this machine")
+    folder = tmp_path_factory.mktemp(f"python{version}")
+    environment = folder / "venv"
+    run(FOUND[version], "-m", "venv", "--without-pip", environment, folder=folder)
+    python = environment / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-compile", wheel, folder=folder)
+    return environment / "bin"
+
+
+def test_the_command_says_its_version_and_helps(installed: Path, tmp_path: Path) -> None:
+    command = installed / "celery-gateway"
+    assert run(command, "--version", folder=tmp_path) == f"celery-gateway, version {__version__}\n"
+    for subcommand in ("serve", "tail", "check", "demo"):
+        assert subcommand in run(command, "--help", folder=tmp_path)
+        assert run(command, subcommand, "--help", folder=tmp_path).startswith("Usage: celery-gateway")
+
+
+def test_the_demo_runs_from_an_empty_folder_and_ends_with_ctrl_c(installed: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    port = free_port()
+    demo = Process(
+        [installed / "celery-gateway", "demo", "--port", str(port)],
+        log=tmp_path / "demo.log",
+        env=QUIET,
+        cwd=empty,
+    )
+    try:
+        demo.wait_until(lambda: f"http://127.0.0.1:{port}/" in demo.tail(), 40)
+        with NdjsonStream(f"http://127.0.0.1:{port}", {"type": "task-succeeded"}) as client:
+            (event, *_) = client.until(bool, 40)
+            assert event["state"] == "SUCCESS" and event["name"]
+            demo.signal(signal.SIGINT)
+            assert client.closed()
+        assert wait_for(lambda: demo.returncode is not None, 15), "Ctrl-C did not end it"
+        assert demo.returncode == 0
+        said = demo.tail()
+        assert "Traceback" not in said and "Error" not in said, said
+        assert list(empty.iterdir()) == []
+    finally:
+        demo.kill()
