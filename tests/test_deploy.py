@@ -195,7 +195,7 @@ def test_the_image_serves_is_healthy_and_drains(
     port = free_port()
     gateway = container("gateway", GATEWAY_PORT=str(port))
     url = f"http://127.0.0.1:{port}"
-    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 30)
+    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 60)
     assert health(image, gateway.environment) == 0
 
     with NdjsonStream(url, {"name": "image.walk"}) as client:
@@ -223,7 +223,7 @@ def test_the_sample_of_compose_is_seen_through_its_gateway(
     port = free_port()
     gateway = container("gateway", GATEWAY_PORT=str(port))
     url = f"http://127.0.0.1:{port}"
-    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 30)
+    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 60)
     with NdjsonStream(url, {"name": "photos.*"}) as client:
         for name in ("worker", "beat"):
             container(name)
@@ -241,7 +241,7 @@ def test_the_sample_of_compose_is_seen_through_its_gateway(
                 ("photos.read_card", "task-failed"),
             }
 
-        events = client.until(is_whole, 60)
+        events = client.until(is_whole, 90)
     root = next(event["root_id"] for event in events if event["name"] == "photos.make_page")
     workflow = httpx.get(f"{url}/workflows/{root}").json()
     assert [task["name"] for task in workflow["tasks"]] == ["photos.receive_album"]
@@ -399,7 +399,7 @@ def test_the_gateway_works_under_the_units_filters(
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        process.wait_until(lambda: answers(f"{url}/readyz"), 30)
+        process.wait_until(lambda: answers(f"{url}/readyz"), 60)
         status = Path(f"/proc/{process.pid}/status").read_text()
         assert "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status
         with NdjsonStream(url, {"name": "unit.walk"}) as client:
@@ -508,7 +508,7 @@ def test_the_probes_ask_what_the_gateway_answers(container: Any) -> None:
     port = free_port()
     gateway = container("gateway", GATEWAY_PORT=str(port))
     url = f"http://127.0.0.1:{port}"
-    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 30)
+    gateway.process.wait_until(lambda: answers(f"{url}/readyz"), 60)
     probes = {
         name: described[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")
     }
@@ -526,7 +526,7 @@ def test_a_broker_that_is_away_makes_a_pod_unready_and_no_more(container: Any) -
     port, nobody = free_port(), free_port()
     gateway = container("gateway", GATEWAY_PORT=str(port), GATEWAY_BROKER=f"amqp://127.0.0.1:{nobody}//")
     url = f"http://127.0.0.1:{port}"
-    gateway.process.wait_until(lambda: answers(url + described["startupProbe"]["httpGet"]["path"]), 30)
+    gateway.process.wait_until(lambda: answers(url + described["startupProbe"]["httpGet"]["path"]), 60)
     assert answers(url + described["readinessProbe"]["httpGet"]["path"], 503)
     assert answers(url + described["livenessProbe"]["httpGet"]["path"])
 
