@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.broker import brokers
+from gateway.broker import Access, Broker, brokers
 from gateway.edge.app import create_app
 from gateway.hub import Hub
 from gateway.pipeline import Feed, Pipeline
@@ -34,14 +34,15 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings) -> None:
-        named = brokers(settings.broker)
+        access = Access(settings.tls, settings.login_method, settings.transport_options)
+        named = brokers(settings.broker, access)
         has_clusters = any(broker.name is not None for broker in named)
         self.pipeline = Pipeline(
             [
                 Feed(
                     broker.name,
-                    source_for(broker, exchange=settings.exchange),
-                    Remote(broker.urls, broker.name) if settings.control else None,
+                    source_for(broker, exchange=settings.exchange, accept=settings.accept),
+                    _remote(broker, settings) if settings.control else None,
                 )
                 for broker in named
             ],
@@ -68,3 +69,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+
+def _remote(broker: Broker, settings: Settings) -> Remote:
+    return Remote(broker.urls, broker.name, access=broker.access, control_exchange=settings.control_exchange)

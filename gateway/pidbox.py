@@ -4,7 +4,8 @@ Rules of this room
 - ``Command`` is all that can be said. None of them changes a task, a queue or a pool.
 - It blocks, so it belongs into a thread. Every step has its time-out, and the connection is made for the
   occasion: what becomes of it touches nobody who consumes.
-- A command is one message to the fanout exchange ``celery.pidbox``, an answer one to a queue of ours (as in
+- A command is one message to the fanout exchange ``celery.pidbox`` (``celery`` being Celery's
+  ``control_exchange``), an answer one to a queue of ours (as in
   kombu/pidbox.py, whose client is not used because it waits for ever for a broker that is away). Commands
   that are asked together reach each worker in this order.
 - Answers are read for ids and names alone: their arguments may be of any size.
@@ -23,6 +24,7 @@ from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
 from gateway import __version__
+from gateway.broker import BY_URL, Access
 from gateway.errors import Unasked
 
 CONNECT_SECONDS = 5
@@ -85,6 +87,9 @@ def ask(
     hostnames: Sequence[str] | None,
     silence_seconds: float,
     is_stopping: Callable[[], bool] = lambda: False,
+    *,
+    access: Access = BY_URL,
+    control_exchange: str = "celery",
 ) -> Iterator[Answer]:
     """Send commands to some workers, or to all (``None``); give their answers as they come.
 
@@ -94,14 +99,15 @@ def ask(
         Unasked: the commands could not be sent.
     """
     try:
-        connection = _connection(url)
+        connection = _connection(url, access)
     except (TypeError, ValueError, KeyError) as error:  # a query that kombu does not know, for one
         raise Unasked(f"the broker's URL cannot be used: {error}") from None
     try:
         connected = connection.connect()
         if connection.transport.driver_type == "amqp":  # py-amqp waits for a broker's answer without an end
             connected.transport.sock.settimeout(SOCKET_SECONDS)
-        yield from _asked(connection, commands, hostnames, silence_seconds, is_stopping)
+        mailbox = Mailbox(control_exchange, type="fanout")
+        yield from _asked(connection, mailbox, commands, hostnames, silence_seconds, is_stopping)
         connection.release()
     except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
         raise Unasked(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
@@ -110,7 +116,7 @@ def ask(
             connection.collect()  # without a word: a broker that is blocked would not answer
 
 
-def _connection(url: str) -> Connection:
+def _connection(url: str, access: Access) -> Connection:
     def refuse(reason: str) -> None:
         raise Unasked("the broker takes no messages: an alarm is on")
 
@@ -119,18 +125,25 @@ def _connection(url: str) -> Connection:
     if transport in _AMQP:
         name = {"connection_name": f"celery-gateway {__version__} control"}
         options = {"on_blocked": refuse, "client_properties": name}
-    return Connection(url, connect_timeout=CONNECT_SECONDS, heartbeat=10, transport_options=options)
+    return Connection(
+        url,
+        ssl=access.ssl,
+        login_method=access.login_method,
+        connect_timeout=CONNECT_SECONDS,
+        heartbeat=10,
+        transport_options={**access.transport_options, **options},
+    )
 
 
 def _asked(
     connection: Connection,
+    mailbox: Mailbox,
     commands: Sequence[Command],
     hostnames: Sequence[str] | None,
     silence_seconds: float,
     is_stopping: Callable[[], bool],
 ) -> Iterator[Answer]:
     channel = connection.channel()
-    mailbox = Mailbox("celery", type="fanout")
     reply_key = secrets.token_hex(16)
     replies = Queue(
         f"{reply_key}.{mailbox.reply_exchange.name}",

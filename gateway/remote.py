@@ -22,6 +22,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
+from gateway.broker import BY_URL, Access
 from gateway.errors import Unasked
 from gateway.event import Event, is_client
 from gateway.pidbox import Command, ask
@@ -74,11 +75,22 @@ class Remote:
     Args:
         urls: the broker's, as Celery takes them; the next one is tried where one fails.
         name: the broker's, for the log.
+        access: how to speak to it.
+        control_exchange: Celery's.
     """
 
-    def __init__(self, urls: Sequence[str], name: str | None = None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        name: str | None = None,
+        *,
+        access: Access = BY_URL,
+        control_exchange: str = "celery",
+    ) -> None:
         self._title = f"control of {name}" if name else "control"
         self._urls = deque(urls)
+        self._access = access
+        self._control_exchange = control_exchange
         # By hostname and pid, so that two workers with one name do not take turns as newcomers; the pid is
         # None where only an answer was heard. In the order of eviction.
         self._workers: OrderedDict[tuple[str, int | None], _Worker] = OrderedDict()
@@ -210,7 +222,16 @@ class Remote:
             done: dict[str, str] = {}
             error: Exception | None = None
             try:
-                for answer in ask(url, commands, hostnames, SILENCE_SECONDS, stopping.is_set):
+                answers = ask(
+                    url,
+                    commands,
+                    hostnames,
+                    SILENCE_SECONDS,
+                    stopping.is_set,
+                    access=self._access,
+                    control_exchange=self._control_exchange,
+                )
+                for answer in answers:
                     if answer.command is commands[0] and answer.is_done:
                         done[answer.hostname] = answer.words
                     for start in range(0, len(answer.names), NAMES_AT_ONCE):

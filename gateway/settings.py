@@ -1,7 +1,8 @@
 """The settings of a gateway, as the commands collect them from flags, environment and file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +12,13 @@ class Settings:
     Attributes:
         broker: the broker's URL, as Celery takes it; several of them, or several brokers, as in
             ``gateway.broker``.
+        tls: Celery's ``broker_use_ssl``, as ``gateway.broker.Access`` has it, like the two that follow.
+        login_method: Celery's ``broker_login_method``.
+        transport_options: Celery's ``broker_transport_options``.
         exchange: Celery's ``event_exchange``.
+        control_exchange: Celery's ``control_exchange``.
+        accept: the content types that events are read in, such as ``application/json``; ``None`` for all that
+            a gateway can read (which are no more than JSON and msgpack).
         control: whether workers may be talked to: to switch their task events on, and for tasks' names.
         root_path: the sub-path that the gateway is served under, such as ``/celery``; ``""`` for none.
         keepalive_seconds: about how long a stream may be silent.
@@ -22,7 +29,12 @@ class Settings:
     """
 
     broker: str | Sequence[str] = "amqp://guest:guest@localhost:5672//"
+    tls: bool | Mapping[str, Any] = False
+    login_method: str | None = None
+    transport_options: Mapping[str, Any] = field(default_factory=dict)
     exchange: str = "celeryev"
+    control_exchange: str = "celery"
+    accept: tuple[str, ...] | None = None
     control: bool = False
     host: str = "127.0.0.1"
     port: int = 8555

@@ -42,12 +42,14 @@ from pamqp.common import FieldValue
 from yarl import URL
 
 from gateway import __version__
+from gateway.broker import BY_URL, Access
 from gateway.errors import SourceError
 from gateway.source import Sink, Status
 from gateway.source.attempts import Attempts
 from gateway.source.deliveries import Connection, Delivery
 from gateway.source.failure import Failure, consumer_cancelled, exchange_deleted, failure_of
 from gateway.source.place import amqp_url
+from gateway.source.tls import TLS
 
 PREFETCH_MESSAGES = 2_000
 """The broker's credit: how much it sends before it hears from us again."""
@@ -81,19 +83,37 @@ class AMQPSource:
             fails the next is tried.
         exchange: Celery's ``event_exchange``.
         name: the broker's, for the log.
+        access: how to log in, and how to speak TLS if a URL says ``amqps://``.
 
     Raises:
-        SourceError: a URL is malformed.
+        SourceError: a URL is malformed, or what TLS needs is missing.
     """
 
-    def __init__(self, urls: Sequence[str], *, exchange: str = "celeryev", name: str | None = None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        exchange: str = "celeryev",
+        name: str | None = None,
+        access: Access = BY_URL,
+    ) -> None:
         name_there = f"celery-gateway {__version__}"
         try:
             self._urls = [
-                (url, amqp_url(url, heartbeat_seconds=HEARTBEAT_SECONDS, name=name_there)) for url in urls
+                (
+                    url,
+                    amqp_url(
+                        url,
+                        heartbeat_seconds=HEARTBEAT_SECONDS,
+                        name=name_there,
+                        login_method=access.login_method,
+                    ),
+                )
+                for url in urls
             ]
         except ValueError as error:
             raise SourceError(f"the broker URL cannot be read: {error}") from None
+        self._tls = TLS(access.tls) if access.tls else None
         self._exchange = exchange
         self._name = name
         self._status = Status(False, "not connected yet")
@@ -106,7 +126,7 @@ class AMQPSource:
         attempts = Attempts(self._name, len(self._urls))
         has_failed = False
         for url, full_url in cycle(self._urls):
-            consumer = _Consumer(full_url, self._exchange, sink)
+            consumer = _Consumer(full_url, self._tls, self._exchange, sink)
             try:
                 await consumer.begin(has_failed)
                 attempts.succeeded(f"consuming {self._exchange} of {full_url.host}:{full_url.port}")
@@ -132,13 +152,13 @@ class AMQPSource:
 class _Consumer:
     """One connection's life: ``begin``, ``failure``, ``end``."""
 
-    def __init__(self, url: URL, exchange: str, sink: Sink) -> None:
+    def __init__(self, url: URL, tls: TLS | None, exchange: str, sink: Sink) -> None:
         self._exchange = exchange
         self._sink = sink
         self._queue = _queue_name()
         self._place = ""
         self._witness: str | None = None
-        self._connection = Connection(url, self._take)
+        self._connection = Connection(url, self._take, tls)
         self._channel: AbstractChannel | None = None
         self._is_cancelled = asyncio.Event()
         self._taken = self._acknowledged = 0  # delivery tags

@@ -22,6 +22,7 @@ from pamqp.header import ContentHeader
 from yarl import URL
 
 from gateway.message import Message
+from gateway.source.tls import TLS
 
 MAX_FRAME_BYTES = 256 << 20
 """RabbitMQ's frames have 128 kB at most, unless it is told otherwise; a larger one than this is no frame."""
@@ -161,11 +162,14 @@ class DeliveryReader(asyncio.StreamReader):
 
 
 class Connection(aio_pika.Connection):
-    """A connection whose deliveries go to ``take``; ``connect`` it, and ``abort`` it in the end."""
+    """A connection whose deliveries go to ``take``; ``connect`` it, and ``abort`` it in the end.
 
-    def __init__(self, url: URL, take: Take) -> None:
+    ``tls`` is how an ``amqps://`` URL is spoken to; without, the URL's own query says it.
+    """
+
+    def __init__(self, url: URL, take: Take, tls: TLS | None = None) -> None:
         super().__init__(url)
-        self._sockets = _Sockets(take)
+        self._sockets = _Sockets(take, tls)
         self.kwargs["transport_factory"] = self._sockets
 
     def abort(self) -> None:
@@ -176,19 +180,25 @@ class Connection(aio_pika.Connection):
 class _Sockets(TransportFactory):
     """Opens a connection's socket with a ``DeliveryReader``."""
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: Take, tls: TLS | None) -> None:
         self._take = take
+        self._tls = tls
         self._transport: asyncio.WriteTransport | None = None
 
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
         ssl_context_provider = options.pop("ssl_context_provider")
-        context = await ssl_context_provider.get_context() if url.scheme == "amqps" else None
+        if url.scheme == "amqps":
+            tls = self._tls
+            options["ssl"] = await (
+                asyncio.to_thread(tls.context) if tls else ssl_context_provider.get_context()
+            )
+            options["server_hostname"] = tls.server_hostname if tls else None  # None: the URL's host
         reader = DeliveryReader(self._take)
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
             self._transport, _ = await loop.create_connection(
-                lambda: protocol, url.host or "localhost", url.port or 5672, ssl=context, **options
+                lambda: protocol, url.host or "localhost", url.port or 5672, **options
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error

@@ -155,8 +155,9 @@ def _of_connecting(error: BaseException, place: Place) -> Failure | None:
         return Failure(
             "certificate",
             f"the certificate of {place.address} is not trusted: {_certificate_words(text)}",
-            "Name the authority's file in the URL (amqps://…?cafile=/path/ca.pem) and the host by a name "
-            f"that the certificate holds: openssl s_client -connect {place.address} -showcerts",
+            "Name the authority's file in the URL (amqps://…?cafile=/path/ca.pem; for a Celery app its "
+            "broker_use_ssl = {'ca_certs': …}) and the host by a name that the certificate holds: "
+            f"openssl s_client -connect {place.address} -showcerts",
         )
     if isinstance(error, ssl.SSLError) or text.startswith("[SSL"):
         plain = {"amqps": "amqp", "rediss": "redis"}.get(place.scheme, place.scheme)
@@ -178,7 +179,7 @@ def _of_connecting(error: BaseException, place: Place) -> Failure | None:
         return Failure(
             "url",
             f"a file that the URL names is not there: {error.filename or text}",
-            "Correct cafile=, certfile= or keyfile= in the URL.",
+            "Correct cafile=, certfile= or keyfile= in the URL (for a Celery app, its broker_use_ssl).",
         )
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         how = {

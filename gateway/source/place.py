@@ -73,13 +73,18 @@ def _parts(url: str) -> Any:
         raise ValueError("in user and password @ : / # ? % are written %40 %3A %2F %23 %3F %25") from None
 
 
-def amqp_url(url: str, *, heartbeat_seconds: int, name: str) -> URL:
+def amqp_url(url: str, *, heartbeat_seconds: int, name: str, login_method: str | None = None) -> URL:
     """Return Celery's URL of a RabbitMQ as aiormq takes it; its own heartbeat and name go before ours.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or the way to log in is none that aiormq has.
     """
     place, parts = place_of(url), _parts(url)
+    # AMQPLAIN is PLAIN written in another way, and no broker is without PLAIN by itself.
+    login_method = (parts.query.get("login_method") or login_method or "PLAIN").upper()
+    auth = {"PLAIN": "plain", "AMQPLAIN": "plain", "EXTERNAL": "external"}.get(login_method)
+    if auth is None:
+        raise ValueError(f"the login method {login_method} is none of PLAIN, AMQPLAIN and EXTERNAL")
     return URL.build(
         scheme="amqps" if place.is_tls else "amqp",
         host=place.host,
@@ -87,7 +92,7 @@ def amqp_url(url: str, *, heartbeat_seconds: int, name: str) -> URL:
         user=place.user,
         password=parts.password or "guest",
         path=f"/{place.vhost}",
-        query={"heartbeat": heartbeat_seconds, "name": name, **parts.query},
+        query={"heartbeat": heartbeat_seconds, "name": name, "auth": auth, **parts.query},
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Queue
 
+from gateway.broker import BY_URL, Access
 from gateway.errors import SourceError
 from gateway.message import Message
 from gateway.source import Sink, Status
@@ -62,12 +63,20 @@ class VirtualSource:
             one after the other.
         exchange: Celery's ``event_exchange``.
         name: the broker's, for the log.
+        access: how to speak to it; its transport options go before ours.
 
     Raises:
         SourceError: the URL names no transport, or one whose package is not installed.
     """
 
-    def __init__(self, urls: Sequence[str], *, exchange: str = "celeryev", name: str | None = None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        exchange: str = "celeryev",
+        name: str | None = None,
+        access: Access = BY_URL,
+    ) -> None:
         # Sentinels are all wanted at once; of others one is tried after the other.
         self._urls = [";".join(urls)] if urls[0].startswith("sentinel") else list(urls)
         self._exchange = exchange
@@ -78,8 +87,10 @@ class VirtualSource:
         try:
             for url in self._urls:
                 place_of(url.partition(";")[0])
-            options = _TRANSPORT_OPTIONS.get(transport, {})
-            self._connections = [Connection(url, transport_options=options) for url in self._urls]
+            options = {**_TRANSPORT_OPTIONS.get(transport, {}), **access.transport_options}
+            self._connections = [
+                Connection(url, ssl=access.ssl, transport_options=options) for url in self._urls
+            ]
         except ValueError as error:
             raise SourceError(f"the broker URL cannot be read: {error}") from None
         except (KeyError, ImportError, AttributeError):  # what kombu raises for these, by transport
