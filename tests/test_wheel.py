@@ -114,6 +114,8 @@ def test_the_command_says_its_version_and_helps(installed: Path, tmp_path: Path)
     for subcommand in ("serve", "tail", "check", "demo"):
         assert subcommand in run(command, "--help", folder=tmp_path)
         assert run(command, subcommand, "--help", folder=tmp_path).startswith("Usage: celery-gateway")
+    # Celery finds the command by the wheel's entry point.
+    assert run(installed / "celery", "gateway", "--help", folder=tmp_path).startswith("Usage: celery gateway")
 
 
 def test_the_demo_runs_from_an_empty_folder_and_ends_with_ctrl_c(installed: Path, tmp_path: Path) -> None:
