@@ -12,7 +12,8 @@ Bodies and answers of the control server are JSON; a failed command answers 500 
   "tokens"}`, and `DELETE` when done.
 - Tasks: `POST /run {"kind", "args"}` -> `{"uuid", "root_id"}`, `POST /revoke {"uuid"}`.
 - Events of a test's own making: `POST /publish {"bodies"}`, and numbered ones at a rate: `POST /load
-  {"name", "count", "per_second", "batch", "padding"}` -> `{"id"}`, `GET /load/{id}` -> `{"sent", "done"}`.
+  {"name", "count", "per_second", "batch", "padding"}` -> `{"id"}`, `POST /load/{id}/stop`,
+  `GET /load/{id}` -> `{"sent", "done"}`.
 - Outages: `POST /gateway/restart {"kill"}`, `/broker/restart`, `/broker/cut`, `/workers/start` ->
   `{"hostname"}`, `/workers/kill {"hostname"}`.
 - `GET /logs`; `GET /page/…`: the files of the folder `--pages`, here and at every door that has pages.
@@ -173,22 +174,29 @@ class Load(Thread):
     """Publishes `count` events `task-tick` of one task, numbered from 0 as `n`, `batch` of them a message."""
 
     def __init__(
-        self, url: str, name: str, count: int, per_second: float | None, batch: int, padding: int
+        self,
+        url: str,
+        name: str,
+        count: int,
+        per_second: float | None = None,
+        batch: int = 1,
+        padding: int = 0,
     ) -> None:
         super().__init__(daemon=True, name=f"load {name}")
         self.sent = 0
+        self.count = count
         self._url = url
         self._event = {"type": "task-tick", "name": name, "uuid": str(uuid4()), "hostname": "tick@host"}
         self._event |= {"padding": "x" * padding, "utcoffset": 0, "pid": 1}
-        self._count, self._batch = count, batch
+        self._batch = batch
         self._gap_seconds = batch / per_second if per_second else 0.0
 
     def run(self) -> None:
         publisher = Publisher(self._url)
         due = time.monotonic()
         try:
-            while self.sent < self._count:
-                numbers = range(self.sent, min(self.sent + self._batch, self._count))
+            while self.sent < self.count:
+                numbers = range(self.sent, min(self.sent + self._batch, self.count))
                 events = [self._event | {"n": n, "clock": n, "timestamp": time.time()} for n in numbers]
                 publisher.send(events if self._batch > 1 else events[0])
                 self.sent = numbers.stop
@@ -310,6 +318,7 @@ class Control:
             Route("/doors/{id}/{verb}", self._change_door, methods=["POST"]),
             Route("/load", self._new_load, methods=["POST"]),
             Route("/load/{id}", self._load),
+            Route("/load/{id}/stop", self._load, methods=["POST"]),
             Route("/logs", self._logs),
             Route("/page/{name}", self._page),
             Route("/{noun}", self._command, methods=["POST"]),
@@ -418,15 +427,7 @@ class Control:
         return JSONResponse({})
 
     async def _new_load(self, request: Request) -> Response:
-        body = await _body(request)
-        load = Load(
-            self._lab.rabbitmq.url,
-            body["name"],
-            body["count"],
-            body.get("per_second"),
-            body.get("batch", 1),
-            body.get("padding", 0),
-        )
+        load = Load(self._lab.rabbitmq.url, **await _body(request))
         id = str(next(self._lab.numbers))
         self._lab.loads[id] = load
         load.start()
@@ -434,6 +435,8 @@ class Control:
 
     async def _load(self, request: Request) -> Response:
         load = self._lab.loads[request.path_params["id"]]
+        if request.method == "POST":
+            load.count = 0
         return JSONResponse({"sent": load.sent, "done": not load.is_alive()})
 
     async def _logs(self, request: Request) -> Response:

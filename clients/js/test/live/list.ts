@@ -6,6 +6,8 @@ import { state } from "./state.js";
 import { access } from "./tokens.js";
 import { type Surroundings, Trial } from "./trial.js";
 
+const MOST_MS = 75_000;
+
 export interface Test {
   readonly name: string;
   /** Where it is run, such as `node sse`; everywhere if it does not say. */
@@ -33,9 +35,14 @@ export async function run(name: string, surroundings: Surroundings): Promise<voi
   const test = list.find((test) => test.name === name);
   if (test === undefined) throw new RangeError(`there is no test ${name}`);
   const t = new Trial(surroundings);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not done within ${MOST_MS} ms`)), MOST_MS);
+  });
   try {
-    await test.run(t);
+    await Promise.race([test.run(t), late]);
   } finally {
+    clearTimeout(timer);
     await t.end();
   }
 }

@@ -23,6 +23,7 @@ const BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 );
 /** So many tests at a time: most of them wait for most of their time. */
 const AT_A_TIME = 4;
+const STUCK_MS = 90_000;
 
 const asked = process.argv.slice(2);
 const chosen = (words) => words.filter((word) => !words.some((it) => asked.includes(it)) || asked.includes(word));
@@ -111,14 +112,21 @@ async function runInBrowser({ name, page: origin }, surroundings) {
       await new Promise((resolve) => setTimeout(resolve, ms));
       await devtools.send("Page.setWebLifecycleState", { state: "active" });
     });
-    await page.evaluate(
+    const running = page.evaluate(
       ([name, surroundings]) => globalThis.run(name, { ...surroundings, freeze: globalThis.freeze }),
       [name, { ...surroundings, labUrl }],
     );
+    await Promise.race([running, stuck(errors)]);
     assert.deepEqual(errors, [], "nothing is thrown that nobody catches");
   } finally {
     await context.close();
   }
+}
+
+/** Rejects when a page has had more time than any test takes: it does not even say so itself. */
+async function stuck(errors) {
+  await new Promise((resolve) => setTimeout(resolve, STUCK_MS).unref());
+  throw new Error(`the page does not answer any more; ${errors.length} errors: ${errors.slice(0, 3)}`);
 }
 
 async function exits(transport, how) {

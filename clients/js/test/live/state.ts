@@ -146,7 +146,7 @@ export const state: Test[] = [
       const workflows: [string, unknown[], number][] = [
         ["chain", [3, 4, 5], 4],
         ["trees.fan", [12], 13],
-        ["trees.gather", [6], 8],
+        ["trees.gather", [6], 9],
       ];
       await Promise.all(
         workflows.map(async ([kind, args, total]) => {
@@ -177,7 +177,7 @@ export const state: Test[] = [
       const { root_id } = await t.run("trees.gather", 4);
       await t.until("it is over", async () => {
         const members = await tasks(door, root_id);
-        return members.length === 6 && members.every((task) => task.state === "SUCCESS");
+        return members.length === 7 && members.every((task) => task.state === "SUCCESS");
       });
       const watches = Array.from({ length: 5 }, () => client.workflow(root_id));
       for (const watch of watches) watch.subscribe(() => undefined);

@@ -150,6 +150,13 @@ export class Load {
     return (await fetch(this.url)).json();
   }
 
+  /** Publishes no more; how many there were. */
+  async stop(): Promise<number> {
+    await fetch(`${this.url}/stop`, { method: "POST" });
+    await this.done();
+    return (await this.state()).sent;
+  }
+
   async done(timeoutMs = 30_000): Promise<void> {
     await this.t.until("all is published", async () => (await this.state()).done, timeoutMs);
   }
