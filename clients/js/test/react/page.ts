@@ -2,8 +2,8 @@
 import { Trial } from "../live/trial.js";
 import { hooks } from "./hooks.js";
 
-export function names(): string[] {
-  return hooks.map(({ name }) => name);
+export function tests(): { name: string; isAlone: boolean }[] {
+  return hooks.map(({ name, isAlone = false }) => ({ name, isAlone }));
 }
 
 /** Runs the test of this name; rejects if it fails. */

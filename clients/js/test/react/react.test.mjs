@@ -2,13 +2,15 @@
 import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { startBrowser, startLab } from "../lab.js";
 
 const TIMEOUT_MS = 60_000;
+/** So many tests at a time: most of them wait for most of their time. */
+const AT_A_TIME = 4;
 const VERSIONS = [
   ["19", {}],
   ["18", { react: "react18", "react-dom": "react-dom18" }],
@@ -31,30 +33,57 @@ after(async () => {
 });
 
 for (const [version, alias] of VERSIONS) {
-  const [page, server] = [await bundle("page.ts", version, alias), await bundle("server.ts", version, alias, "node")];
-  const onServer = await import(pathToFileURL(server).href);
-  test(`React ${version}`, async (t) => {
-    const tab = await open(page, version);
-    t.after(() => tab.close());
-    await t.test("it is this React", () => assert.match(onServer.version, new RegExp(`^${version}\\.`)));
-    await t.test("a server knows nothing and begins nothing", () => onServer.rendersNothingKnown());
-    for (const name of await tab.evaluate(() => globalThis.names())) {
-      await t.test(name, { timeout: TIMEOUT_MS }, async () => {
-        tab.errors.length = 0;
-        try {
-          await tab.evaluate(([name, url]) => globalThis.run(name, url), [name, lab.url]);
-          assert.deepEqual(tab.errors, [], "nothing is thrown that nobody catches");
-        } catch (error) {
-          hasFailed = true;
-          throw error;
-        }
-      });
-    }
+  const page = await bundle("page.ts", version, alias, "browser");
+  const globals = `import * as page from "./${basename(page)}"; Object.assign(globalThis, page);`;
+  const head = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">';
+  await writeFile(join(pages, `${version}.html`), `${head}<script type="module">${globals}</script>`);
+
+  const server = await import(pathToFileURL(await bundle("server.ts", version, alias, "node")).href);
+  test(`React ${version}: on a server nothing is known, and nothing is begun`, () => {
+    assert.match(server.version, new RegExp(`^${version}\\.`));
+    server.rendersNothingKnown();
   });
 }
 
-async function bundle(entry, version, alias, platform = "browser") {
-  const outfile = join(pages, `${version}-${entry.replace(".ts", platform === "node" ? ".mjs" : ".js")}`);
+test("in Chromium", { concurrency: AT_A_TIME }, async (t) => {
+  const list = [];
+  for (const [version] of VERSIONS) {
+    const tests = await onPage(version, (page) => page.evaluate(() => globalThis.tests()));
+    list.push(...tests.map((it) => ({ ...it, version })));
+  }
+  const begin = ({ name, version }) =>
+    t.test(`React ${version}: ${name}`, { timeout: TIMEOUT_MS }, async () => {
+      try {
+        const run = ([name, labUrl]) => globalThis.run(name, labUrl);
+        await onPage(version, (page) => page.evaluate(run, [name, lab.url]));
+      } catch (error) {
+        hasFailed = true;
+        throw error;
+      }
+    });
+  await Promise.all(list.filter((it) => !it.isAlone).map(begin));
+  for (const it of list.filter((it) => it.isAlone)) await begin(it);
+});
+
+/** Does something on a page of its own. */
+async function onPage(version, use) {
+  const context = await browser.newContext();
+  const errors = [];
+  try {
+    const page = await context.newPage();
+    page.on("pageerror", (error) => errors.push(String(error)));
+    await page.goto(`${lab.url}/page/${version}.html`);
+    await page.waitForFunction(() => globalThis.run);
+    const given = await use(page);
+    assert.deepEqual(errors, [], "nothing is thrown that nobody catches");
+    return given;
+  } finally {
+    await context.close();
+  }
+}
+
+async function bundle(entry, version, alias, platform) {
+  const outfile = join(pages, `${version}-${entry.replace(".ts", ".mjs")}`);
   await build({
     entryPoints: [fileURLToPath(new URL(entry, import.meta.url))],
     outfile,
@@ -71,18 +100,4 @@ async function bundle(entry, version, alias, platform = "browser") {
     logLevel: "warning",
   });
   return outfile;
-}
-
-async function open(script, version) {
-  const name = `${version}.html`;
-  const module = script.slice(pages.length + 1);
-  const globals = `import * as page from "./${module}"; Object.assign(globalThis, page);`;
-  const head = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">';
-  await writeFile(join(pages, name), `${head}<script type="module">${globals}</script>`);
-  const tab = await browser.newPage();
-  tab.errors = [];
-  tab.on("pageerror", (error) => tab.errors.push(String(error)));
-  await tab.goto(`${lab.url}/page/${name}`);
-  await tab.waitForFunction(() => globalThis.run);
-  return tab;
 }

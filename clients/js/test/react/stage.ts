@@ -3,6 +3,7 @@
  * React says on the console. One for each test.
  */
 import { createElement, type FunctionComponent, type ReactNode, StrictMode, useEffect } from "react";
+import { flushSync } from "react-dom";
 import { createRoot, hydrateRoot, type Root } from "react-dom/client";
 import type { Client } from "../../dist/index.js";
 import { GatewayProvider } from "../../dist/react.js";
@@ -44,9 +45,10 @@ export class Stage {
     return this.container.textContent ?? "";
   }
 
+  /** When it returns, the page shows it. */
   render(node: ReactNode, client = this.client): void {
-    this.#root ??= createRoot(this.container);
-    this.#root.render(framed(client, node));
+    const root = (this.#root ??= createRoot(this.container));
+    flushSync(() => root.render(framed(client, node)));
   }
 
   /** Takes over a page that was rendered on a server. */
