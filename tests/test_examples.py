@@ -6,7 +6,6 @@ Between the two is a proxy, so that their connections can be lost.
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import chromium
 from tests.gateway_process import GatewayProcess
+from tests.js_client import built, npm
 from tests.proxy import Proxy
 from tests.publisher import Publisher, received, task_event, walk
 from tests.rabbitmq import Process, wait_for
@@ -31,7 +31,6 @@ from tests.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
-CLIENT = ROOT / "clients" / "js"
 SERVICES = {
     "service.py": [sys.executable, EXAMPLES / "service.py"],
     "service.mjs": ["node", EXAMPLES / "service.mjs"],
@@ -76,27 +75,7 @@ def gateway(broker: str, folder: Path) -> Iterator[GatewayProcess]:
 @pytest.fixture(scope="module")
 def client() -> Path:
     """The folder of the JavaScript client, built."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed, and the JavaScript client is not built without it")
-    sources = [path.stat().st_mtime for path in (CLIENT / "src").iterdir()]
-    built = CLIENT / "dist" / "index.js"
-    if not (CLIENT / "node_modules").exists():
-        npm(CLIENT, "ci", "--no-audit", "--no-fund")
-    if not built.exists() or built.stat().st_mtime < max(sources):
-        npm(CLIENT, "run", "build")
-    return CLIENT
-
-
-def npm(folder: Path, *args: str, **environment: str) -> None:
-    done = subprocess.run(
-        ["npm", *args],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, f"npm {' '.join(args)}: {done.stdout}{done.stderr}"
+    return built()
 
 
 @pytest.fixture
@@ -267,8 +246,10 @@ def test_the_page_with_eventsource_alone(
     expect(page.locator("#notice")).to_have_text("resumed")
     expect(page.locator("li")).to_contain_text([first, second, f"shop.charge {third}: SUCCESS"])
 
+    connects = proxy.connects
     proxy.answer(BAD_GATEWAY)  # an EventSource gives up on that
     gateway.stop()
+    assert wait_for(lambda: proxy.connects > connects, 20)
     expect(page.locator("#notice")).to_have_text("disconnected")
     gateway.start()
     fourth = ended(celery, gateway, "canvas.add", 3, 4)  # is in the snapshot
@@ -278,10 +259,32 @@ def test_the_page_with_eventsource_alone(
     expect(page.locator("li")).to_contain_text([first, second, third, f"canvas.add {fourth}: SUCCESS"])
 
 
+def test_the_page_with_eventsource_alone_that_was_too_slow(
+    page: Page, pages: str, broker: str, folder: Path, publisher: Publisher
+) -> None:
+    """What it missed is in another snapshot."""
+    missed, bulk = str(uuid4()), str(uuid4())
+    # More than the sockets on the way hold (tcp_wmem and tcp_rmem in tcp(7)), and far more than the history.
+    megabytes = [[task_event("task-noise", bulk, pad="x" * 10_000) for _ in range(25)] for _ in range(80)]
+    gateway = GatewayProcess(broker, folder, options=["--allow-origin", "*", "--history-bytes", "100000"])
+    gateway.start()
+    try:
+        with Proxy(gateway.port) as proxy:
+            page.goto(f"{pages}/eventsource.html?uuid={missed},{bulk}&url=http://127.0.0.1:{proxy.port}")
+            expect(page.locator("#notice")).to_have_text("live")
+            proxy.stall()
+            publisher.send(*megabytes, *walk("shop.charge", uid=missed), *megabytes[:1])
+            assert wait_for(lambda: state_of(gateway, missed) == "SUCCESS", 20)
+            proxy.resume()
+            expect(page.locator("li").filter(has_text=missed)).to_contain_text("SUCCESS")
+    finally:
+        gateway.stop()
+
+
 def test_the_page_with_eventsource_alone_after_a_restart(
     page: Page, pages: str, gateway: GatewayProcess, publisher: Publisher
 ) -> None:
-    """It comes back with an id that nobody knows; what it missed is in another snapshot."""
+    """It comes back with an id that nobody knows, and is given another snapshot."""
     root = str(uuid4())
     publisher.send(*walk("shop.charge", root_id=root))
     page.goto(f"{pages}/eventsource.html?root_id={root}&url={gateway.url}/")

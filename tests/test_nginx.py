@@ -21,9 +21,10 @@ from websockets.sync.client import connect
 
 from tests.browser import chromium
 from tests.gateway_process import GatewayProcess
+from tests.js_client import built
 from tests.nginx import SHIPPED, Nginx
 from tests.publisher import Publisher, walk
-from tests.rabbitmq import free_port, wait_for
+from tests.rabbitmq import Process, free_port, wait_for
 from tests.stream_client import NdjsonStream
 from tests.transports import KINDS, Message, messages
 
@@ -38,6 +39,16 @@ WITH_TOKENS = {
     "tokens.conf": {'# "TOKEN" 1;': f'"{TOKEN}" 1;'},
     KEPT: {"# include celery-gateway/require-token": "include celery-gateway/require-token"},
 }
+
+CLIENT = """
+import { connect } from "./dist/index.js";
+import WebSocket from "ws";
+const [url, token, transport, type] = process.argv.slice(1);
+const client = connect({ url, token, transport, WebSocket });
+client.on("status", (status) => console.log(status));
+client.on("error", (error) => console.log(error));
+for await (const event of client.events({ type })) console.log(`event ${event.n}`);
+"""
 
 
 def mark() -> str:
@@ -356,6 +367,30 @@ class TestTokens:
             assert answer.json()["error"]["code"] == "unauthorized"
         with pytest.raises(InvalidStatus):
             connect(f"ws://127.0.0.1:{guarded.port}/celery/ws{query}", additional_headers=headers)
+
+    @pytest.mark.parametrize("transport", ["sse", "websocket"])
+    def test_the_javascript_client_shows_it(
+        self, gateway: GatewayProcess, publisher: Publisher, tmp_path: Path, transport: str
+    ) -> None:
+        """On each of its connections."""
+        nginx_conf = WITH_TOKENS["nginx.conf"] | {"worker_shutdown_timeout 30s": "worker_shutdown_timeout 1s"}
+        nginx = Nginx(tmp_path / "nginx", gateway.port, replace={**WITH_TOKENS, "nginx.conf": nginx_conf})
+        type = mark()
+        with running(nginx):
+            script = ["node", "--input-type=module", "-e", CLIENT, nginx.url, TOKEN, transport, type]
+            client = Process(script, log=tmp_path / "client.log", cwd=built())
+            try:
+                client.wait_until(lambda: "open" in client.log.read_text(), 15)
+                publisher.send({"type": type, "n": 0})
+                client.wait_until(lambda: "event 0" in client.log.read_text(), 15)
+                nginx.reload()
+                client.wait_until(lambda: client.log.read_text().count("open") == 2, 15)
+                publisher.send({"type": type, "n": 1})
+                client.wait_until(lambda: "event 1" in client.log.read_text(), 15)
+                assert client.log.read_text().count("event") == 2
+            finally:
+                client.kill()
+        assert TOKEN not in nginx.access_log.read_text() + nginx.error_log.read_text()
 
     def test_a_browser_may_ask_before_it_sends_one(self, guarded: Nginx) -> None:
         assert httpx.options(f"{guarded.url}/events").status_code != 401
