@@ -19,7 +19,18 @@ import {
   useRef,
   useSyncExternalStore,
 } from "react";
-import type { Client, Event, EventStream, Filter, Gap, Status, Task, Watch, Worker, Workflow } from "./types.js";
+import type {
+  Client,
+  Event,
+  EventStream,
+  Filter,
+  Gap,
+  Status,
+  Task,
+  Watch,
+  Worker,
+  Workflow,
+} from "./types.js";
 
 /** `useEvents` renders at most 20 times a second, however many events there are. */
 const PACE_MS = 50;
@@ -36,7 +47,7 @@ export function GatewayProvider(props: { client: Client; children?: ReactNode })
 /** The client of the nearest provider. Throws an Error where there is none. */
 export function useGateway(): Client {
   const client = useContext(Gateway);
-  if (client === null) throw new Error("this hook needs a <GatewayProvider client={connect(…)}> around it");
+  if (client === null) throw new Error("no <GatewayProvider> around this hook");
   return client;
 }
 
@@ -92,7 +103,7 @@ export function useEvents(
   const content = JSON.stringify(filter);
   const log = useMemo(() => {
     if (filter === null) return null;
-    return new Log(client.events(filter, { onGap: (gap) => latest.current.onGap?.(gap) }), latest);
+    return makeLog(client.events(filter, { onGap: (gap) => latest.current.onGap?.(gap) }), latest);
   }, [client, content]);
   const shown = useSyncExternalStore(log?.subscribe ?? never, log?.read ?? none, none);
   const { limit = LIMIT } = options;
@@ -106,42 +117,35 @@ function useValue<T>(watch: Watch<T> | null): T | null {
 }
 
 /** The latest events of a stream, as a store for React. */
-class Log {
-  readonly #stream: EventStream;
-  readonly #options: { readonly current: UseEventsOptions };
-  #held: Event[] = [];
-  #shown = NONE;
-
-  constructor(stream: EventStream, options: { readonly current: UseEventsOptions }) {
-    this.#stream = stream;
-    this.#options = options;
-  }
-
-  /** Begins with no events: what came before, say while it was hidden, need not adjoin what comes now. */
-  readonly subscribe = (changed: () => void): (() => void) => {
-    this.#held = [];
-    this.#shown = NONE;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const show = (): void => {
-      timer = undefined;
-      this.#shown = last(this.#held, this.#options.current.limit ?? LIMIT);
-      changed();
-    };
-    const unsubscribe = this.#stream.subscribe((event) => {
-      const { limit = LIMIT, onEvent } = this.#options.current;
-      if (limit > 0) {
-        if (this.#held.push(event) > 2 * limit) this.#held = last(this.#held, limit);
-        timer ??= setTimeout(show, PACE_MS);
-      }
-      onEvent?.(event);
-    });
-    return () => {
-      clearTimeout(timer);
-      unsubscribe();
-    };
+function makeLog(stream: EventStream, options: { readonly current: UseEventsOptions }) {
+  let held: Event[] = [];
+  let shown = NONE;
+  return {
+    read: (): readonly Event[] => shown,
+    /** Begins with no events: what came before, say while it was hidden, need not adjoin what comes now. */
+    subscribe(changed: () => void): () => void {
+      held = [];
+      shown = NONE;
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const show = (): void => {
+        timer = undefined;
+        shown = last(held, options.current.limit ?? LIMIT);
+        changed();
+      };
+      const unsubscribe = stream.subscribe((event) => {
+        const { limit = LIMIT, onEvent } = options.current;
+        if (limit > 0) {
+          if (held.push(event) > 2 * limit) held = last(held, limit);
+          timer ??= setTimeout(show, PACE_MS);
+        }
+        onEvent?.(event);
+      });
+      return () => {
+        clearTimeout(timer);
+        unsubscribe();
+      };
+    },
   };
-
-  readonly read = (): readonly Event[] => this.#shown;
 }
 
 function last(events: readonly Event[], count: number): Event[] {
@@ -149,7 +153,7 @@ function last(events: readonly Event[], count: number): Event[] {
 }
 
 const nothing = (): void => {};
-const never = (): (() => void) => nothing;
+const never = () => nothing;
 const none = (): readonly Event[] => NONE;
 const unknown = (): null => null;
 const idle = (): Status => "idle";

@@ -54,11 +54,24 @@ test("tells nothing of the machine it was built on, and points to no file outsid
   }
 });
 
+test("neither the lock file nor the settings name a registry", async () => {
+  for (const file of ["package-lock.json", ".npmrc"]) {
+    assert.doesNotMatch(
+      await readFile(join(ROOT, file), "utf8"),
+      /"resolved"|registry[./]|registry *= *http/,
+      file,
+    );
+  }
+});
+
 test("publint finds nothing", async () => {
   const bytes = await readFile(tarball);
   const data = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
   const { messages, pkg } = await publint({ pack: { tarball: data }, strict: true });
-  assert.deepEqual(messages.map((message) => formatMessage(message, pkg, { color: false })), []);
+  assert.deepEqual(
+    messages.map((message) => formatMessage(message, pkg, { color: false })),
+    [],
+  );
 });
 
 for (const [title, options] of [
@@ -99,7 +112,9 @@ test("the hooks run in Node, where react is installed", { timeout: TIMEOUT_MS },
 
 /** Installs the tarball as npm does, with what it needs linked to what is installed here. */
 async function install(into, borrowed) {
-  const overrides = Object.fromEntries(borrowed.map((name) => [name, `file:${join(ROOT, "node_modules", name)}`]));
+  const overrides = Object.fromEntries(
+    borrowed.map((name) => [name, `file:${join(ROOT, "node_modules", name)}`]),
+  );
   const dependencies = { [NAME]: `file:${tarball}`, ...overrides };
   const manifest = { private: true, type: "module", dependencies, overrides };
   await writeFile(join(into, "package.json"), JSON.stringify(manifest));

@@ -95,7 +95,9 @@ async function bundle(entry, version, alias, platform) {
     define: { "process.env.NODE_ENV": '"development"' },
     // React DOM for servers is CommonJS, and asks for Node's own modules.
     ...(platform === "node" && {
-      banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);' },
+      banner: {
+        js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);',
+      },
     }),
     logLevel: "warning",
   });

@@ -10,12 +10,21 @@ export const { version } = React;
 
 export function rendersNothingKnown(): void {
   const asked: unknown[] = [];
-  const client = connect({ url: "http://127.0.0.1:9", fetch: async (input) => {
-    asked.push(input);
-    throw new TypeError("nobody is there");
-  } });
+  const client = connect({
+    url: "http://127.0.0.1:9",
+    fetch: async (input) => {
+      asked.push(input);
+      throw new TypeError("nobody is there");
+    },
+  });
   const App = () => {
-    const known = [useTask("1"), useWorkflow("1"), useWorkers(), useEvents(), useEvents({ name: "a.*" }, { limit: 1 })];
+    const known = [
+      useTask("1"),
+      useWorkflow("1"),
+      useWorkers(),
+      useEvents(),
+      useEvents({ name: "a.*" }, { limit: 1 }),
+    ];
     return h("p", null, JSON.stringify([...known, useStatus()]));
   };
   const html = renderToString(h(GatewayProvider, { client }, h(App)));

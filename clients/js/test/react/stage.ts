@@ -64,9 +64,11 @@ export class Stage {
   }
 
   async shows(text: string): Promise<void> {
-    await this.t.until(`"${text}" is shown`, () => this.text === text).catch((error: Error) => {
-      throw new Error(`${error.message}; "${this.text}" is`);
-    });
+    await this.t
+      .until(`"${text}" is shown`, () => this.text === text)
+      .catch((error: Error) => {
+        throw new Error(`${error.message}; "${this.text}" is`);
+      });
   }
 
   async open(client = this.client): Promise<void> {
@@ -87,7 +89,8 @@ export function staged(name: string, run: (t: Trial, stage: Stage) => Promise<vo
       // Behind a guard each connection carries one request, so that those that are open can be counted.
       const stage = new Stage(t, await t.door({ pages: true }));
       const { error, warn } = console;
-      console.error = console.warn = (...what: unknown[]) => stage.complaints.push(what.map(String).join(" "));
+      console.error = console.warn = (...what: unknown[]) =>
+        stage.complaints.push(what.map(String).join(" "));
       try {
         await run(t, stage);
       } finally {

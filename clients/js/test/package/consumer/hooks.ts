@@ -1,5 +1,13 @@
 /** Every hook, as a consumer uses it; what is wrong has to be an error for the compiler, too. */
-import { type Client, connect, type Event, type Status, type Task, type Worker, type Workflow } from "@celery-gateway/client";
+import {
+  type Client,
+  connect,
+  type Event,
+  type Status,
+  type Task,
+  type Worker,
+  type Workflow,
+} from "@celery-gateway/client";
 import {
   GatewayProvider,
   useEvents,
