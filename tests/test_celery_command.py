@@ -21,7 +21,7 @@ import httpx
 import msgpack
 import pytest
 
-from gateway.cli.app import settings_of
+from gateway.cli.app import settings_of, urls_of
 from gateway.errors import SourceError
 from gateway.source.place import amqp_url
 from gateway.source.tls import TLS
@@ -195,8 +195,7 @@ def test_the_broker_is_the_one_that_the_app_reads_from(how: str, broker: str, fo
 
 def test_what_the_configuration_says_of_the_broker() -> None:
     def urls(**settings: Any) -> list[str]:
-        broker: list[str] = settings_of(create_app(settings))["broker"]
-        return broker
+        return urls_of(create_app(settings))
 
     assert urls() == ["amqp://localhost"] or urls() == ["amqp://guest@localhost//"]
     assert urls(broker_url="redis.example", broker_transport="redis") == ["redis://redis.example"]

@@ -47,11 +47,14 @@ def gateway(context: click.Context, **options: Any) -> None:
     app = context.obj.app
     names = {field.name for field in fields(Settings)}
     given = {name: value for name, value in options.items() if name in names and value not in (None, ())}
+    cautions = []
     try:
+        if "broker" not in given:
+            given["broker"] = urls_of(app)
+            if context.parent is not None and not context.parent.params.get("app"):
+                cautions.append("no app is named (celery -A proj gateway): the broker is Celery's default")
         settings = Settings(**{**settings_of(app), **given})
-        cautions = tuple(_cautions(app.conf, settings))
-        if context.parent is not None and not context.parent.params.get("app") and "broker" not in given:
-            cautions += ("no app is named (celery -A proj gateway): the broker is Celery's default",)
+        cautions += _cautions(app.conf, settings)
         run(settings, cautions)
     except (GatewayError, ImproperlyConfigured) as error:
         raise click.ClickException(str(error)) from None
@@ -64,16 +67,14 @@ for _option in gateway.params:
 
 
 def settings_of(app: Any) -> dict[str, Any]:
-    """Return what a Celery app knows of a gateway's ``Settings``, by their names.
+    """Return what a Celery app knows of a gateway's ``Settings`` but for the broker's URLs, by their names.
 
     Raises:
-        SourceError: the password is a function.
         ImproperlyConfigured: Celery cannot read the app's configuration.
     """
     conf = app.conf
     accepted = {_content_type(name) for name in (conf.event_serializer, *conf.accept_content)}
     return {
-        "broker": _urls(conf),
         "tls": conf.broker_use_ssl or False,
         "login_method": conf.broker_login_method,
         "transport_options": dict(conf.broker_transport_options or {}),
@@ -84,12 +85,17 @@ def settings_of(app: Any) -> dict[str, Any]:
     }
 
 
-def _urls(conf: Any) -> list[str]:
+def urls_of(app: Any) -> list[str]:
     """Return the broker's URLs as Celery completes them (celery/app/base.py, kombu/connection.py).
 
     The settings broker_user, _password, _vhost, _port and _transport, which are older than URLs, stand for
     what is missing in them.
+
+    Raises:
+        SourceError: the password is a function.
+        ImproperlyConfigured: Celery cannot read the app's configuration.
     """
+    conf = app.conf
     urls = conf.broker_read_url or "localhost"
     if callable(conf.broker_password):
         raise SourceError("broker_password is a function, which the gateway cannot use: try --broker URL")

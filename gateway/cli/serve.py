@@ -1,6 +1,7 @@
 """``celery-gateway serve``."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ def serve(**options: Any) -> None:
     run(Settings(**options))
 
 
-def run(settings: Settings, cautions: tuple[str, ...] = ()) -> None:
+def run(settings: Settings, cautions: Sequence[str] = ()) -> None:
     """Run a gateway until it is told to stop; ``cautions`` are logged before it starts.
 
     Raises:
