@@ -1,27 +1,26 @@
-import type { Connect } from "./connection.js";
-import { environment, guarded } from "./environment.js";
-import { type Feed, type Source } from "./feed.js";
+import { guarded, nothing } from "./environment.js";
+import { type Feed, feed, type Model } from "./feed.js";
 import { parse } from "./filter.js";
+import { tasks, workers } from "./models.js";
 import { sse } from "./sse.js";
-import { type Host, Stream } from "./stream.js";
+import { type Stream, stream } from "./stream.js";
+import { workflow } from "./tree.js";
 import type {
   Client,
   ClientEvents,
   ClientOptions,
+  Event,
   EventsOptions,
-  EventStream,
-  Filter,
+  Gap,
   Status,
-  TaskWatch,
-  WatchOptions,
+  WebSocketConstructor,
   WorkersWatch,
   WorkflowWatch,
 } from "./types.js";
-import { TaskFeed, type ValueFeed, WorkersFeed, WorkflowFeed } from "./values.js";
-import { EventFeed, Events, TaskValue, ValueWatch } from "./watches.js";
+import { type Source, watch } from "./watch.js";
 import { websocket } from "./websocket.js";
 
-const STALE_MS = 45_000;
+const MAX_UNREAD = 10_000;
 
 /**
  * Return a client of the gateway at a URL. It connects when something is watched, not before.
@@ -29,144 +28,115 @@ const STALE_MS = 45_000;
  * @throws TypeError if the URL is none, or there is no WebSocket for the transport `websocket`.
  */
 export function connect(options: ClientOptions): Client {
-  return new Gateway(options);
-}
+  const { signal } = options;
+  const url = new URL(options.url, globalThis.document?.baseURI ?? globalThis.location?.href);
+  const [isSocket, path] = options.transport === "websocket" ? [true, "/ws"] : [false, "/events"];
+  url.pathname = url.pathname.replace(/\/*$/, path);
+  const open = isSocket
+    ? websocket(url, options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor | undefined))
+    : sse(url, options.fetch ?? ((...request) => globalThis.fetch(...request))); // which it may replace meanwhile
 
-class Gateway implements Client, Source {
-  readonly #options: ClientOptions;
-  readonly #connect: Connect;
-  readonly #streams = new Map<Feed<never> | null, Stream>();
-  readonly #feeds = new Set<Feed<never>>();
-  readonly #values = new Map<string, ValueFeed<unknown>>();
-  readonly #listeners: { [K in keyof ClientEvents]: Set<ClientEvents[K]> } = {
-    status: new Set(),
-    gap: new Set(),
-    error: new Set(),
+  const streams = new Set<Stream>();
+  /** By what they tell of. */
+  const feeds = new Map<unknown, Feed>();
+  const listeners = { status: new Set<unknown>(), gap: new Set<unknown>(), error: new Set<unknown>() };
+  let status: Status = "idle";
+  let over: [Error?] | undefined;
+
+  const emit = <K extends keyof ClientEvents>(type: K, told: Parameters<ClientEvents[K]>[0]): void => {
+    for (const listener of [...listeners[type]]) guarded(listener as (told: unknown) => void, told);
   };
-  #isClosed = false;
-  #error: Error | undefined;
-  #status: Status = "idle";
-
-  constructor(options: ClientOptions) {
-    this.#options = options;
-    const { signal, transport, url } = options;
-    const world = environment(options);
-    const endpoint = (path: string): URL => {
-      const target = new URL(url, world.baseUrl);
-      target.pathname = target.pathname.replace(/\/*$/, path);
-      return target;
-    };
-    this.#connect = transport === "websocket" ? websocket(endpoint("/ws"), world) : sse(endpoint("/events"), world);
-    if (signal?.aborted) this.close();
-    else signal?.addEventListener("abort", this.#onAbort);
-  }
-
-  get status(): Status {
-    return this.#status;
-  }
-
-  events(filter: Filter | readonly Filter[] = {}, options: EventsOptions = {}): EventStream {
-    return new Events(new EventFeed(this, parse(filter), options), options.signal);
-  }
-
-  task(uuid: string, { signal }: WatchOptions = {}): TaskWatch {
-    return new TaskValue(this.#shared(new TaskFeed(this, uuid)), signal);
-  }
-
-  workflow(rootId: string, { signal }: WatchOptions = {}): WorkflowWatch {
-    return new ValueWatch(this.#shared(new WorkflowFeed(this, rootId)), signal);
-  }
-
-  workers({ signal }: WatchOptions = {}): WorkersWatch {
-    return new ValueWatch(this.#shared(new WorkersFeed(this)), signal);
-  }
-
-  on<K extends keyof ClientEvents>(type: K, listener: ClientEvents[K]): () => void {
-    this.#listeners[type].add(listener);
-    return () => void this.#listeners[type].delete(listener);
-  }
-
-  close(): void {
-    this.#end();
-  }
-
-  start(feed: Feed<never>): void {
-    if (this.#isClosed) {
-      feed.end(this.#error);
-      return;
-    }
-    this.#feeds.add(feed);
-    const { key, begins } = feed as Partial<ValueFeed<unknown> & EventFeed>;
-    if (key !== undefined) this.#values.set(key, feed as unknown as ValueFeed<unknown>);
-    const owner = begins ? feed : null;
-    let stream = this.#streams.get(owner);
-    if (!stream) {
-      const { token, staleMs = STALE_MS } = this.#options;
-      const options = { token, staleMs, ...(begins && { begin: begins }) };
-      stream = new Stream(this.#connect, options, this.#host(owner));
-      this.#streams.set(owner, stream);
-    }
-    stream.add(feed);
-  }
-
-  stop(feed: Feed<never>): void {
-    this.#feeds.delete(feed);
-    const { key } = feed as Partial<ValueFeed<unknown>>;
-    if (key !== undefined) this.#values.delete(key);
-    (this.#streams.get(feed) ?? this.#streams.get(null))?.remove(feed);
-    this.#streams.delete(feed);
-  }
-
-  /** Return what returns the feed that equal watches share: the one that is on, or that which was on last. */
-  #shared<F extends ValueFeed<unknown>>(own: F): () => F {
-    return () => (own = (this.#values.get(own.key) as F | undefined) ?? own);
-  }
-
-  /** @param owner the one feed that is told by a stream, if it has one of its own. */
-  #host(owner: Feed<never> | null): Host {
-    return {
-      changed: () => this.#changed(),
-      gap: (gap) => this.#emit("gap", gap),
-      troubled: (error) => this.#emit("error", error),
-      refused: (error) => {
-        if (owner) {
-          this.stop(owner);
-          this.#emit("error", error);
-          owner.end(error);
-        } else {
-          this.#end(error);
-        }
-      },
-    };
-  }
 
   /** The status is that of the stream that is worst off. */
-  #changed(): void {
-    const all = [...this.#streams.values()].map((stream) => stream.status);
-    const order: Status[] = ["waiting", "connecting", "open"];
-    const status = this.#isClosed ? "closed" : (order.find((status) => all.includes(status)) ?? "idle");
-    if (status === this.#status) return;
-    this.#status = status;
-    this.#emit("status", status);
-  }
+  const look = (): void => {
+    const all = [...streams].map((stream) => stream.status);
+    const now = over ? "closed" : ((["waiting", "connecting", "open"] as const).find((one) => all.includes(one)) ?? "idle");
+    if (now !== status) emit("status", (status = now));
+  };
 
-  #emit<K extends keyof ClientEvents>(type: K, ...told: Parameters<ClientEvents[K]>): void {
-    for (const listener of [...this.#listeners[type]]) guarded(listener as (...told: unknown[]) => void, ...told);
-  }
+  /** @param refused is called when it is no use to try again. */
+  const begin = (refused: (error: Error) => void, at?: EventsOptions): Stream => {
+    const begun = stream(
+      open,
+      options,
+      {
+        emit: (type, told) => (type === "status" ? look() : emit(type, told)),
+        refused(error) {
+          refused(error);
+          emit("error", error);
+        },
+      },
+      at,
+    );
+    streams.add(begun);
+    return begun;
+  };
 
-  readonly #onAbort = (): void => this.#end();
+  /**
+   * Return where a watch has its feed from.
+   *
+   * @param key what it tells of.
+   * @param at where its own stream begins, if it is to have one.
+   */
+  const source = (key: unknown, model: () => Model<unknown>, at?: EventsOptions): Source => {
+    const find = (): Feed | undefined => feeds.get(key);
+    const open = (): Feed => {
+      const stop = (error?: Error): void => {
+        feeds.delete(key);
+        if (at) streams.delete(carrier);
+        carrier.remove(opened);
+        opened.end(error);
+      };
+      const carrier = at ? begin(stop, at) : shared;
+      const opened = feed(model(), stop);
+      feeds.set(key, opened);
+      carrier.add(opened);
+      return opened;
+    };
+    return { find, open: () => find() ?? open(), over: () => over };
+  };
 
-  #end(error?: Error): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#error = error;
-    this.#options.signal?.removeEventListener("abort", this.#onAbort);
-    for (const stream of this.#streams.values()) stream.close();
-    this.#streams.clear();
-    this.#changed();
-    if (error) this.#emit("error", error);
-    for (const feed of [...this.#feeds]) feed.end(error);
-    this.#feeds.clear();
-    this.#values.clear();
-  }
+  const close = (error?: Error): void => {
+    if (over) return;
+    over = error ? [error] : [];
+    signal?.removeEventListener("abort", abort);
+    for (const stream of streams) stream.close();
+    look();
+    for (const feed of feeds.values()) feed.end(error);
+    feeds.clear();
+  };
+  const abort = (): void => close();
+  const shared = begin(close);
+  signal?.addEventListener("abort", abort);
+  if (signal?.aborted) close();
+
+  return {
+    get status() {
+      return status;
+    },
+    events(filter = {}, given = {}) {
+      const { since, lastEventId, signal, onGap = nothing } = given;
+      const filters = parse(filter);
+      let lost = 0;
+      const gap = (gap: Gap): void => guarded(onGap, gap);
+      const onDrop = ({ id }: Event): void => {
+        if (lost++) return;
+        queueMicrotask(() => {
+          gap({ type: "gateway-gap", id, reason: "slow", lost });
+          lost = 0;
+        });
+      };
+      return watch(source({}, () => ({ filters, gap }), since ?? lastEventId ? given : undefined), signal, MAX_UNREAD, onDrop);
+    },
+    task: (uuid, { signal } = {}) =>
+      watch(source(`u${uuid}`, tasks("uuid", uuid, (known) => known.get(uuid) ?? null)), signal),
+    workflow: (rootId, { signal } = {}) =>
+      watch(source(`r${rootId}`, tasks("root_id", rootId, (known) => workflow(rootId, known))), signal) as unknown as WorkflowWatch,
+    workers: ({ signal } = {}) => watch(source("", workers), signal) as unknown as WorkersWatch,
+    on(type, listener) {
+      listeners[type].add(listener);
+      return () => void listeners[type].delete(listener);
+    },
+    close: () => close(),
+  };
 }

@@ -3,27 +3,27 @@ import type { Task } from "./types.js";
 /** The gateway has refused something, or did not answer like a gateway. */
 export class GatewayError extends Error {
   override readonly name = "GatewayError";
+  /** A stable word for programs, such as `bad-value`. */
+  declare readonly code: string;
+  /** Of the HTTP answer; undefined where it was told in a WebSocket. */
+  declare readonly status: number | undefined;
+  /** What of the request was wrong, where the gateway says so. */
+  declare readonly parameter: string | undefined;
 
-  /**
-   * @param code a stable word for programs, such as `bad-value`.
-   * @param status of the HTTP answer; undefined where it was told in a WebSocket.
-   * @param parameter what of the request was wrong, where the gateway says so.
-   */
-  constructor(
-    readonly code: string,
-    message: string,
-    readonly status?: number,
-    readonly parameter?: string,
-  ) {
+  constructor(message: string, told: { code: string; status?: number; parameter?: string | undefined }) {
     super(message);
+    const { code, status, parameter } = told;
+    Object.assign(this, { code, status, parameter });
   }
 }
 
 /** A task has ended in FAILURE or REVOKED; the message is its exception. */
 export class TaskError extends Error {
   override readonly name = "TaskError";
+  declare readonly task: Task;
 
-  constructor(readonly task: Task) {
-    super(task.exception ?? `${task.name ?? "task"} ${task.uuid}: ${task.state}`);
+  constructor(task: Task) {
+    super(task.exception ?? `${task.name} ${task.uuid}: ${task.state}`);
+    Object.assign(this, { task });
   }
 }

@@ -1,72 +1,104 @@
-/** What is watched, and who reads it: it is part of the stream from its first reader until a while after its last. */
-import { after } from "./environment.js";
-import type { Patterns } from "./filter.js";
+/** What is watched, by any number of readers: part of the stream until a while after its last reader has gone. */
+import type { Page } from "./connection.js";
+import { after, nothing, nowMs } from "./environment.js";
+import { matcher } from "./filter.js";
 import type { Member } from "./stream.js";
-import type { Event, Gap } from "./types.js";
+import type { Event } from "./types.js";
 
 /** Whoever comes back within it finds everything as it was. */
 const LINGER_MS = 1_000;
+/** So many times as long as it takes to make a value it is left at rest. */
+const REST = 4;
 
-export interface Reader<L> {
-  next(letter: L): void;
+/** What is made of events: a value; or nothing, and the events are what is told. */
+export interface Model<T> extends Pick<Member, "filters" | "snapshot" | "gap"> {
+  /** Readers are told of changes no sooner after the last one; 0: of each. */
+  readonly paceMs?: number;
+  /** So long after it was made it may have changed by itself. */
+  readonly lookAgainMs?: number;
+  /** Take in an event that matches. */
+  event?(event: Event): void;
+  refresh?(pages: readonly Page[]): void;
+  make?(): T | null;
+}
+
+export interface Reader {
+  /** Here is an event; or, without, there is another value. */
+  next(event?: Event): void;
+  /** There is no more to come. */
   end(error?: Error): void;
 }
 
-/** Where feeds get what they tell. */
-export interface Source {
-  /** Begin to tell a feed; or, if there is no more to tell, end it. */
-  start(feed: Feed<never>): void;
-  stop(feed: Feed<never>): void;
+export interface Feed<T = unknown> extends Member {
+  /** As it is now; the same until it has changed. */
+  readonly value: T | null;
+  /** Take a reader in; return what lets it go. */
+  join(reader: Reader): () => void;
+  end(error?: Error): void;
 }
 
-/** Something that is watched by any number of readers, who get `L`. */
-export abstract class Feed<L> implements Member {
-  abstract readonly filters: readonly Patterns[];
-  readonly #source: Source;
-  readonly #readers = new Set<Reader<L>>();
-  #isOn = false;
-  #stay = (): void => {};
+/** @param stop is called when there have been no readers for a while. */
+export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
+  const { filters, snapshot, gap, paceMs = 0, lookAgainMs } = model;
+  const matches = matcher(filters);
+  const readers = new Set<Reader>();
+  let value: T | null = null;
+  let isFresh = true;
+  let restMs = paceMs;
+  let toldAtMs = -Infinity;
+  let stay = nothing;
+  let unplan = nothing;
+  let unlook = nothing;
 
-  constructor(source: Source) {
-    this.#source = source;
-  }
-
-  abstract event(event: Event): void;
-
-  gap(_gap: Gap): void {}
-
-  /** Forget what was known when it was watched before. */
-  protected begin(): void {}
-
-  /** Take a reader in; return what lets it go. */
-  join(reader: Reader<L>): () => void {
-    this.#stay();
-    this.#readers.add(reader);
-    if (!this.#isOn) {
-      this.#isOn = true;
-      this.begin();
-      this.#source.start(this as unknown as Feed<never>);
-    }
-    return () => {
-      if (!this.#readers.delete(reader) || this.#readers.size) return;
-      this.#stay = after(LINGER_MS, () => {
-        this.#isOn = false;
-        this.#source.stop(this as unknown as Feed<never>);
-      });
-    };
-  }
-
-  /** There is no more to come. */
-  end(error?: Error): void {
-    this.#stay();
-    this.#isOn = false;
-    const readers = [...this.#readers];
-    this.#readers.clear();
-    for (const reader of readers) reader.end(error);
-  }
-
-  protected tell(letter: L): void {
+  const tell = (event?: Event): void => {
+    toldAtMs = nowMs();
     // Whoever joins meanwhile gets the next one; whoever leaves meanwhile gets this one no more.
-    for (const reader of [...this.#readers]) if (this.#readers.has(reader)) reader.next(letter);
-  }
+    for (const reader of [...readers]) if (readers.has(reader)) reader.next(event);
+  };
+  const changed = (event?: Event): void => {
+    isFresh = false;
+    unplan();
+    const delayMs = toldAtMs + restMs - nowMs();
+    if (paceMs && delayMs > 0) unplan = after(delayMs, tell);
+    else tell(event);
+  };
+  return {
+    filters,
+    snapshot,
+    gap,
+    event(event) {
+      if (!matches(event)) return;
+      model.event?.(event);
+      changed(event);
+    },
+    refresh(pages) {
+      model.refresh?.(pages);
+      if (model.make) changed();
+    },
+    get value() {
+      if (!isFresh && model.make) {
+        const startedAtMs = nowMs();
+        isFresh = true;
+        value = model.make();
+        restMs = Math.max(paceMs, REST * (nowMs() - startedAtMs));
+        unlook();
+        if (lookAgainMs) unlook = after(lookAgainMs, changed);
+      }
+      return value;
+    },
+    join(reader) {
+      stay();
+      readers.add(reader);
+      return () => {
+        if (readers.delete(reader) && !readers.size) stay = after(LINGER_MS, stop);
+      };
+    },
+    end(error) {
+      for (const reader of readers) reader.end(error);
+      readers.clear();
+      stay();
+      unplan();
+      unlook();
+    },
+  };
 }

@@ -4,10 +4,8 @@
  */
 import type { Filter, FilterField } from "./types.js";
 
-export const MAX_PATTERNS = 1_000;
-export const MAX_GLOBS = 100;
-const MAX_PATTERN_CHARS = 1_000;
-const FIELDS = ["type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue", "cluster"];
+const [MAX_ALTERNATIVES, MAX_PATTERNS, MAX_GLOBS, MAX_PATTERN_CHARS] = [100, 1_000, 100, 1_000];
+const FIELDS = "type name root_id parent_id uuid hostname state queue cluster".split(" ");
 
 /** A filter as the gateway takes it: every field a list of one pattern at least. */
 export type Patterns = { readonly [field in FilterField]?: readonly string[] };
@@ -22,71 +20,77 @@ export type Matcher = (event: { readonly [field: string]: unknown }) => boolean;
  * @throws TypeError for an unknown field or an empty value, RangeError for too many or too long ones.
  */
 export function parse(filter: Filter | readonly Filter[]): Patterns[] {
-  const parsed = [filter].flat().map((alternative) => {
+  const filters = [filter].flat().map((alternative) => {
     const patterns: { [field: string]: string[] } = {};
     for (const [field, given] of Object.entries(alternative)) {
-      if (!FIELDS.includes(field)) throw new TypeError(`unknown field "${field}"; there are ${FIELDS.join(", ")}`);
-      if (given === undefined) continue;
-      const values = [given].flat();
-      if (!values.length) throw new TypeError(`${field}: an empty list matches nothing; leave the field out`);
-      for (const value of values) checkPattern(field, value);
-      patterns[field] = values;
+      if (!FIELDS.includes(field)) throw new TypeError(`unknown field ${field}, not ${FIELDS}`);
+      if (given !== undefined) patterns[field] = checked(field, [given].flat());
     }
     return patterns;
   });
-  const [count, globs] = counts(parsed);
-  if (count > MAX_PATTERNS || globs > MAX_GLOBS) {
-    throw new RangeError(`at most ${MAX_PATTERNS} values to filter by, of which ${MAX_GLOBS} with wildcards`);
-  }
-  return parsed;
+  if (isTooMuch(filters)) throw new RangeError("too many values in a filter");
+  return filters;
 }
 
-/** Throw for what cannot be a field's value. */
-export function checkPattern(field: string, value: unknown): void {
-  if (typeof value !== "string" || !value || value === "!") throw new TypeError(`${field}: an empty value, or no text`);
-  if (value.length > MAX_PATTERN_CHARS) {
-    throw new RangeError(`${field}: a value of ${value.length} characters; at most ${MAX_PATTERN_CHARS} are taken`);
+/** Return the values of a field. Throws for what cannot be such. */
+export function checked(field: string, values: string[]): string[] {
+  for (const value of values.length ? values : [""]) {
+    if (typeof value !== "string" || /^!?$/.test(value)) throw new TypeError(`${field} is empty`);
+    if (value.length > MAX_PATTERN_CHARS) throw new RangeError(`${field} is too long`);
   }
+  return values;
 }
 
-/** Return how many patterns there are in filters, and how many of them have wildcards. */
-export function counts(filters: readonly Patterns[]): [patterns: number, globs: number] {
+/**
+ * Return filters of which any passes what any of those given does; as few as is easy.
+ *
+ * Undefined stands for everything. It is also the answer to more than the gateway takes: whoever watches has
+ * a matcher, too.
+ */
+export function union(filters: readonly Patterns[]): Patterns[] | undefined {
+  const alternatives = new Map<string, Patterns>();
+  for (const filter of filters) {
+    const [field, ...others] = Object.keys(filter) as (keyof Patterns)[];
+    if (!field) return undefined;
+    const values = filter[field] ?? [];
+    if (others.length || values.some(isExclusion)) alternatives.set(JSON.stringify(filter), filter);
+    else alternatives.set(field, { [field]: [...new Set([...(alternatives.get(field)?.[field] ?? []), ...values])] });
+  }
+  const merged = [...alternatives.values()];
+  return isTooMuch(merged) ? undefined : merged;
+}
+
+function isTooMuch(filters: readonly Patterns[]): boolean {
   const patterns = filters.flatMap((filter) => Object.values(filter).flat());
-  return [patterns.length, patterns.filter(isGlob).length];
+  const globs = patterns.filter((pattern) => /[*?]/.test(pattern));
+  return filters.length > MAX_ALTERNATIVES || patterns.length > MAX_PATTERNS || globs.length > MAX_GLOBS;
 }
 
 /** Return what tells whether an event passes any of some filters. */
 export function matcher(filters: readonly Patterns[]): Matcher {
-  const anyOf = filters.map((filter) => {
-    const allOf = Object.entries(filter).map(([field, patterns]): Matcher => {
-      const wanted = patterns.filter((pattern) => pattern[0] !== "!");
-      const isWanted = oneOf(wanted);
-      const isUnwanted = oneOf(patterns.filter((pattern) => pattern[0] === "!").map((pattern) => pattern.slice(1)));
-      return (event) => {
+  const clauses = filters.map((filter) =>
+    Object.entries(filter).map(([field, patterns]) => ({
+      field,
+      isOpen: patterns.every(isExclusion),
+      wanted: expression(patterns.filter((pattern) => !isExclusion(pattern))),
+      unwanted: expression(patterns.filter(isExclusion).map((pattern) => pattern.slice(1))),
+    })),
+  );
+  return (event) =>
+    clauses.some((all) =>
+      all.every(({ field, isOpen, wanted, unwanted }) => {
         const value = event[field];
-        if (typeof value !== "string") return !wanted.length;
-        return (!wanted.length || isWanted(value)) && !isUnwanted(value);
-      };
-    });
-    return (event: { readonly [field: string]: unknown }) => allOf.every((matches) => matches(event));
-  });
-  return (event) => anyOf.some((matches) => matches(event));
+        return typeof value === "string" ? (isOpen || wanted.test(value)) && !unwanted.test(value) : isOpen;
+      }),
+    );
 }
 
-/** Exact patterns are looked up, only globs are tried. */
-function oneOf(patterns: readonly string[]): (value: string) => boolean {
-  const exact = new Set(patterns.filter((pattern) => !isGlob(pattern)));
-  const globs = patterns.filter(isGlob).map(expression);
-  return (value) => exact.has(value) || globs.some((glob) => glob.test(value));
-}
+const isExclusion = (pattern: string): boolean => pattern[0] === "!";
 
-function isGlob(pattern: string): boolean {
-  return /[*?]/.test(pattern);
-}
-
-/** What stands between two stars is looked for once, where it comes first: in linear time a star. */
-function expression(glob: string): RegExp {
-  const texts = glob.split(/\*+/).map((text) => text.replace(/[\\^$.+()[\]{}|/]/g, "\\$&").replaceAll("?", "[^]"));
-  const last = texts.length > 1 ? `[^]*${texts.pop()}` : "";
-  return new RegExp(`^${texts.map((text, i) => (i ? `(?=([^]*?${text}))\\${i}` : text)).join("")}${last}$`, "u");
+/** Return what finds any of some patterns; of none, nothing. */
+function expression(patterns: readonly string[]): RegExp {
+  const texts = patterns.map((pattern) =>
+    pattern.replace(/[\\^$.+()[\]{}|/]/g, "\\$&").replace(/\*+/g, ".*").replaceAll("?", "."),
+  );
+  return new RegExp(`^(${texts.join("|") || "(?!)"})$`, "su");
 }

@@ -1,42 +1,44 @@
 /** Streams as Server-Sent Events: a POST, answered without end. */
 import { createParser } from "eventsource-parser";
-import type { Connect, Message, Receiver } from "./connection.js";
-import type { Environment } from "./environment.js";
+import type { Connect } from "./connection.js";
 import { GatewayError } from "./errors.js";
-import type { StreamRequest } from "./request.js";
 
-export function sse(url: URL, { fetch }: Environment): Connect {
-  return (request, token, receiver) => {
+const EVENT_STREAM = "text/event-stream";
+
+export function sse(url: URL, fetch: typeof globalThis.fetch): Connect {
+  return (request, token, { heard, message, end }) => {
     const abort = new AbortController();
-    carry(fetch, url, request, token, receiver, abort.signal).catch(() => receiver.end());
+    /** Carry one stream until it ends. Rejects where the network fails, or it is not what it should be. */
+    const carry = async (): Promise<void> => {
+      const response = await fetch(url, {
+        method: "POST",
+        headers: {
+          Accept: EVENT_STREAM,
+          "Content-Type": "application/json",
+          ...(token && { Authorization: `Bearer ${token}` }),
+        },
+        body: JSON.stringify(request),
+        signal: abort.signal,
+      });
+      const { status, headers, body } = response;
+      if (status === 200 && body && headers.get("Content-Type")?.startsWith(EVENT_STREAM)) {
+        const reader = body.getReader();
+        const feed = events((data) => message(JSON.parse(data)));
+        for (let piece; !(piece = await reader.read()).done; ) {
+          heard();
+          feed(piece.value);
+        }
+        return end();
+      }
+      const { error } = (await response.json().catch(() => null)) ?? {};
+      const { code = "no-stream", message: said = `${url} gives ${status}` } = error ?? {};
+      const retryAfter = headers.get("Retry-After"); // seconds, or a date: RFC 9110 section 10.2.3
+      const retryMs = retryAfter && (+retryAfter * 1_000 || Date.parse(retryAfter) - Date.now());
+      end(new GatewayError(said, { parameter: error?.parameter, code, status }), retryMs || undefined);
+    };
+    carry().catch(() => end());
     return { close: () => abort.abort() };
   };
-}
-
-/** Carry one stream until it ends. Rejects where the network fails. */
-async function carry(
-  fetch: Environment["fetch"],
-  url: URL,
-  request: StreamRequest,
-  token: string | undefined,
-  receiver: Receiver,
-  signal: AbortSignal,
-): Promise<void> {
-  const headers: { [name: string]: string } = { Accept: "text/event-stream", "Content-Type": "application/json" };
-  if (token) headers["Authorization"] = `Bearer ${token}`;
-  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(request), signal });
-  const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
-  if (!response.ok || !isStream || !response.body) {
-    receiver.end(await refusal(response), retryAfterMs(response.headers.get("Retry-After")));
-    return;
-  }
-  const reader = response.body.getReader();
-  const feed = events((data) => receiver.message(JSON.parse(data) as Message));
-  for (let piece; !(piece = await reader.read()).done; ) {
-    receiver.heard();
-    feed(piece.value);
-  }
-  receiver.end();
 }
 
 /**
@@ -50,18 +52,4 @@ export function events(
   const decoder = new TextDecoder();
   const parser = createParser({ onEvent: ({ data, event, id }) => onEvent(data, event, id) });
   return (bytes) => parser.feed(decoder.decode(bytes, { stream: true }));
-}
-
-async function refusal(response: Response): Promise<GatewayError> {
-  const { status } = response;
-  const body = (await response.json().catch(() => null)) as { error?: Partial<GatewayError> } | null;
-  const { code = response.ok ? "no-stream" : "refused", message, parameter } = body?.error ?? {};
-  return new GatewayError(code, message ?? `${response.url} answered ${status}, and no stream`, status, parameter);
-}
-
-/** RFC 9110 section 10.2.3: seconds, or a date. */
-function retryAfterMs(text: string | null): number | undefined {
-  if (text === null) return undefined;
-  const delayMs = /^\d+$/.test(text) ? +text * 1_000 : Date.parse(text) - Date.now();
-  return delayMs >= 0 ? delayMs : undefined;
 }

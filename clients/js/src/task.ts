@@ -4,42 +4,23 @@
  */
 import type { Event, Task } from "./types.js";
 
-type Mutable<T> = { -readonly [field in keyof T]: T[field] };
-type TimeField =
-  | "sent"
-  | "received"
-  | "started"
-  | "succeeded"
-  | "failed"
-  | "retried"
-  | "revoked"
-  | "rejected"
-  | "informed";
+type Fields = { [field: string]: unknown };
 
-const CALL = ["args", "kwargs", "eta", "expires"];
-const ERROR = ["exception", "traceback"];
-/** By type of event: where its time goes, and which of its fields are kept. */
-const RULES: { [type: string]: [TimeField | null, readonly string[]] } = {
-  "task-sent": ["sent", [...CALL, "queue", "exchange", "routing_key"]],
-  "task-received": ["received", CALL],
-  "task-started": ["started", []],
-  "task-succeeded": ["succeeded", ["result"]],
-  "task-failed": ["failed", ERROR],
-  "task-retried": ["retried", ERROR],
-  "task-rejected": ["rejected", []],
-  "task-revoked": ["revoked", []],
-  "task-cancelled": [null, []],
+/** Where the time of an event goes: its type without `task-`. That of a custom event goes to `informed`. */
+const TIMES = words("sent received started succeeded failed retried revoked rejected informed");
+const BLANK = {
+  ...blank(TIMES),
+  ...blank(words("name root_id parent_id state type clock args kwargs eta expires queue exchange routing_key client")),
+  ...blank(words("worker pid queued_seconds runtime result exception traceback info progress")),
+  timestamp: 0,
+  retries: 0,
+  attempts: 0,
+  children: [],
 };
-const CUSTOM_RULE: [TimeField, readonly string[]] = ["informed", []];
-/** What is no field of a custom event's own. */
-const COMMON =
-  "type uuid timestamp hostname utcoffset pid clock local_received time id cluster name root_id parent_id state".split(
-    " ",
-  );
 
 /** Tell whether a task has ended, whichever way. */
-export function isReady(task: { readonly state: string | null }): boolean {
-  return ["SUCCESS", "FAILURE", "REVOKED"].includes(task.state as string);
+export function isReady({ state }: { readonly state: string | null }): boolean {
+  return /^(SUCCESS|FAILURE|REVOKED)$/.test(state ?? "");
 }
 
 /**
@@ -48,122 +29,58 @@ export function isReady(task: { readonly state: string | null }): boolean {
  * @param known before it; undefined if there is none yet.
  */
 export function apply(known: Task | undefined, event: Event): Task {
-  const { type, hostname } = event;
-  const [timeField, fields] = RULES[type] ?? CUSTOM_RULE;
-  const task: Mutable<Task> = { ...(known ?? blank(event)), stale: false };
-  const timestamp = number(event.timestamp) ?? task.timestamp;
-  const before = timeField && task[timeField];
-  const isNew = before === null || timestamp > before;
-  const isYoung = isNew || timestamp === before;
-  const [isSent, isReceived] = [type === "task-sent", type === "task-received"];
-  const isCustom = timeField === "informed";
+  const { type, uuid, timestamp, hostname, state, clock, pid, utcoffset, time, id, cluster, ...rest } = event;
+  const { name, root_id, parent_id, ...own } = rest;
+  const task = { ...(BLANK as unknown as Task), ...known, uuid, stale: false } as { -readonly [f in keyof Task]: Task[f] };
+  const record: Fields = task;
+  if (cluster) record["cluster"] = cluster;
+  const at = (timestamp ?? task.timestamp) as number;
+  const word = type.slice(5);
+  const isCustom = !TIMES.includes(word) && word !== "cancelled";
+  const timeField = isCustom ? "informed" : word;
+  const before = record[timeField] as number | null | undefined;
+  const isSent = word === "sent";
+  const isSecondHand = isSent && task.received; // the worker's word goes before the client's
+  task.state = state ?? task.state;
+  if (at >= task.timestamp) Object.assign(task, { type, timestamp: at, clock });
+  if (before && before >= at) return task as Task;
 
-  take(task, event, isSent, isReceived);
-  if (isReceived && isNew && task.informed !== null && (task.informed <= timestamp || hostname !== task.worker)) {
-    task.informed = task.info = task.progress = null; // they were of the attempt before
+  if (timeField in task) record[timeField] = at;
+  if (isSent) task.client = hostname ?? null;
+  else if (!isCustom) Object.assign(task, { worker: hostname, pid });
+  if (word === "received" && (task.informed ?? 0) <= at) task.informed = task.info = task.progress = null; // the attempt before's
+  // A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
+  const said: Fields = { ...(!isCustom && own), name, root_id, ...(parent_id !== uuid && { parent_id }) };
+  for (const field in said) {
+    const isFree = record[field] === null || !(isCustom || isSecondHand);
+    if (field in BLANK && isFree) record[field] = said[field] ?? record[field];
   }
-  if (timestamp >= task.timestamp) {
-    task.type = type;
-    task.timestamp = timestamp;
-    task.clock = number(event["clock"]) ?? task.clock;
+  if (isCustom) {
+    const { progress = NaN, current = NaN, total = NaN } = own as { [field: string]: number };
+    const part = progress <= 1 ? progress : total > 0 ? current / total : -1;
+    Object.assign(task, { info: Object.keys(own)[0] ? own : null, progress: part >= 0 ? Math.min(part, 1) : null });
   }
-  if (hostname?.includes("@")) {
-    if (isSent) task.client = isYoung ? hostname : task.client;
-    else if (isCustom) task.worker ??= /^gen\d+@/.test(hostname) ? null : hostname; // clients send such, too
-    else if (isNew) [task.worker, task.pid] = [hostname, number(event["pid"])];
+  task.attempts = Math.max(task.attempts + +(word === "started"), task.retries);
+  const { started, sent, rejected, received, attempts, retries } = task;
+  const isRedelivered = attempts > retries + 1; // otherwise each attempt had a message of its own
+  if (word === "started") {
+    const since = (isRedelivered && before) || 0;
+    const queued = [sent, rejected, received].find((time) => time && time <= at && time > since);
+    task.queued_seconds = queued ? at - queued : null;
+    task.runtime = null;
+  } else if (isSent && started && at <= started && !isRedelivered) {
+    task.queued_seconds = started - at; // it is read after what the worker says
+  } else if (/^(succeeded|failed)$/.test(word)) {
+    task.runtime = (own["runtime"] as number | null) ?? (started && at >= started ? at - started : null);
   }
-  if (timeField && isYoung) task[timeField] = timestamp;
-  for (const field of fields) takeField(task, event, field, isYoung);
-  if (isCustom && isYoung) {
-    const info = Object.fromEntries(Object.entries(event).filter(([field]) => !COMMON.includes(field)));
-    task.info = Object.keys(info).length ? info : null;
-    task.progress = progress(info);
-  }
-  const retries = number(event["retries"]);
-  if ((isSent || isReceived) && retries !== null) {
-    const isYoungest = timestamp >= (task.sent ?? 0) && timestamp >= (task.received ?? 0);
-    if (isYoungest || retries > task.retries) task.retries = retries;
-    task.attempts = Math.max(task.attempts, task.retries);
-  }
-  if (isNew) measure(task, event, before, timestamp);
-  return task;
+  return task as Task;
 }
 
-/** What a task is called: the worker's word goes before the client's, and both before what others say. */
-function take(task: Mutable<Task>, event: Event, isSent: boolean, isReceived: boolean): void {
-  const isAuthority = isReceived || (isSent && task.received === null);
-  for (const field of ["name", "root_id", "parent_id"] as const) {
-    const value = event[field];
-    // A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
-    if (typeof value !== "string" || (field === "parent_id" && value === task.uuid)) continue;
-    if (isAuthority || task[field] === null) task[field] = value;
-  }
-  task.state = event.state ?? task.state;
+export function words(text: string): string[] {
+  return text.split(" ");
 }
 
-function takeField(task: { [field: string]: unknown }, event: Event, field: string, isYoung: boolean): void {
-  const value = event[field];
-  const isKnown = task[field] !== null;
-  const isPlanned = field === "eta" || field === "expires"; // of which null says that there is none
-  const isSecondHand = event.type === "task-sent" && task["received"] !== null && CALL.includes(field);
-  if ((isSecondHand || !isYoung) && (isPlanned || isKnown)) return;
-  if (typeof value === "string" || (isPlanned && value !== undefined)) task[field] = value;
-}
-
-/** Count attempts, and tell how long the last one waited and ran. */
-function measure(task: Mutable<Task>, event: Event, before: number | null, timestamp: number): void {
-  const { started } = task;
-  switch (event.type) {
-    case "task-started": {
-      task.attempts = Math.max(task.attempts + 1, task.retries);
-      const since = task.attempts <= task.retries + 1 ? null : before; // each had a message of its own
-      const queued = [task.sent, task.rejected, task.received].find(
-        (time) => time !== null && time <= timestamp && (since === null || time > since),
-      );
-      task.queued_seconds = queued == null ? null : timestamp - queued;
-      task.runtime = null;
-      break;
-    }
-    case "task-sent": // read after what the worker says of it
-      if (started !== null && timestamp <= started && task.attempts <= task.retries + 1) {
-        task.queued_seconds = started - timestamp;
-      }
-      break;
-    case "task-succeeded":
-      if (started !== null) task.attempts = Math.max(task.attempts, task.retries + 1);
-      task.runtime = number(event["runtime"]) ?? since(started, timestamp);
-      break;
-    case "task-failed":
-      task.runtime = since(started, timestamp);
-  }
-}
-
-function since(started: number | null, timestamp: number): number | null {
-  return started === null || timestamp < started ? null : timestamp - started;
-}
-
-function progress(info: { [field: string]: unknown }): number | null {
-  const [said, current, total] = [number(info["progress"]), number(info["current"]), number(info["total"])];
-  if (said !== null && said >= 0 && said <= 1) return said;
-  return current !== null && total !== null && total > 0 ? Math.min(1, Math.max(0, current / total)) : null;
-}
-
-export function number(value: unknown): number | null {
-  return typeof value === "number" ? value : null;
-}
-
-/** A record of which nothing is known but whose it is. */
-function blank(event: Event): Task {
-  const nothing =
-    "name state root_id parent_id type worker client queue exchange routing_key sent received started succeeded failed retried revoked rejected args kwargs eta expires queued_seconds runtime result exception traceback informed info progress clock pid";
-  return {
-    uuid: event.uuid,
-    ...Object.fromEntries(nothing.split(" ").map((field) => [field, null])),
-    timestamp: 0,
-    retries: 0,
-    attempts: 0,
-    ...("cluster" in event && { cluster: event["cluster"] }),
-    children: [],
-    stale: false,
-  } as unknown as Task;
+/** Return an object with fields of which nothing is known. */
+export function blank(fields: readonly string[]): { [field: string]: null } {
+  return Object.fromEntries(fields.map((field) => [field, null]));
 }

@@ -5,49 +5,55 @@ import type { Task, Workflow, WorkflowTask } from "./types.js";
 const MAX_DEPTH = 100;
 
 /**
- * Return the workflow of a root. Nothing recurses: there may be 50,000 tasks, abreast or in a chain.
+ * Return the workflow of a root; null if it has no tasks. Nothing recurses: there may be 50,000 of them,
+ * abreast or in a chain.
  *
  * @param members by uuid, in the order in which they became known. Parents may lead in a circle.
  */
-export function workflow(rootId: string, members: ReadonlyMap<string, Task>): Workflow {
+export function workflow(rootId: string, members: ReadonlyMap<string, Task>): Workflow | null {
+  const total = members.size;
+  if (!total) return null;
   const counts: { [state: string]: number } = {};
-  const below = new Map<string, Task[]>();
+  const below = new Map<string | null, Task[]>();
   const roots: Task[] = [];
   let ready = 0;
   let progress = 0;
   for (const task of members.values()) {
-    const { uuid, parent_id: parentId, state } = task;
-    counts[state ?? "PENDING"] = (counts[state ?? "PENDING"] ?? 0) + 1;
+    const { uuid, parent_id: parentId } = task;
+    const state = task.state ?? "PENDING";
+    counts[state] = (counts[state] ?? 0) + 1;
     ready += +isReady(task);
     progress += isReady(task) ? 1 : (task.progress ?? 0);
-    const siblings = below.get(parentId ?? "");
-    if (parentId === null || parentId === uuid || !members.has(parentId)) roots.push(task);
-    else if (siblings) siblings.push(task);
+    const beside = below.get(parentId);
+    if (parentId === uuid || !members.has(parentId as string)) roots.push(task);
+    else if (beside) beside.push(task);
     else below.set(parentId, [task]);
   }
 
   const tasks: WorkflowTask[] = [];
-  const placed = new Set<string>();
-  /** Place a task and all that comes below it, each before the next beside it. */
+  const placed = new Set<Task>();
   const plant = (root: Task): void => {
     const due: [Task, WorkflowTask[], number][] = [[root, tasks, 1]];
     for (let next; (next = due.pop()); ) {
-      const [task, siblings, depth] = next;
-      if (placed.has(task.uuid)) continue;
+      const [task, beside, depth] = next;
+      if (placed.has(task)) continue;
+      placed.add(task);
       const children: WorkflowTask[] = [];
-      placed.add(task.uuid);
-      siblings.push({ ...task, children });
+      beside.push({ ...task, children });
       const following = below.get(task.uuid) ?? [];
-      if (depth >= MAX_DEPTH) for (const child of following) roots.push(child);
-      else for (let i = following.length; i--; ) due.push([following[i] as Task, children, depth + 1]);
+      if (depth < MAX_DEPTH) for (const child of [...following].reverse()) due.push([child, children, depth + 1]);
+      else for (const child of following) roots.push(child);
     }
   };
-  for (let i = 0; i < roots.length; i++) plant(roots[i] as Task);
+  let planted = 0;
+  const plantAll = (): void => {
+    while (planted < roots.length) plant(roots[planted++] as Task); // there are more where the tree is cut
+  };
+  plantAll();
   for (const task of members.values()) {
-    if (placed.has(task.uuid)) continue;
-    const first = roots.push(task) - 1;
-    for (let i = first; i < roots.length; i++) plant(roots[i] as Task);
+    if (placed.has(task)) continue;
+    roots.push(task); // parents lead in a circle
+    plantAll();
   }
-  const total = members.size;
-  return { root_id: rootId, total, ready, progress: total && progress / total, counts, tasks };
+  return { root_id: rootId, total, ready, progress: progress / total, counts, tasks };
 }
