@@ -33,6 +33,7 @@ READ_TIMEOUT = {"proxy_read_timeout 75s;": "proxy_read_timeout 2s;"}
 READ_TIMEOUT_SECONDS = 2
 KEPT, STRIPPED = "sub-path-kept.conf", "sub-path-stripped.conf"
 UNDER_CELERY = ["--root-path", "/celery"]
+IMPATIENT = ["--slow-timeout", "1", "--keepalive", "0.5"]
 TOKEN = "c0ffee00c0ffee00c0ffee00c0ffee00"
 WITH_TOKENS = {
     "nginx.conf": {"# include celery-gateway/tokens.conf": "include celery-gateway/tokens.conf"},
@@ -108,36 +109,55 @@ def test_an_event_is_there_when_it_happens(nginx: Nginx, publisher: Publisher, k
 
 
 class TestBuffering:
-    """What the test above would be worth if nginx buffered."""
+    """What the settings against it are worth: what happens without them, on a site that compresses."""
 
-    @pytest.mark.parametrize("kind", ["sse", "ndjson"])
+    GZIP = "gzip on; gzip_proxied any; gzip_types application/x-ndjson;"
+    IGNORED = "proxy_ignore_headers X-Accel-Buffering;"
+
     def test_the_header_alone_is_enough(
-        self, gateway: GatewayProcess, publisher: Publisher, tmp_path: Path, kind: str
+        self, gateway: GatewayProcess, publisher: Publisher, tmp_path: Path
     ) -> None:
-        nginx = Nginx(tmp_path / "nginx", gateway.port, replace={"proxy.conf": {"proxy_buffering off;": ""}})
-        type = mark()
-        with running(nginx), closing(messages(nginx, kind, type=type)) as stream:
-            next(stream)
-            publisher.send({"type": type})
-            assert next(stream)["type"] == type
+        replace = {"proxy.conf": {"proxy_buffering off;": "", "gzip off;": self.GZIP}}
+        nginx, type = Nginx(tmp_path / "nginx", gateway.port, replace=replace), mark()
+        with running(nginx), NdjsonStream(nginx.url, {"type": type}) as stream:
+            assert stream.response.headers["Content-Encoding"] == "gzip"
+            for n in range(3):
+                publisher.send({"type": type, "n": n})
+                stream.until(lambda events, n=n: len(events) == n + 1)
 
     def test_without_either_events_are_held_back(
         self, gateway: GatewayProcess, publisher: Publisher, tmp_path: Path
     ) -> None:
-        ignored = "proxy_ignore_headers X-Accel-Buffering;"
-        replace = {"proxy.conf": {"proxy_buffering off;": ignored, "gzip off;": ""}}
+        replace = {"proxy.conf": {"proxy_buffering off;": self.IGNORED, "gzip off;": self.GZIP}}
+        nginx, type = Nginx(tmp_path / "nginx", gateway.port, replace=replace), mark()
+        with (
+            running(nginx),
+            closing(messages(gateway, "ndjson", type=type)) as direct,
+            socket.create_connection(("127.0.0.1", nginx.port), timeout=1) as client,
+        ):
+            next(direct)
+            asked = f"GET /celery/events?type={type}&format=ndjson HTTP/1.1\r\n"
+            client.sendall(f"{asked}Host: x\r\nAccept-Encoding: gzip\r\n\r\n".encode())
+            assert wait_for(lambda: subscriptions(gateway) == 2, 10)
+            for n in range(20):
+                publisher.send({"type": type, "n": n})
+                next(direct)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+
+    def test_without_either_who_does_not_read_is_not_noticed(
+        self, broker: str, folder: Path, publisher: Publisher, tmp_path: Path
+    ) -> None:
+        """nginx reads for them, into a file. With the shipped files: see `test_stalled_readers_are_cut_…`."""
+        gateway = GatewayProcess(broker, folder, options=[*UNDER_CELERY, *IMPATIENT])
+        replace = {"proxy.conf": {"proxy_buffering off;": self.IGNORED}}
         nginx = Nginx(tmp_path / "nginx", gateway.port, replace=replace)
-        type = mark()
-        with running(nginx), socket.create_connection(("127.0.0.1", nginx.port), timeout=20) as client:
-            client.sendall(
-                f"GET /celery/events?type={type}&format=ndjson HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-            )
+        with running(gateway), running(nginx), socket.socket() as stalled:
+            stall(stalled, nginx, "ndjson")
             assert wait_for(lambda: subscriptions(gateway) == 1, 10)
-            publisher.send(*({"type": type, "n": n, "pad": "x" * 200} for n in range(40)))
-            received = b""
-            while b'"n":' not in received:
-                received += client.recv(1 << 16)
-            assert received.count(b'"n":') > 5, "the first came alone"
+            for _ in range(80):
+                publisher.send([{"type": "bulk", "pad": "x" * 10_000} for _ in range(25)])
+            assert not wait_for(lambda: subscriptions(gateway) == 0, 3)
 
 
 def bookmarks(server: Nginx, kind: str) -> Iterator[str]:
@@ -239,20 +259,23 @@ def request_of(kind: str) -> bytes:
     return f"GET /celery/events?format={kind} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
 
 
+def stall(client: socket.socket, nginx: Nginx, kind: str) -> None:
+    """Asks for a stream and does not read it."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(20)
+    client.connect(("127.0.0.1", nginx.port))
+    client.sendall(request_of(kind))
+
+
 def test_stalled_readers_are_cut_and_harm_nobody(broker: str, folder: Path, tmp_path: Path) -> None:
-    gateway = GatewayProcess(
-        broker, folder, options=[*UNDER_CELERY, "--slow-timeout", "1", "--keepalive", "0.5"]
-    )
+    gateway = GatewayProcess(broker, folder, options=[*UNDER_CELERY, *IMPATIENT])
     nginx, publisher, stalled = Nginx(tmp_path / "nginx", gateway.port), Publisher(broker), []
     sent = 0
     try:
         with running(gateway), running(nginx), NdjsonStream(nginx.url, {"fields": "n"}) as healthy:
             for kind in KINDS:
                 stalled.append(client := socket.socket())
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                client.settimeout(20)
-                client.connect(("127.0.0.1", nginx.port))
-                client.sendall(request_of(kind))
+                stall(client, nginx, kind)
             assert wait_for(lambda: subscriptions(gateway) == 4, 10)
             deadline = time.monotonic() + 40
             while subscriptions(gateway) > 1 and time.monotonic() < deadline:
