@@ -106,7 +106,7 @@ export function staged(name: string, run: (t: Trial, stage: Stage) => Promise<vo
 /** A component that shows what a hook gives; with each of its renders, and how often they reached the page. */
 export interface Probe<Props, Value> {
   readonly Component: FunctionComponent<Props>;
-  readonly renders: { readonly props: Props; readonly value: Value }[];
+  readonly renders: { readonly props: Props; readonly value: Value; readonly atMs: number }[];
   /** In StrictMode the first counts twice. */
   commits: number;
 }
@@ -120,7 +120,7 @@ export function probe<Props extends object, Value>(
     commits: 0,
     Component: (props) => {
       const value = use(props);
-      made.renders.push({ props, value });
+      made.renders.push({ props, value, atMs: performance.now() });
       useEffect(() => {
         made.commits += 1;
       });
