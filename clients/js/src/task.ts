@@ -23,6 +23,9 @@ export function isReady({ state }: { readonly state: string | null }): boolean {
   return /^(SUCCESS|FAILURE|REVOKED)$/.test(state ?? "");
 }
 
+/** How often each was begun, as far as was told. A retry may be told before the begin of what it is a retry of. */
+const begins = new WeakMap<Task, number>();
+
 /**
  * Return a task's record after one of its events.
  *
@@ -33,6 +36,8 @@ export function apply(known: Task | undefined, event: Event): Task {
   const { name, root_id, parent_id, ...own } = rest;
   const task = { ...(BLANK as unknown as Task), ...known, uuid, stale: false } as { -readonly [f in keyof Task]: Task[f] };
   const record: Fields = task;
+  let begun = (known && begins.get(known)) ?? task.attempts;
+  begins.set(task, begun);
   if (cluster) record["cluster"] = cluster;
   const at = (timestamp ?? task.timestamp) as number;
   const word = type.slice(5);
@@ -53,14 +58,21 @@ export function apply(known: Task | undefined, event: Event): Task {
   const said: Fields = { ...(!isCustom && own), name, root_id, ...(parent_id !== uuid && { parent_id }) };
   for (const field in said) {
     const isFree = record[field] === null || !(isCustom || isSecondHand);
-    if (field in BLANK && isFree) record[field] = said[field] ?? record[field];
+    if (field in BLANK && field !== "retries" && isFree) record[field] = said[field] ?? record[field];
   }
+  // A retry may be heard of before what its worker says of the attempt that it follows, in a batch.
+  const { retries: told = -1 } = said as { retries?: number };
+  if (told > task.retries || (told >= 0 && at >= (task.sent ?? 0) && at >= (task.received ?? 0))) task.retries = told;
   if (isCustom) {
     const { progress = NaN, current = NaN, total = NaN } = own as { [field: string]: number };
     const part = progress <= 1 ? progress : total > 0 ? current / total : -1;
     Object.assign(task, { info: Object.keys(own)[0] ? own : null, progress: part >= 0 ? Math.min(part, 1) : null });
   }
-  task.attempts = Math.max(task.attempts + +(word === "started"), task.retries);
+  if (word === "started") begun++;
+  if (word === "received" && !before) begun ||= task.retries; // so often before we listened
+  begins.set(task, begun);
+  const isLast = word === "succeeded" && task.started;
+  task.attempts = Math.max(begun, task.attempts, task.retries + (isLast ? 1 : 0));
   const { started, sent, rejected, received, attempts, retries } = task;
   const isRedelivered = attempts > retries + 1; // otherwise each attempt had a message of its own
   if (word === "started") {
