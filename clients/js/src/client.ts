@@ -13,14 +13,15 @@ import type {
   EventsOptions,
   Gap,
   Status,
-  WebSocketConstructor,
   WorkersWatch,
   WorkflowWatch,
 } from "./types.js";
-import { type Source, watch } from "./watch.js";
+import { watch } from "./watch.js";
 import { websocket } from "./websocket.js";
 
-const MAX_UNREAD = 10_000;
+const enum Max {
+  UNREAD = 10_000,
+}
 
 /**
  * Return a client of the gateway at a URL. It connects when something is watched, not before.
@@ -28,13 +29,11 @@ const MAX_UNREAD = 10_000;
  * @throws TypeError if the URL is none, or there is no WebSocket for the transport `websocket`.
  */
 export function connect(options: ClientOptions): Client {
-  const { signal } = options;
+  const { signal, transport } = options;
+  const isSocket = transport === "websocket";
   const url = new URL(options.url, globalThis.document?.baseURI ?? globalThis.location?.href);
-  const [isSocket, path] = options.transport === "websocket" ? [true, "/ws"] : [false, "/events"];
-  url.pathname = url.pathname.replace(/\/*$/, path);
-  const open = isSocket
-    ? websocket(url, options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor | undefined))
-    : sse(url, options.fetch ?? ((...request) => globalThis.fetch(...request))); // which it may replace meanwhile
+  url.pathname = url.pathname.replace(/\/*$/, isSocket ? "/ws" : "/events");
+  const open = isSocket ? websocket(url, options) : sse(url, options);
 
   const streams = new Set<Stream>();
   /** By what they tell of. */
@@ -73,37 +72,36 @@ export function connect(options: ClientOptions): Client {
   };
 
   /**
-   * Return where a watch has its feed from.
+   * Return where a watch has its feed from: by what it tells of, so that equal watches have the same.
    *
-   * @param key what it tells of.
    * @param at where its own stream begins, if it is to have one.
    */
-  const source = (key: unknown, model: () => Model<unknown>, at?: EventsOptions): Source => {
-    const find = (): Feed | undefined => feeds.get(key);
-    const open = (): Feed => {
+  const source =
+    (key: unknown, model: () => Model<unknown>, at?: EventsOptions) =>
+    (isToBegin?: boolean): Feed | undefined => {
+      const found = feeds.get(key);
+      if (found || !isToBegin) return found;
       const stop = (error?: Error): void => {
         feeds.delete(key);
         if (at) streams.delete(carrier);
-        carrier.remove(opened);
-        opened.end(error);
+        carrier.remove(begun);
+        begun.end(error);
       };
       const carrier = at ? begin(stop, at) : shared;
-      const opened = feed(model(), stop);
-      feeds.set(key, opened);
-      carrier.add(opened);
-      return opened;
+      const begun = feed(model(), stop);
+      feeds.set(key, begun);
+      if (over) begun.end(over[0]);
+      else carrier.add(begun);
+      return begun;
     };
-    return { find, open: () => find() ?? open(), over: () => over };
-  };
 
   const close = (error?: Error): void => {
     if (over) return;
-    over = error ? [error] : [];
+    over = [error as Error];
     signal?.removeEventListener("abort", abort);
     for (const stream of streams) stream.close();
     look();
     for (const feed of feeds.values()) feed.end(error);
-    feeds.clear();
   };
   const abort = (): void => close();
   const shared = begin(close);
@@ -117,16 +115,9 @@ export function connect(options: ClientOptions): Client {
     events(filter = {}, given = {}) {
       const { since, lastEventId, signal, onGap = nothing } = given;
       const filters = parse(filter);
-      let lost = 0;
       const gap = (gap: Gap): void => guarded(onGap, gap);
-      const onDrop = ({ id }: Event): void => {
-        if (lost++) return;
-        queueMicrotask(() => {
-          gap({ type: "gateway-gap", id, reason: "slow", lost });
-          lost = 0;
-        });
-      };
-      return watch(source({}, () => ({ filters, gap }), since ?? lastEventId ? given : undefined), signal, MAX_UNREAD, onDrop);
+      const onLost = (lost: number, { id }: Event): void => gap({ type: "gateway-gap", id, reason: "slow", lost });
+      return watch(source({}, () => ({ filters, gap }), since ?? lastEventId ? given : undefined), signal, Max.UNREAD, onLost);
     },
     task: (uuid, { signal } = {}) =>
       watch(source(`u${uuid}`, tasks("uuid", uuid, (known) => known.get(uuid) ?? null)), signal),

@@ -54,10 +54,13 @@ export interface Receiver {
   end(error?: Error, retryMs?: number): void;
 }
 
-export interface Connection {
-  /** Begin another stream in place of this one. Nothing of the old one comes any more. */
-  reopen?(request: StreamRequest): void;
-  close(): void;
-}
+/** Begins another stream in place of the one that a connection carries. Nothing of that one comes any more. */
+export type Reopen = (request: StreamRequest) => void;
 
-export type Connect = (request: StreamRequest, token: string | undefined, receiver: Receiver) => Connection;
+/** Opens a connection, which the signal ends. Returns how to use it for another stream, if that can be. */
+export type Connect = (
+  request: StreamRequest,
+  token: string | undefined,
+  signal: AbortSignal,
+  receiver: Receiver,
+) => Reopen | undefined;

@@ -5,15 +5,10 @@ export const nothing = (): void => {};
 /** Milliseconds on a clock that only goes forward. */
 export const nowMs = (): number => performance.now();
 
-/**
- * Call once later; return what prevents that.
- *
- * @param holds in Node it keeps the process alive until then: for what a live watch waits for.
- */
-export function after(delayMs: number, call: () => void, holds = false): () => void {
-  const timer: unknown = setTimeout(call, delayMs);
-  if (!holds) (timer as { unref?: () => void }).unref?.();
-  return () => clearTimeout(timer as number);
+/** Call once later; return what prevents that. No timer is left when a client has no watches any more. */
+export function after(delayMs: number, call: () => void): () => void {
+  const timer = setTimeout(call, delayMs);
+  return () => clearTimeout(timer);
 }
 
 /** Call what a user gave us: what it throws is reported like any error that nobody caught, and harms nobody. */

@@ -12,8 +12,7 @@ export class GatewayError extends Error {
 
   constructor(message: string, told: { code: string; status?: number; parameter?: string | undefined }) {
     super(message);
-    const { code, status, parameter } = told;
-    Object.assign(this, { code, status, parameter });
+    Object.assign(this, told);
   }
 }
 

@@ -5,13 +5,17 @@ import { matcher } from "./filter.js";
 import type { Member } from "./stream.js";
 import type { Event } from "./types.js";
 
-/** Whoever comes back within it finds everything as it was. */
-const LINGER_MS = 1_000;
-/** So many times as long as it takes to make a value it is left at rest. */
-const REST = 4;
+const enum Ms {
+  /** Whoever comes back within it finds everything as it was. */
+  LINGER = 1_000,
+}
+const enum Times {
+  /** So many times as long as it takes to make a value it is left at rest. */
+  REST = 4,
+}
 
 /** What is made of events: a value; or nothing, and the events are what is told. */
-export interface Model<T> extends Pick<Member, "filters" | "snapshot" | "gap"> {
+export interface Model<T> extends Pick<Member, "filters" | "gap"> {
   /** Readers are told of changes no sooner after the last one; 0: of each. */
   readonly paceMs?: number;
   /** So long after it was made it may have changed by itself. */
@@ -32,14 +36,14 @@ export interface Reader {
 export interface Feed<T = unknown> extends Member {
   /** As it is now; the same until it has changed. */
   readonly value: T | null;
-  /** Take a reader in; return what lets it go. */
+  /** Take a reader in; return what lets it go. One that comes too late is told the end. */
   join(reader: Reader): () => void;
   end(error?: Error): void;
 }
 
 /** @param stop is called when there have been no readers for a while. */
 export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
-  const { filters, snapshot, gap, paceMs = 0, lookAgainMs } = model;
+  const { filters, gap, paceMs = 0, lookAgainMs, make } = model;
   const matches = matcher(filters);
   const readers = new Set<Reader>();
   let value: T | null = null;
@@ -49,6 +53,7 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
   let stay = nothing;
   let unplan = nothing;
   let unlook = nothing;
+  let over: [Error?] | undefined;
 
   const tell = (event?: Event): void => {
     toldAtMs = nowMs();
@@ -64,23 +69,24 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
   };
   return {
     filters,
-    snapshot,
     gap,
     event(event) {
       if (!matches(event)) return;
       model.event?.(event);
       changed(event);
     },
-    refresh(pages) {
-      model.refresh?.(pages);
-      if (model.make) changed();
-    },
+    refresh:
+      make &&
+      ((pages) => {
+        model.refresh?.(pages);
+        changed();
+      }),
     get value() {
-      if (!isFresh && model.make) {
+      if (!isFresh && make) {
         const startedAtMs = nowMs();
         isFresh = true;
-        value = model.make();
-        restMs = Math.max(paceMs, REST * (nowMs() - startedAtMs));
+        value = make();
+        restMs = Math.max(paceMs, Times.REST * (nowMs() - startedAtMs));
         unlook();
         if (lookAgainMs) unlook = after(lookAgainMs, changed);
       }
@@ -89,13 +95,14 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
     join(reader) {
       stay();
       readers.add(reader);
+      if (over) reader.end(over[0]);
       return () => {
-        if (readers.delete(reader) && !readers.size) stay = after(LINGER_MS, stop);
+        if (readers.delete(reader) && !readers.size) stay = after(Ms.LINGER, stop);
       };
     },
     end(error) {
+      over = [error as Error];
       for (const reader of readers) reader.end(error);
-      readers.clear();
       stay();
       unplan();
       unlook();

@@ -4,7 +4,11 @@
  */
 import type { Filter, FilterField } from "./types.js";
 
-const [MAX_ALTERNATIVES, MAX_PATTERNS, MAX_GLOBS, MAX_PATTERN_CHARS] = [100, 1_000, 100, 1_000];
+const enum Max {
+  ALTERNATIVES = 100,
+  PATTERNS = 1_000,
+  GLOBS = 100,
+}
 const FIELDS = "type name root_id parent_id uuid hostname state queue cluster".split(" ");
 
 /** A filter as the gateway takes it: every field a list of one pattern at least. */
@@ -35,8 +39,7 @@ export function parse(filter: Filter | readonly Filter[]): Patterns[] {
 /** Return the values of a field. Throws for what cannot be such. */
 export function checked(field: string, values: string[]): string[] {
   for (const value of values.length ? values : [""]) {
-    if (typeof value !== "string" || /^!?$/.test(value)) throw new TypeError(`${field} is empty`);
-    if (value.length > MAX_PATTERN_CHARS) throw new RangeError(`${field} is too long`);
+    if (typeof value !== "string" || !/^(?!!?$)[^]{1,1000}$/.test(value)) throw new TypeError(`${field}: an empty or too long value`);
   }
   return values;
 }
@@ -44,26 +47,25 @@ export function checked(field: string, values: string[]): string[] {
 /**
  * Return filters of which any passes what any of those given does; as few as is easy.
  *
- * Undefined stands for everything. It is also the answer to more than the gateway takes: whoever watches has
- * a matcher, too.
+ * Undefined stands for everything. It is the answer to more than the gateway takes: whoever watches has a
+ * matcher, too.
  */
-export function union(filters: readonly Patterns[]): Patterns[] | undefined {
-  const alternatives = new Map<string, Patterns>();
-  for (const filter of filters) {
-    const [field, ...others] = Object.keys(filter) as (keyof Patterns)[];
-    if (!field) return undefined;
-    const values = filter[field] ?? [];
-    if (others.length || values.some(isExclusion)) alternatives.set(JSON.stringify(filter), filter);
-    else alternatives.set(field, { [field]: [...new Set([...(alternatives.get(field)?.[field] ?? []), ...values])] });
+export function union(watched: readonly { readonly filters: readonly Patterns[] }[]): Patterns[] | undefined {
+  const merged: { [key: string]: { [field: string]: readonly string[] } } = {};
+  for (const filter of watched.flatMap(({ filters }) => filters)) {
+    const [[field, values] = ["", []], more] = Object.entries(filter);
+    const isSimple = !more && !values.some(isExclusion);
+    const known = isSimple && field ? (merged[field]?.[field] ?? []) : [];
+    merged[isSimple ? field : JSON.stringify(filter)] = field && isSimple ? { [field]: [...new Set([...known, ...values])] } : filter;
   }
-  const merged = [...alternatives.values()];
-  return isTooMuch(merged) ? undefined : merged;
+  const filters = Object.values(merged);
+  return isTooMuch(filters) ? undefined : filters;
 }
 
 function isTooMuch(filters: readonly Patterns[]): boolean {
   const patterns = filters.flatMap((filter) => Object.values(filter).flat());
   const globs = patterns.filter((pattern) => /[*?]/.test(pattern));
-  return filters.length > MAX_ALTERNATIVES || patterns.length > MAX_PATTERNS || globs.length > MAX_GLOBS;
+  return filters.length > Max.ALTERNATIVES || patterns.length > Max.PATTERNS || globs.length > Max.GLOBS;
 }
 
 /** Return what tells whether an event passes any of some filters. */

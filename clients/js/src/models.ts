@@ -2,15 +2,16 @@
 import { nowMs } from "./environment.js";
 import type { Model } from "./feed.js";
 import { checked } from "./filter.js";
-import { nothing } from "./environment.js";
 import { Roster } from "./roster.js";
 import { apply } from "./task.js";
 import type { Task, Worker } from "./types.js";
 
-/** Values of many parts change no more than 20 times a second. */
-const PACE_MS = 50;
-/** How long a worker's end may go unnoticed. */
-const LOOK_AGAIN_MS = 2_000;
+const enum Ms {
+  /** Values of many parts change no more than 20 times a second. */
+  PACE = 50,
+  /** How long a worker's end may go unnoticed. */
+  LOOK_AGAIN = 2_000,
+}
 
 /**
  * Return how to make a value of the tasks of one uuid or one root_id.
@@ -28,9 +29,7 @@ export function tasks<T>(
     const known = new Map<string, Task>();
     return {
       filters,
-      snapshot: filters,
-      paceMs: field === "uuid" ? 0 : PACE_MS,
-      gap: nothing,
+      paceMs: field === "uuid" ? 0 : Ms.PACE,
       event(event) {
         const { uuid = "", type } = event;
         if (type.startsWith("task-")) known.set(uuid, apply(known.get(uuid), event));
@@ -49,14 +48,12 @@ export function workers(): Model<readonly Worker[]> {
   const roster = new Roster();
   return {
     filters: [{ type: ["worker-*"] }],
-    snapshot: [],
-    paceMs: PACE_MS,
-    gap: nothing,
+    paceMs: Ms.PACE,
+    lookAgainMs: Ms.LOOK_AGAIN,
     event: (event) => roster.hear(event, nowMs()),
     refresh(pages) {
       for (const page of pages) for (const worker of page.workers) roster.put(worker, nowMs());
     },
     make: () => roster.look(nowMs()),
-    lookAgainMs: LOOK_AGAIN_MS,
   };
 }

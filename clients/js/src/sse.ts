@@ -1,16 +1,17 @@
 /** Streams as Server-Sent Events: a POST, answered without end. */
 import { createParser } from "eventsource-parser";
 import type { Connect } from "./connection.js";
+import { nothing } from "./environment.js";
 import { GatewayError } from "./errors.js";
+import type { ClientOptions } from "./types.js";
 
 const EVENT_STREAM = "text/event-stream";
 
-export function sse(url: URL, fetch: typeof globalThis.fetch): Connect {
-  return (request, token, { heard, message, end }) => {
-    const abort = new AbortController();
+export function sse(url: URL, options: ClientOptions): Connect {
+  return (request, token, signal, { heard, message, end }) => {
     /** Carry one stream until it ends. Rejects where the network fails, or it is not what it should be. */
     const carry = async (): Promise<void> => {
-      const response = await fetch(url, {
+      const response = await (options.fetch ?? fetch)(url, {
         method: "POST",
         headers: {
           Accept: EVENT_STREAM,
@@ -18,7 +19,7 @@ export function sse(url: URL, fetch: typeof globalThis.fetch): Connect {
           ...(token && { Authorization: `Bearer ${token}` }),
         },
         body: JSON.stringify(request),
-        signal: abort.signal,
+        signal,
       });
       const { status, headers, body } = response;
       if (status === 200 && body && headers.get("Content-Type")?.startsWith(EVENT_STREAM)) {
@@ -30,14 +31,12 @@ export function sse(url: URL, fetch: typeof globalThis.fetch): Connect {
         }
         return end();
       }
-      const { error } = (await response.json().catch(() => null)) ?? {};
-      const { code = "no-stream", message: said = `${url} gives ${status}` } = error ?? {};
-      const retryAfter = headers.get("Retry-After"); // seconds, or a date: RFC 9110 section 10.2.3
-      const retryMs = retryAfter && (+retryAfter * 1_000 || Date.parse(retryAfter) - Date.now());
-      end(new GatewayError(said, { parameter: error?.parameter, code, status }), retryMs || undefined);
+      const { error } = (await response.json().catch(nothing)) ?? {};
+      const refusal = new GatewayError(error?.message ?? `${url}: ${status}`, { code: "no-stream", ...error, status });
+      end(refusal, 1_000 * +(headers.get("Retry-After") ?? NaN) || undefined); // seconds; of a date nothing is known
     };
     carry().catch(() => end());
-    return { close: () => abort.abort() };
+    return undefined;
   };
 }
 

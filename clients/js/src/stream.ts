@@ -9,34 +9,35 @@
  * - `position` is the id of the last message that was handled. It is null from the beginning of a stream that
  *   is not a continuation until the last page: that far such a stream cannot be resumed.
  */
-import type { Connect, Connection, Control, Page, Receiver, StreamRequest } from "./connection.js";
+import type { Connect, Control, Page, Reopen, StreamRequest } from "./connection.js";
 import { after, nothing, nowMs } from "./environment.js";
 import { GatewayError } from "./errors.js";
 import { type Patterns, union } from "./filter.js";
 import type { ClientEvents, ClientOptions, Event, EventsOptions, Gap, Status } from "./types.js";
 
-/** How long more watches are waited for before the gateway is asked. */
-const GATHER_MS = 10;
-/** From request to request because of gaps. */
-const REFRESH_MS = 1_000;
-/** What is watched no more is left out by then. */
-const SHRINK_MS = 5_000;
-const [BACKOFF_MS, MAX_BACKOFF_MS] = [500, 30_000];
-const STALE_MS = 45_000;
-const MAX_REFUSALS = 3;
-/** So that the gateway takes the snapshot's filters. */
-const MAX_ASKED = 1_000;
+const enum Ms {
+  /** How long more watches are waited for before the gateway is asked. */
+  GATHER = 10,
+  /** From request to request because of gaps. */
+  REFRESH = 1_000,
+  /** What is watched no more is left out by then. */
+  SHRINK = 5_000,
+  BACKOFF = 500,
+  MAX_BACKOFF = 30_000,
+  STALE = 45_000,
+}
+const enum Max {
+  REFUSALS = 3,
+}
 
 /** Something that is watched. */
 export interface Member {
   /** Which events it wants: any of these. It gets others, too. */
   readonly filters: readonly Patterns[];
-  /** Of which tasks it has to know how they are; left out if it needs events only. */
-  readonly snapshot?: readonly Patterns[] | undefined;
   event(event: Event): void;
-  gap(gap: Gap): void;
-  /** How everything is that any member has asked for. */
-  refresh(pages: readonly Page[]): void;
+  gap?: ((gap: Gap) => void) | undefined;
+  /** How everything is that any member has asked for; left out if it needs events only. */
+  refresh?: ((pages: readonly Page[]) => void) | undefined;
 }
 
 /** Whom a stream tells how it goes. */
@@ -56,20 +57,18 @@ export interface Stream {
 
 /** @param begin where it begins, for a stream without snapshots. Otherwise it begins with the snapshot. */
 export function stream(connect: Connect, options: ClientOptions, host: Host, begin?: EventsOptions): Stream {
-  const { token, staleMs = STALE_MS } = options;
+  const { token, staleMs = Ms.STALE } = options;
   const members = new Map<Member, "new" | "asked" | "live" | "lost">();
   let status: Status = "idle";
   let position = begin?.lastEventId ?? null;
   let pages: Page[] = [];
-  let connection: Connection | undefined;
-  /** Whom the connection tells; what others are told is of the past. */
-  let receiver: Receiver | undefined;
-  let isAsking = false;
+  /** Ends the connection; what comes through an ended one is of the past. */
+  let ending = new AbortController();
+  let reopen: Reopen | undefined;
   let hasShrunk = false;
   let askedAtMs = -Infinity;
   let failures = 0;
   let refusals = 0;
-  let plannedAtMs = Infinity;
   let unplan = nothing;
   let unwatch = nothing;
 
@@ -81,38 +80,33 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
 
   /** Give up what is under way, and all timers. */
   const drop = (): void => {
-    isAsking = false;
-    connection?.close();
-    connection = receiver = undefined;
+    ending.abort();
+    reopen = undefined;
     pages = [];
     unplan();
     unwatch();
     for (const [member, stage] of members) if (stage === "asked") members.set(member, "new");
   };
 
-  /** Ask after a while, or earlier if that is planned. */
-  const plan = (delayMs: number, holds = true): void => {
-    const atMs = nowMs() + delayMs;
-    if (atMs >= plannedAtMs) return;
+  /** Ask after a while; if it waits for a network, as soon as the browser has one. */
+  const plan = (delayMs: number): void => {
     unplan();
-    plannedAtMs = atMs;
-    const cancel = after(delayMs, ask, holds);
+    const cancel = after(delayMs, ask);
     const now = (): void => plan(0);
     if (status === "waiting") globalThis.addEventListener?.("online", now);
     unplan = () => {
       cancel();
       globalThis.removeEventListener?.("online", now);
-      plannedAtMs = Infinity;
     };
   };
 
   /** Plan the next request, if there is a reason for one and none is under way. */
   const planNext = (): void => {
-    if (isAsking || !/^(connecting|open)$/.test(status)) return;
     const stages = [...members.values()];
-    if (!connection || stages.includes("new")) plan(GATHER_MS);
-    else if (stages.includes("lost")) plan(Math.max(GATHER_MS, askedAtMs + REFRESH_MS - nowMs()));
-    else if (hasShrunk) plan(SHRINK_MS, false);
+    if (stages.includes("asked") || !/^(connecting|open)$/.test(status)) return;
+    if (ending.signal.aborted || stages.includes("new")) plan(Ms.GATHER);
+    else if (stages.includes("lost")) plan(Math.max(Ms.GATHER, askedAtMs + Ms.REFRESH - nowMs()));
+    else if (hasShrunk) plan(Ms.SHRINK);
   };
 
   /** The connection lives: wait for its next sign. */
@@ -123,41 +117,37 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
 
   const ask = async (): Promise<void> => {
     unplan();
-    isAsking = true;
     askedAtMs = nowMs();
     if (status !== "open") become("connecting");
     if (!members.size) return; // whoever was told that has closed it
     heard();
-    if (connection?.reopen) return connection.reopen(request());
-    connection?.close();
+    if (reopen && status === "open") return reopen(request());
+    ending.abort();
+    const { signal } = (ending = new AbortController());
     const live =
       <A extends unknown[]>(call: (...told: A) => void) =>
       (...told: A): void => {
-        if (receiver === own) call(...told);
+        if (!signal.aborted) call(...told);
       };
-    const own: Receiver = { heard: live(heard), message: live(take), end: live(fail) };
-    receiver = own;
+    const end = live(fail);
     try {
       const given = await (typeof token === "function" ? token() : token);
-      if (receiver === own) connection = connect(request(), given, own);
+      if (!signal.aborted) reopen = connect(request(), given, signal, { heard: live(heard), message: live(take), end });
     } catch (error) {
-      own.end(error as Error);
+      end(error as Error);
     }
   };
 
   const request = (): StreamRequest => {
-    const any = union([...members.keys()].flatMap(({ filters }) => filters));
-    const goesOn = { any, last_event_id: position ?? undefined };
+    const goesOn = { any: union([...members.keys()]), last_event_id: position ?? undefined };
     hasShrunk = false;
     pages = [];
-    if (begin) return { ...goesOn, ...(position === null && { since: begin.since }) };
-    const asked: Patterns[] = [];
+    if (begin) return position === null ? { ...goesOn, since: begin.since } : goesOn;
+    const asked: Member[] = [];
     for (const [member, stage] of members) {
-      const { snapshot } = member;
-      if (stage === "live" && (position !== null || !snapshot)) continue;
-      const fits = asked.length < MAX_ASKED;
-      members.set(member, fits ? "asked" : "new");
-      if (fits && snapshot) asked.push(...snapshot);
+      if (stage === "live" && (position !== null || !member.refresh)) continue;
+      members.set(member, "asked");
+      if (member.refresh) asked.push(member);
     }
     return { ...goesOn, snapshot: union(asked) ?? [{}] };
   };
@@ -181,8 +171,8 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
         host.emit("gap", message);
         for (const [member, stage] of members) {
           if (stage !== "live") continue;
-          if (member.snapshot) members.set(member, "lost");
-          member.gap(message);
+          if (member.refresh) members.set(member, "lost");
+          member.gap?.(message);
         }
         planNext();
         break;
@@ -203,12 +193,11 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
     const told = pages;
     position = id;
     pages = [];
-    isAsking = false;
     failures = 0;
     for (const [member, stage] of members) {
       if (stage !== "asked") continue;
       members.set(member, "live");
-      member.refresh(told);
+      member.refresh?.(told);
     }
     planNext();
   };
@@ -222,15 +211,15 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
       return;
     }
     become("waiting");
-    if (members.size) plan(retryMs ?? Math.random() * Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** failures++));
+    if (members.size) plan(retryMs ?? Math.random() * Math.min(Ms.MAX_BACKOFF, Ms.BACKOFF * 2 ** failures++));
     // What is neither the network's nor the gateway's: a token that cannot be had, an answer of something else.
     if (error && !((error as GatewayError).status! > 200)) host.emit("error", error);
   };
 
   const isHopeless = ({ status = 400 }: GatewayError): boolean =>
     status === 401 || status === 403
-      ? typeof token !== "function" || ++refusals > MAX_REFUSALS
-      : [400, 404, 405, 413].includes(status);
+      ? typeof token !== "function" || ++refusals > Max.REFUSALS
+      : /^4(0[045]|13)$/.test(`${status}`);
 
   const self: Stream = {
     get status() {
@@ -255,5 +244,6 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
       become("closed");
     },
   };
+  drop();
   return self;
 }

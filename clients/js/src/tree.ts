@@ -2,7 +2,9 @@
 import { isReady } from "./task.js";
 import type { Task, Workflow, WorkflowTask } from "./types.js";
 
-const MAX_DEPTH = 100;
+const enum Max {
+  DEPTH = 100,
+}
 
 /**
  * Return the workflow of a root; null if it has no tasks. Nothing recurses: there may be 50,000 of them,
@@ -41,7 +43,7 @@ export function workflow(rootId: string, members: ReadonlyMap<string, Task>): Wo
       const children: WorkflowTask[] = [];
       beside.push({ ...task, children });
       const following = below.get(task.uuid) ?? [];
-      if (depth < MAX_DEPTH) for (const child of [...following].reverse()) due.push([child, children, depth + 1]);
+      if (depth < Max.DEPTH) for (const child of [...following].reverse()) due.push([child, children, depth + 1]);
       else for (const child of following) roots.push(child);
     }
   };

@@ -6,91 +6,87 @@ import { mailbox } from "./mailbox.js";
 import { isReady } from "./task.js";
 import type { EventStream, Task, TaskWatch } from "./types.js";
 
-/** Where the feed of a watch is to be had; equal watches have the same. */
-export interface Source {
-  /** That which is on, if it is. */
-  find(): Feed | undefined;
-  /** That which is on, or a new one. */
-  open(): Feed;
-  /** Whether there is no more to come; with the error if that is why. */
-  over(): [Error?] | undefined;
-}
-
 /**
  * Return a watch of values; or, if its feed makes none, of events.
  *
+ * @param feedOf returns the feed that equal watches share, if it is on; or in any case, if one is to be begun.
  * @param signal closes it, too.
  * @param capacity how many items an iterator holds that are not read yet.
- * @param onDrop is told of those that have to go.
+ * @param onLost is told how many had to go, and the last of them.
  */
 export function watch(
-  source: Source,
+  feedOf: (isToBegin?: boolean) => Feed | undefined,
   signal?: AbortSignal,
   capacity = 1,
-  onDrop: (item: never) => void = nothing,
+  onLost: (lost: number, last: never) => void = nothing,
 ): TaskWatch & EventStream {
   const ends = new Set<() => void>();
   let last: Feed | undefined;
   let ready: Promise<Task> | undefined;
-  let over: [Error?] | undefined;
+  let isClosed = false;
 
   /** Take a reader in; return what lets it go, and tells it nothing. */
-  const join = (reader: Reader): (() => void) => {
-    const isOver = over ?? (signal?.aborted ? [] : source.over());
-    if (isOver) {
-      reader.end(isOver[0]);
-      return nothing;
-    }
-    const leave = (last = source.open()).join(reader);
+  const join = ({ next, end }: Reader): (() => void) => {
+    let leave = nothing;
     const go = (): void => {
-      ends.delete(end);
-      signal?.removeEventListener("abort", end);
+      ends.delete(close);
+      signal?.removeEventListener("abort", close);
       leave();
     };
-    const end = (): void => {
+    const finish = (error?: Error): void => {
       go();
-      reader.end();
+      end(error);
     };
-    ends.add(end);
-    signal?.addEventListener("abort", end);
+    const close = (): void => finish();
+    if (isClosed || signal?.aborted) end();
+    else {
+      ends.add(close);
+      signal?.addEventListener("abort", close);
+      leave = (last = feedOf(true) as Feed).join({ next, end: finish });
+    }
     return go;
   };
 
   return {
     get value() {
-      return ((source.find() ?? last)?.value ?? null) as Task | null;
+      return ((feedOf() ?? last)?.value ?? null) as Task | null;
     },
     subscribe: (callback: (told: never) => void) =>
       join({ next: (told) => guarded(callback, told as never), end: nothing }),
     [Symbol.asyncIterator]() {
-      const box = mailbox<never>(capacity, onDrop, () => leave());
+      const box = mailbox<never>(capacity, onLost, () => leave());
       const next = (event?: unknown): void => {
         const item = event ?? this.value;
         if (item) box.push(item as never);
       };
-      const leave = join({ next, end: box.close });
+      const leave = join({ next, end: box.end });
       next();
       return box;
     },
     close() {
-      over = [];
-      for (const end of ends) end();
+      isClosed = true;
+      for (const close of ends) close();
     },
     get ready() {
-      ready ??= new Promise((resolve, reject) => {
-        let leave = nothing;
-        const next = (): void => {
-          const task = this.value;
-          if (!task || !isReady(task)) return;
-          leave();
-          if (task.state === "SUCCESS") resolve(task);
-          else reject(new TaskError(task));
-        };
-        leave = join({ next, end: (error = new DOMException("closed before", "AbortError")) => reject(error) });
-        next();
-      });
-      ready.catch(nothing); // nobody has to await it
-      return ready;
+      return (ready ??= settled(this, join));
     },
   };
+}
+
+/** Return the task when it has ended well. Nobody has to await it. */
+function settled(watch: TaskWatch, join: (reader: Reader) => () => void): Promise<Task> {
+  const ready = new Promise<Task>((resolve, reject) => {
+    let leave = nothing;
+    const next = (): void => {
+      const task = watch.value;
+      if (!task || !isReady(task)) return;
+      leave();
+      if (task.state === "SUCCESS") resolve(task);
+      else reject(new TaskError(task));
+    };
+    leave = join({ next, end: (error = new DOMException("closed before", "AbortError")) => reject(error) });
+    next();
+  });
+  ready.catch(nothing);
+  return ready;
 }

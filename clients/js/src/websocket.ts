@@ -1,11 +1,12 @@
 /** Streams over a WebSocket: each is asked for by a message, and takes the place of the one before. */
-import type { Connect, Connection, Control, StreamRequest } from "./connection.js";
+import type { Connect, Control, StreamRequest } from "./connection.js";
 import { nothing } from "./environment.js";
-import type { WebSocketConstructor } from "./types.js";
+import type { ClientOptions, WebSocketConstructor } from "./types.js";
 
-export function websocket(url: URL, WebSocket: WebSocketConstructor | undefined): Connect {
-  if (!WebSocket) throw new TypeError("no WebSocket here: give one as option");
-  return (request, token, { heard, message, end }): Connection => {
+export function websocket(url: URL, options: ClientOptions): Connect {
+  const WebSocket = options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor | undefined);
+  if (!WebSocket) throw new TypeError("the option WebSocket is needed here");
+  return (request, token, signal, { heard, message, end }) => {
     const target = new URL(url);
     target.protocol = url.protocol.replace("http", "ws");
     target.searchParams.set("type", "gateway-*"); // until it is told what is wanted: nothing but how it goes
@@ -21,10 +22,11 @@ export function websocket(url: URL, WebSocket: WebSocketConstructor | undefined)
       heard();
       const told: Control = JSON.parse(data);
       if (told.type === "gateway-open") unanswered--;
-      if (!unanswered || /^gateway-(close|error)$/.test(told.type)) message(told);
+      if (!unanswered || told.type === "gateway-error") message(told);
     };
     socket.onerror = nothing; // its end is told, too
     socket.onclose = () => end();
-    return { reopen, close: () => socket.close() };
+    signal.addEventListener("abort", () => socket.close());
+    return reopen;
   };
 }
