@@ -35,6 +35,7 @@ export const browser: Test[] = [
     name: "a page whose only thread is busy for seconds",
     runs: ["chromium sse", "chromium websocket"],
     isLong: true,
+    page: "lab",
     run: (t) =>
       stopped(t, async () => {
         for (let block = 0; block < 3; block += 1) {
@@ -48,6 +49,7 @@ export const browser: Test[] = [
     name: "a page that the browser has frozen",
     runs: ["chromium sse", "chromium websocket"],
     isLong: true,
+    page: "lab",
     run: (t) => stopped(t, () => t.surroundings.freeze!(3_000)),
   },
   {

@@ -16,8 +16,8 @@ export interface Test {
   readonly isAlone?: boolean;
   /** It waits for most of its time, so it is begun early. */
   readonly isLong?: boolean;
-  /** Where its page comes from, if not from the lab: from a door of its own, beside the gateway. */
-  readonly page?: "door";
+  /** In a browser it has a page of its own: from the lab, or from a door of its own, beside the gateway. */
+  readonly page?: "lab" | "door";
   run(t: Trial): Promise<void>;
 }
 

@@ -150,8 +150,8 @@ export const outages: Test[] = [
       await t.open(client);
       // More than the lab's gateway remembers. (What is published at a time is less than that.)
       for (let part = 0; part < 2; part += 1) {
-        await (await t.load(unique("other"), 1_000, { per_second: 800, padding: 20_000 })).done();
-        await pause(2 * KEEPALIVE_MS);
+        await (await t.load(unique("other"), 900, { per_second: 900, padding: 20_000 })).done();
+        await pause(1.5 * KEEPALIVE_MS);
       }
       const { connects } = await door.state();
       await door.cut();

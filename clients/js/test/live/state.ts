@@ -187,7 +187,7 @@ export const state: Test[] = [
           const { root_id } = await t.run(kind, ...args);
           const watch = client.workflow(root_id);
           const values: Workflow[] = [];
-          watch.subscribe(() => values.push(watch.value!));
+          watch.subscribe(() => watch.value && values.push(watch.value));
           await t.until(`${kind} is ready`, () => watch.value?.ready === total, 20_000);
           await sameWorkflow(t, door, watch, root_id);
           t.equal([watch.value!.total, watch.value!.progress], [total, 1], `${kind}: total and progress`);

@@ -93,10 +93,13 @@ export class Trial {
   }
 
   /** Waits until both are deeply equal, as JSON; fails with where they differ. */
-  async same(what: string, ours: () => unknown, theirs: () => unknown, timeoutMs = WAIT_MS): Promise<void> {
+  async same(what: string, ours: () => unknown, theirs: () => Promise<unknown>, timeoutMs = WAIT_MS): Promise<void> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
-      const found = differences(await ours(), await theirs());
+      const found = await Promise.resolve(theirs()).then(
+        (value) => differences(ours(), value),
+        (error: Error) => [error.message],
+      );
       if (found.length === 0) return;
       if (performance.now() > deadline) throw new Error(`${what}: ours is not theirs:\n${found.join("\n")}`);
       await pause(POLL_MS);
