@@ -4,7 +4,8 @@
   gateway that stalls costs the broker a bounded queue, never the memory alarm that stops task publishers.
 - What the broker drops from it for those limits it hands to a second queue of one message (dead-lettering):
   whatever comes out of that one says that events are missing here. The credit of the first queue is used up
-  when that happens, so the word of it comes before the events behind the hole.
+  when that happens, so the word of it comes before the events behind the hole. There is always credit for
+  that word, since it is acknowledged at once, and not with the events.
 - When the exchange is deleted our binding goes with it, unsaid, and workers make it anew in a moment,
   without our binding. So there is a witness: an exchange of ours that is bound to it and is deleted by the
   broker when that binding goes (auto-delete). It is asked for every few seconds. Witnesses have numbered
@@ -161,7 +162,10 @@ class _Consumer:
         self._connection = Connection(url, self._take, tls)
         self._channel: AbstractChannel | None = None
         self._is_cancelled = asyncio.Event()
-        self._taken = self._acknowledged = 0  # delivery tags
+        self._taken = self._acknowledged = 0  # delivery tags of events
+        self._loss_tag: int | None = None  # of the word of a loss; there is one at a time
+        self._loss_taken = asyncio.Event()
+        self._is_loss_told = False  # and no event has come since
         self._acknowledger: asyncio.Task[None] | None = None
 
     async def begin(self, has_failed: bool) -> None:
@@ -275,21 +279,40 @@ class _Consumer:
 
     def _take(self, delivery: Delivery) -> None:
         if delivery.consumer_tag == _LOSSES:
-            self._sink.lost()
+            if not self._is_loss_told:
+                self._is_loss_told = True
+                self._sink.lost()
+            self._loss_tag = delivery.tag
+            self._loss_taken.set()
         else:
+            self._is_loss_told = False
             self._sink.message(delivery.message)
-        self._taken = delivery.tag
+            self._taken = delivery.tag
         if self._acknowledger is None:
             self._acknowledger = asyncio.create_task(self._acknowledge())
 
     async def _acknowledge(self) -> None:
-        """Acknowledge what is taken, now and then, until there is nothing more to."""
+        """Acknowledge what is taken until there is nothing more to: losses at once, events now and then."""
+        now = asyncio.get_running_loop().time
+        due = now() + ACKNOWLEDGE_SECONDS
         with suppress(aiormq.AMQPError, ChannelInvalidStateError, OSError):
-            while self._taken > self._acknowledged:
-                await asyncio.sleep(ACKNOWLEDGE_SECONDS)
-                self._acknowledged = self._taken
-                if self._channel is not None:
-                    await self._channel.basic_ack(self._acknowledged, multiple=True, wait=False)
+            while self._loss_tag is not None or self._taken > self._acknowledged:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(due):
+                        await self._loss_taken.wait()
+                # Both are read at one moment: a later word of a loss has a tag beyond these events'. No tag
+                # may be acknowledged twice.
+                loss_tag, taken = self._loss_tag, self._taken
+                self._loss_tag = None
+                self._loss_taken.clear()
+                assert self._channel is not None
+                if loss_tag is not None:
+                    await self._channel.basic_ack(loss_tag, wait=False)
+                if now() >= due:
+                    due = now() + ACKNOWLEDGE_SECONDS
+                    if taken > self._acknowledged:
+                        self._acknowledged = taken
+                        await self._channel.basic_ack(taken, multiple=True, wait=False)
         self._acknowledger = None
 
     async def _check(self) -> None:
