@@ -34,7 +34,9 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings) -> None:
-        access = Access(settings.tls, settings.login_method, settings.transport_options)
+        access = Access(
+            settings.tls, settings.login_method, settings.transport_options, settings.queue_prefix
+        )
         named = brokers(settings.broker, access)
         has_clusters = any(broker.name is not None for broker in named)
         self.pipeline = Pipeline(

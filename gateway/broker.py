@@ -30,11 +30,13 @@ class Access(NamedTuple):
         tls: Celery's ``broker_use_ssl``: whether, or with which options (those of the broker's transport).
         login_method: Celery's ``broker_login_method``, such as ``EXTERNAL``; for AMQP.
         transport_options: Celery's ``broker_transport_options``, for connections that kombu makes.
+        queue_prefix: what the names of the gateway's own queues and exchanges begin with, before a dot.
     """
 
     tls: bool | Mapping[str, Any] = False
     login_method: str | None = None
     transport_options: Mapping[str, Any] = MappingProxyType({})
+    queue_prefix: str = "celery-gateway"
 
     @property
     def ssl(self) -> bool | dict[str, Any]:

@@ -15,6 +15,7 @@ class Settings:
         tls: Celery's ``broker_use_ssl``, as ``gateway.broker.Access`` has it, like the two that follow.
         login_method: Celery's ``broker_login_method``.
         transport_options: Celery's ``broker_transport_options``.
+        queue_prefix: what the names of the gateway's own queues begin with, before a dot.
         exchange: Celery's ``event_exchange``.
         control_exchange: Celery's ``control_exchange``.
         accept: the content types that events are read in, such as ``application/json``; ``None`` for all that
@@ -32,6 +33,7 @@ class Settings:
     tls: bool | Mapping[str, Any] = False
     login_method: str | None = None
     transport_options: Mapping[str, Any] = field(default_factory=dict)
+    queue_prefix: str = "celery-gateway"
     exchange: str = "celeryev"
     control_exchange: str = "celery"
     accept: tuple[str, ...] | None = None

@@ -159,7 +159,7 @@ def vhost(rabbitmq: RabbitMQ) -> str:
 def test_a_worker_of_the_same_app_is_heard_over_the_apps_own_exchange(
     rabbitmq: RabbitMQ, vhost: str, folder: Path
 ) -> None:
-    settings = {"broker_url": vhost, "event_exchange": "shop-events"}
+    settings = {"broker_url": vhost, "event_exchange": "shop-events", "event_queue_prefix": "shop"}
     with (
         serving(settings, folder) as gateway,
         working(settings, folder, "-E"),
@@ -171,6 +171,10 @@ def test_a_worker_of_the_same_app_is_heard_over_the_apps_own_exchange(
         exchanges = rabbitmq.ctl("list_exchanges", "-p", vhost.rpartition("/")[2], "name")
         assert "shop-events" in exchanges
         assert "celeryev" not in exchanges
+        text = rabbitmq.ctl("list_queues", "-p", vhost.rpartition("/")[2], "name", "--no-table-headers")
+        ours = [queue for queue in text.splitlines() if "celery-gateway" in queue]
+        assert len(ours) == 2  # of events, and of losses
+        assert all(queue.startswith("shop.celery-gateway.") for queue in ours)
 
 
 @pytest.mark.parametrize("how", ["read-url", "list", "semicolon", "parts"])

@@ -20,9 +20,10 @@ from kombu.utils.url import as_url, url_to_parts
 from gateway.cli.options import serving
 from gateway.cli.serve import run
 from gateway.errors import GatewayError, SourceError
-from gateway.settings import Settings
+from gateway.settings import DEFAULTS, Settings
 
 _JSON = "application/json"
+_CELERYS_QUEUE_PREFIX = "celeryev"
 _READABLE = frozenset({_JSON, "application/x-msgpack"})
 """What a gateway decodes, whatever an app accepts: the other serializers can run code, or are slow."""
 
@@ -78,11 +79,21 @@ def settings_of(app: Any) -> dict[str, Any]:
         "tls": conf.broker_use_ssl or False,
         "login_method": conf.broker_login_method,
         "transport_options": dict(conf.broker_transport_options or {}),
+        "queue_prefix": _queue_prefix(conf.event_queue_prefix),
         "exchange": conf.event_exchange,
         "control_exchange": conf.control_exchange,
         # Celery's own receivers take the event_serializer and JSON (celery/events/receiver.py).
         "accept": tuple(sorted(accepted & _READABLE | {_JSON})),
     }
+
+
+def _queue_prefix(prefix: str) -> str:
+    """Return what our queues' names begin with: the app's prefix goes before ours, if it has one of its own.
+
+    So they can be told from those of Celery's receivers, and still lie where the app may make queues.
+    """
+    ours = DEFAULTS.queue_prefix
+    return ours if prefix == _CELERYS_QUEUE_PREFIX else f"{prefix}.{ours}"
 
 
 def urls_of(app: Any) -> list[str]:

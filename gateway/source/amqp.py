@@ -116,6 +116,7 @@ class AMQPSource:
             raise SourceError(f"the broker URL cannot be read: {error}") from None
         self._tls = TLS(access.tls) if access.tls else None
         self._exchange = exchange
+        self._queue_prefix = access.queue_prefix
         self._name = name
         self._status = Status(False, "not connected yet")
 
@@ -127,7 +128,7 @@ class AMQPSource:
         attempts = Attempts(self._name, len(self._urls))
         has_failed = False
         for url, full_url in cycle(self._urls):
-            consumer = _Consumer(full_url, self._tls, self._exchange, sink)
+            consumer = _Consumer(full_url, self._tls, self._exchange, self._queue_prefix, sink)
             try:
                 await consumer.begin(has_failed)
                 attempts.succeeded(f"consuming {self._exchange} of {full_url.host}:{full_url.port}")
@@ -138,7 +139,7 @@ class AMQPSource:
                 if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                     raise
                 # (aiormq cancels what waits for an answer when its connection goes down.)
-                failure = failure_of(error, url, self._exchange)
+                failure = failure_of(error, url, self._exchange, self._queue_prefix)
                 if failure.code == "unexpected":
                     log.error("broker: an error that was not foreseen; the source goes on", exc_info=error)
             finally:
@@ -153,10 +154,11 @@ class AMQPSource:
 class _Consumer:
     """One connection's life: ``begin``, ``failure``, ``end``."""
 
-    def __init__(self, url: URL, tls: TLS | None, exchange: str, sink: Sink) -> None:
+    def __init__(self, url: URL, tls: TLS | None, exchange: str, queue_prefix: str, sink: Sink) -> None:
         self._exchange = exchange
+        self._queue_prefix = queue_prefix
         self._sink = sink
-        self._queue = _queue_name()
+        self._queue = self._queue_name()
         self._place = ""
         self._witness: str | None = None
         self._connection = Connection(url, self._take, tls)
@@ -180,7 +182,7 @@ class _Consumer:
                 channel = await self._declare(with_losses=True)
                 await self._place_witness()
             except ChannelAccessRefused:  # to be told of losses is optional
-                self._queue = _queue_name()
+                self._queue = self._queue_name()
                 channel = await self._declare(with_losses=False)
             channel.on_consumer_cancel_callbacks.add(lambda _: self._is_cancelled.set())
             self._channel = channel
@@ -197,12 +199,12 @@ class _Consumer:
         try:
             await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
             if self._is_cancelled.is_set():
-                return consumer_cancelled(url, self._queue)
+                return consumer_cancelled(url, self._queue, self._queue_prefix)
             ended = self._channel.closing if self._channel.closing.done() else checked
             error = asyncio.CancelledError() if ended.cancelled() else ended.exception()
             if isinstance(error, ChannelNotFoundEntity):
                 return exchange_deleted(url, self._exchange)
-            return failure_of(error or ConnectionError("closed"), url, self._exchange)
+            return failure_of(error or ConnectionError("closed"), url, self._exchange, self._queue_prefix)
         finally:
             for task in (cancelled, checked):
                 task.cancel()
@@ -250,7 +252,7 @@ class _Consumer:
         """Return the name of a queue of losses that no other gateway has, and the channel that holds it."""
         arguments = QUEUE_ARGUMENTS | {"x-max-length": 1}
         for self._place in (*map(str, range(PLACES)), secrets.token_hex(4)):  # the lowest that is free
-            losses = f"celery-gateway.losses.{self._place}"
+            losses = f"{self._queue_prefix}.losses.{self._place}"
             try:
                 await channel.queue_declare(losses, exclusive=True, auto_delete=True, arguments=arguments)
                 break
@@ -261,7 +263,7 @@ class _Consumer:
     async def _place_witness(self) -> None:
         """Bind a witness to the exchange, where we have the right to (write on it)."""
         channel = await self._open_channel()
-        witness = f"celery-gateway.witness.{self._place}"
+        witness = f"{self._queue_prefix}.witness.{self._place}"
         try:
             await channel.exchange_delete(witness)  # of one that was killed; it may be of an older exchange
             await channel.exchange_declare(witness, exchange_type="direct", auto_delete=True)
@@ -271,6 +273,9 @@ class _Consumer:
             await channel.exchange_delete(witness)
         else:
             self._witness = witness
+
+    def _queue_name(self) -> str:
+        return f"{self._queue_prefix}.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
 
     async def _open_channel(self) -> AbstractChannel:
         channel = await self._connection.channel(publisher_confirms=False)
@@ -334,10 +339,6 @@ class _Consumer:
                     except ChannelAccessRefused:
                         may_bind = False
                         channel = await self._open_channel()
-
-
-def _queue_name() -> str:
-    return f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
 def _is_being_cancelled() -> bool:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from pamqp.commands import Connection
 
-from gateway.broker import without_password
+from gateway.broker import BY_URL, without_password
 from gateway.source.place import Place, grant, place_of
 
 CODES = (
@@ -73,13 +73,13 @@ class Failure(NamedTuple):
     remedy: str
 
 
-def consumer_cancelled(url: str, queue: str) -> Failure:
+def consumer_cancelled(url: str, queue: str, queue_prefix: str = BY_URL.queue_prefix) -> Failure:
     """Return the failure of a consumer that the broker ended (``basic.cancel``); there is no exception."""
     return Failure(
         "consumer-cancelled",
         f"the broker ended our consumer: the queue {queue} was deleted, or its node went down",
         "Nothing, if it happened once: a new queue is made; else look for what deletes queues "
-        f"that begin with celery-gateway. in the vhost {_place(url).vhost}.",
+        f"that begin with {queue_prefix}. in the vhost {_place(url).vhost}.",
     )
 
 
@@ -92,9 +92,11 @@ def exchange_deleted(url: str, exchange: str) -> Failure:
     )
 
 
-def failure_of(error: BaseException, url: str, exchange: str = "celeryev") -> Failure:
+def failure_of(
+    error: BaseException, url: str, exchange: str = "celeryev", queue_prefix: str = BY_URL.queue_prefix
+) -> Failure:
     """Return what an error of aio-pika, kombu or the network means for the gateway at a broker's URL."""
-    place = _place(url)
+    place = _place(url)._replace(queue_prefix=queue_prefix)
     for link in _chain(error):
         failure = (
             _of_connecting(link, place)
@@ -247,7 +249,7 @@ def _of_reason(reason: str, place: Place, exchange: str) -> Failure | None:
             "queue-deleted",
             f"our queue is gone: {text}",
             "Nothing, if it happened once: a new queue is made; else look for what deletes queues "
-            f"that begin with celery-gateway. in the vhost {place.vhost}.",
+            f"that begin with {place.queue_prefix}. in the vhost {place.vhost}.",
         )
     if name == "PRECONDITION_FAILED" and f"for exchange '{exchange}'" in text:
         return Failure(

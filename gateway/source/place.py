@@ -7,20 +7,25 @@ from typing import Any, NamedTuple
 from kombu.utils.url import url_to_parts
 from yarl import URL
 
+from gateway.broker import BY_URL
+
 _AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
 _PORTS = {"amqps": 5671, "redis": 6379, "rediss": 6379}
 _AMQP_PORT = 5672
-_QUEUES = r"^celery-gateway\..*"
 
 
 class Place(NamedTuple):
-    """A broker URL's parts, with Celery's defaults; for Redis ``vhost`` is the number of the database."""
+    """A broker URL's parts, with Celery's defaults; for Redis ``vhost`` is the number of the database.
+
+    ``queue_prefix`` is what the names of our queues there begin with.
+    """
 
     scheme: str
     host: str
     port: int
     user: str
     vhost: str
+    queue_prefix: str = BY_URL.queue_prefix
 
     @property
     def address(self) -> str:
@@ -102,7 +107,6 @@ def grant(place: Place, exchange: str) -> str:
     Configure, write and read on its own queues, and read on the exchange, to bind to it. (To declare the
     exchange needs configure on it too; the workers do that.)
     """
-    read = rf"^(celery-gateway\..*|{re.escape(exchange)})$"
-    return shlex.join(
-        ["rabbitmqctl", "set_permissions", "-p", place.vhost, place.user, _QUEUES, _QUEUES, read]
-    )
+    ours = rf"{re.escape(place.queue_prefix)}\..*"
+    own, read = f"^{ours}", f"^({ours}|{re.escape(exchange)})$"
+    return shlex.join(["rabbitmqctl", "set_permissions", "-p", place.vhost, place.user, own, own, read])

@@ -80,6 +80,7 @@ class VirtualSource:
         # Sentinels are all wanted at once; of others one is tried after the other.
         self._urls = [";".join(urls)] if urls[0].startswith("sentinel") else list(urls)
         self._exchange = exchange
+        self._queue_prefix = access.queue_prefix
         self._name = name
         self._status = Status(False, "not connected yet")
         self._stopping = threading.Event()
@@ -131,7 +132,7 @@ class VirtualSource:
                 self._connect_and_consume(connection, loop, sink, attempts, has_failed)
                 return
             except Exception as error:
-                failure = failure_of(error, url.partition(";")[0], self._exchange)
+                failure = failure_of(error, url.partition(";")[0], self._exchange, self._queue_prefix)
                 if failure.code == "unexpected":
                     log.exception("broker: an error that was not foreseen; the source goes on")
             has_failed = True
@@ -167,7 +168,7 @@ class VirtualSource:
         with origin.clone() as connection:
             connection.ensure_connection(max_retries=1, timeout=10)
             queue = Queue(
-                f"celery-gateway.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}",
+                f"{self._queue_prefix}.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}",
                 exchange=get_exchange(connection, name=self._exchange),
                 routing_key="#",
                 auto_delete=True,
