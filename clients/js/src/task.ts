@@ -36,7 +36,9 @@ export function apply(known: Task | undefined, event: Event): Task {
   const { name, root_id, parent_id, ...own } = rest;
   const task = { ...(BLANK as unknown as Task), ...known, uuid, stale: false } as { -readonly [f in keyof Task]: Task[f] };
   const record: Fields = task;
-  let begun = (known && begins.get(known)) ?? task.attempts;
+  // Of a snapshot's record `attempts` tells it, if the last message is not a retry of what has not begun yet.
+  const isBegun = task.started || (task.received ?? 0) > (task.sent ?? 0);
+  let begun = (known && begins.get(known)) ?? (isBegun ? task.attempts : 0);
   begins.set(task, begun);
   if (cluster) record["cluster"] = cluster;
   const at = (timestamp ?? task.timestamp) as number;
