@@ -10,13 +10,14 @@ from gateway.settings import Settings
 
 @click.command()
 @listening
-def demo(host: str, port: int) -> None:
+def demo(host: str, port: int, allow_origins: tuple[str, ...]) -> None:
     """See it work: a gateway, a real Celery worker and an in-memory broker, in this one process.
 
     \b
     Examples:
       celery-gateway demo
       celery-gateway demo --port 9000
+      celery-gateway demo --allow-origin http://localhost:8000
     """
     from gateway.demo.cluster import Cluster
     from gateway.server import serve
@@ -34,6 +35,7 @@ def demo(host: str, port: int) -> None:
         )
 
     try:
-        serve(Settings(broker="memory://localhost", host=host, port=port), start)
+        broker = "memory://localhost"
+        serve(Settings(broker=broker, host=host, port=port, allow_origins=allow_origins), start)
     finally:
         cluster.stop()

@@ -75,7 +75,7 @@ def consuming(command: _Command, *, of_app: bool = False) -> _Command:
 
 
 def listening(command: _Command) -> _Command:
-    """Give a command the options ``--host`` and ``--port``."""
+    """Give a command the options ``--host``, ``--port`` and ``--allow-origin`` (repeated)."""
     host = click.option(
         "--host",
         metavar="ADDRESS",
@@ -92,7 +92,15 @@ def listening(command: _Command) -> _Command:
         envvar="GATEWAY_PORT",
         help="The port to listen on; 0 for any that is free.",
     )
-    return host(port(command))
+    allow_origin = click.option(
+        "--allow-origin",
+        "allow_origins",
+        metavar="ORIGIN",
+        multiple=True,
+        envvar="GATEWAY_ALLOW_ORIGIN",
+        help="A web site whose pages may read the streams, such as https://shop.example; repeat for more.",
+    )
+    return host(port(allow_origin(command)))
 
 
 def serving(command: _Command, *, of_app: bool = False) -> _Command:
@@ -121,14 +129,6 @@ def serving(command: _Command, *, of_app: bool = False) -> _Command:
         callback=_check_root_path,
         envvar="GATEWAY_ROOT_PATH",
         help="The sub-path behind a proxy, such as /celery, whether the proxy strips it or not.",
-    )
-    allow_origin = click.option(
-        "--allow-origin",
-        "allow_origins",
-        metavar="ORIGIN",
-        multiple=True,
-        envvar="GATEWAY_ALLOW_ORIGIN",
-        help="A web site whose pages may read the streams, such as https://shop.example; repeat for more.",
     )
     keepalive = click.option(
         "--keepalive",
@@ -167,6 +167,6 @@ def serving(command: _Command, *, of_app: bool = False) -> _Command:
         help="How many tasks are remembered, to give their events names.",
     )
     of_brokers = partial(consuming, of_app=of_app)
-    of_streams = (root_path, allow_origin, keepalive, slow_timeout, history_bytes, max_tasks)
+    of_streams = (root_path, keepalive, slow_timeout, history_bytes, max_tasks)
     given = (config, of_brokers, control, listening, *of_streams)
     return reduce(lambda wrapped, option: option(wrapped), reversed(given), command)
