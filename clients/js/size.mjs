@@ -4,18 +4,23 @@ import { build } from "esbuild";
 
 const LIMIT_BYTES = 6_000;
 
-const { outputFiles } = await build({
-  stdin: {
-    contents: 'export * from "./src/index.ts"; export * from "./src/react.ts";',
-    resolveDir: import.meta.dirname,
-  },
-  bundle: true,
-  minify: true,
-  format: "esm",
-  target: "es2022",
-  external: ["eventsource-parser", "react"],
-  write: false,
-});
-const sizeBytes = gzipSync(outputFiles[0].contents, { level: 9 }).length;
-console.log(`${sizeBytes} bytes minified and gzipped, of ${LIMIT_BYTES} allowed`);
-process.exitCode = sizeBytes < LIMIT_BYTES ? 0 : 1;
+/** How long a module is that exports all of these, minified and gzipped. */
+async function sizeBytes(...files) {
+  const { outputFiles } = await build({
+    stdin: {
+      contents: files.map((file) => `export * from "./src/${file}.ts";`).join("\n"),
+      resolveDir: import.meta.dirname,
+    },
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    external: ["eventsource-parser", "react"],
+    write: false,
+  });
+  return gzipSync(outputFiles[0].contents, { level: 9 }).length;
+}
+
+const [coreBytes, allBytes] = await Promise.all([sizeBytes("index"), sizeBytes("index", "react")]);
+console.log(`${coreBytes} bytes minified and gzipped, with the hooks ${allBytes}, of ${LIMIT_BYTES} allowed`);
+process.exitCode = allBytes < LIMIT_BYTES ? 0 : 1;
