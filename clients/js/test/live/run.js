@@ -5,22 +5,16 @@
 // The lab ends when our end of its standard input is closed, so it does not outlive us, however we end.
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { accessSync, constants, copyFileSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
-import { createInterface } from "node:readline";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
-import { chromium } from "playwright-core";
+import { startBrowser, startLab } from "../lab.js";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
 const CLIENT = join(HERE, "..", "..");
-const PROJECT = join(CLIENT, "..", "..");
-const BROWSERS = ["chromium", "chromium-browser", "google-chrome"];
-const BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"].concat(
-  ["--disable-background-networking", "--disable-component-update", "--disable-sync"],
-);
 /** So many tests at a time: most of them wait for most of their time. */
 const AT_A_TIME = 6;
 const STUCK_MS = 90_000;
@@ -49,20 +43,18 @@ await build({
 copyFileSync(join(HERE, "page.html"), join(pages, "page.html"));
 const list = await import(pathToFileURL(join(pages, "list.js")).href);
 
-let lab, labUrl, browser, sharedPage;
+let lab, browser, sharedPage;
 let failures = 0;
 
 before(async () => {
-  [lab, labUrl] = await startLab();
-  if (environments.includes("chromium")) {
-    browser = await chromium.launch({ executablePath: findBrowser(), args: BROWSER_FLAGS });
-  }
+  lab = await startLab(pages);
+  if (environments.includes("chromium")) browser = await startBrowser();
 });
 
 after(async () => {
-  if (failures > 0 && labUrl) console.error(await (await fetch(`${labUrl}/logs`)).text());
+  if (failures > 0) console.error(await lab?.logs());
   await browser?.close();
-  await endLab();
+  assert.equal((await lab?.end()) ?? 0, 0, "the lab's exit code");
 });
 
 for (const environment of environments) {
@@ -97,7 +89,7 @@ for (const environment of environments) {
 
 async function runHere({ name }, surroundings) {
   const { WebSocket } = surroundings.transport === "websocket" ? await import("ws") : {};
-  await list.run(name, { ...surroundings, labUrl, WebSocket });
+  await list.run(name, { ...surroundings, labUrl: lab.url, WebSocket });
 }
 
 async function runInBrowser({ name, page: origin }, surroundings) {
@@ -105,7 +97,7 @@ async function runInBrowser({ name, page: origin }, surroundings) {
   try {
     const running = page.tab.evaluate(
       ([name, surroundings]) => globalThis.run(name, { ...surroundings, freeze: globalThis.freeze }),
-      [name, { ...surroundings, labUrl }],
+      [name, { ...surroundings, labUrl: lab.url }],
     );
     await Promise.race([running, stuck(page.errors)]);
     assert.deepEqual(page.errors, [], "nothing is thrown that nobody catches");
@@ -116,7 +108,7 @@ async function runInBrowser({ name, page: origin }, surroundings) {
 
 /** A page with the list of tests; most of them can share one. */
 async function openPage(origin) {
-  const url = origin === "door" ? (await command("/doors", { pages: true })).url : labUrl;
+  const url = origin === "door" ? (await command("/doors", { pages: true })).url : lab.url;
   const context = await browser.newContext();
   const tab = await context.newPage();
   const errors = [];
@@ -158,7 +150,7 @@ async function exits(transport, how) {
 }
 
 async function command(path, body = {}) {
-  const response = await fetch(labUrl + path, { method: "POST", body: JSON.stringify(body) });
+  const response = await fetch(lab.url + path, { method: "POST", body: JSON.stringify(body) });
   if (!response.ok) throw new Error(`${path}: ${await response.text()}`);
   return response.json();
 }
@@ -176,46 +168,4 @@ function buildClient() {
   if (youngest(join(CLIENT, "src")) < built) return;
   const { status } = spawnSync("npm", ["run", "--silent", "build"], { cwd: CLIENT, stdio: "inherit" });
   if (status !== 0) process.exit(1);
-}
-
-async function startLab() {
-  const venv = join(PROJECT, ".venv", "bin", "python");
-  const python = process.env.PYTHON ?? (isExecutable(venv) ? venv : "python3");
-  const child = spawn(python, ["-m", "tests.client_lab", "--pages", pages], {
-    cwd: PROJECT,
-    stdio: ["pipe", "pipe", "inherit"],
-    detached: true, // Ctrl-C is for us; the lab ends with its standard input
-  });
-  const ended = new Promise((resolve, reject) => {
-    child.on("error", reject);
-    child.on("exit", (code) => resolve(code));
-  });
-  for await (const line of createInterface({ input: child.stdout })) {
-    return [{ child, ended }, JSON.parse(line).url];
-  }
-  throw new Error(`the lab did not start: ${python} ended with ${await ended}`);
-}
-
-async function endLab() {
-  if (!lab) return;
-  lab.child.stdin.end();
-  assert.equal(await lab.ended, 0, "the lab's exit code");
-}
-
-function findBrowser() {
-  for (const name of BROWSERS) {
-    for (const folder of (process.env.PATH ?? "").split(delimiter)) {
-      if (isExecutable(join(folder, name))) return join(folder, name);
-    }
-  }
-  throw new Error(`none of ${BROWSERS.join(", ")} is in PATH`);
-}
-
-function isExecutable(file) {
-  try {
-    accessSync(file, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
