@@ -58,12 +58,10 @@ export function connect(options: ClientOptions): Client {
     const begun = stream(
       open,
       options,
-      {
-        emit: (type, told) => (type === "status" ? look() : emit(type, told)),
-        refused(error) {
-          refused(error);
-          emit("error", error);
-        },
+      (type, told) => (type === "status" ? look() : emit(type, told)),
+      (error) => {
+        refused(error);
+        emit("error", error);
       },
       at,
     );

@@ -93,9 +93,12 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
       return value;
     },
     join(reader) {
+      if (over) {
+        reader.end(over[0]);
+        return nothing;
+      }
       stay();
       readers.add(reader);
-      if (over) reader.end(over[0]);
       return () => {
         if (readers.delete(reader) && !readers.size) stay = after(Ms.LINGER, stop);
       };

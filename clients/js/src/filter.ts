@@ -32,14 +32,14 @@ export function parse(filter: Filter | readonly Filter[]): Patterns[] {
     }
     return patterns;
   });
-  if (isTooMuch(filters)) throw new RangeError("too many values in a filter");
+  if (isTooMuch(filters)) throw new RangeError("too many values");
   return filters;
 }
 
 /** Return the values of a field. Throws for what cannot be such. */
 export function checked(field: string, values: string[]): string[] {
   for (const value of values.length ? values : [""]) {
-    if (typeof value !== "string" || !/^(?!!?$)[^]{1,1000}$/.test(value)) throw new TypeError(`${field}: an empty or too long value`);
+    if (typeof value !== "string" || !/^(?!!?$)[^]{1,1000}$/.test(value)) throw new TypeError(`${field}: empty or too long`);
   }
   return values;
 }
@@ -53,10 +53,11 @@ export function checked(field: string, values: string[]): string[] {
 export function union(watched: readonly { readonly filters: readonly Patterns[] }[]): Patterns[] | undefined {
   const merged: { [key: string]: { [field: string]: readonly string[] } } = {};
   for (const filter of watched.flatMap(({ filters }) => filters)) {
-    const [[field, values] = ["", []], more] = Object.entries(filter);
+    const [[field, values] = ["", ["!"]], more] = Object.entries(filter);
     const isSimple = !more && !values.some(isExclusion);
-    const known = isSimple && field ? (merged[field]?.[field] ?? []) : [];
-    merged[isSimple ? field : JSON.stringify(filter)] = field && isSimple ? { [field]: [...new Set([...known, ...values])] } : filter;
+    merged[isSimple ? field : JSON.stringify(filter)] = isSimple
+      ? { [field]: [...(merged[field]?.[field] ?? []), ...values] }
+      : filter;
   }
   const filters = Object.values(merged);
   return isTooMuch(filters) ? undefined : filters;

@@ -22,8 +22,8 @@ export function sse(url: URL, options: ClientOptions): Connect {
         signal,
       });
       const { status, headers, body } = response;
-      if (status === 200 && body && headers.get("Content-Type")?.startsWith(EVENT_STREAM)) {
-        const reader = body.getReader();
+      if (status === 200 && headers.get("Content-Type")?.startsWith(EVENT_STREAM)) {
+        const reader = body!.getReader();
         const feed = events((data) => message(JSON.parse(data)));
         for (let piece; !(piece = await reader.read()).done; ) {
           heard();

@@ -40,13 +40,6 @@ export interface Member {
   refresh?: ((pages: readonly Page[]) => void) | undefined;
 }
 
-/** Whom a stream tells how it goes. */
-export interface Host {
-  emit<K extends keyof ClientEvents>(type: K, told: Parameters<ClientEvents[K]>[0]): void;
-  /** It is no use to try again; the stream is closed. */
-  refused(error: Error): void;
-}
-
 export interface Stream {
   readonly status: Status;
   add(member: Member): void;
@@ -55,8 +48,20 @@ export interface Stream {
   close(): void;
 }
 
-/** @param begin where it begins, for a stream without snapshots. Otherwise it begins with the snapshot. */
-export function stream(connect: Connect, options: ClientOptions, host: Host, begin?: EventsOptions): Stream {
+/**
+ * Return a stream that begins with its first member.
+ *
+ * @param emit is told how it goes.
+ * @param refused is told that it is no use to try again; the stream is closed.
+ * @param begin where it begins, for a stream without snapshots. Otherwise it begins with the snapshot.
+ */
+export function stream(
+  connect: Connect,
+  options: ClientOptions,
+  emit: <K extends keyof ClientEvents>(type: K, told: Parameters<ClientEvents[K]>[0]) => void,
+  refused: (error: Error) => void,
+  begin?: EventsOptions,
+): Stream {
   const { token, staleMs = Ms.STALE } = options;
   const members = new Map<Member, "new" | "asked" | "live" | "lost">();
   let status: Status = "idle";
@@ -73,9 +78,8 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
   let unwatch = nothing;
 
   const become = (now: Status): void => {
-    if (now === status) return;
     status = now;
-    host.emit("status", now);
+    emit("status", now);
   };
 
   /** Give up what is under way, and all timers. */
@@ -118,7 +122,7 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
   const ask = async (): Promise<void> => {
     unplan();
     askedAtMs = nowMs();
-    if (status !== "open") become("connecting");
+    if (status === "waiting") become("connecting");
     if (!members.size) return; // whoever was told that has closed it
     heard();
     if (reopen && status === "open") return reopen(request());
@@ -168,7 +172,7 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
         if (message.done) begun(message.id);
         break;
       case "gateway-gap":
-        host.emit("gap", message);
+        emit("gap", message);
         for (const [member, stage] of members) {
           if (stage !== "live") continue;
           if (member.refresh) members.set(member, "lost");
@@ -207,13 +211,12 @@ export function stream(connect: Connect, options: ClientOptions, host: Host, beg
     drop();
     if (error instanceof GatewayError && isHopeless(error)) {
       self.close();
-      host.refused(error);
-      return;
+      return refused(error);
     }
     become("waiting");
     if (members.size) plan(retryMs ?? Math.random() * Math.min(Ms.MAX_BACKOFF, Ms.BACKOFF * 2 ** failures++));
     // What is neither the network's nor the gateway's: a token that cannot be had, an answer of something else.
-    if (error && !((error as GatewayError).status! > 200)) host.emit("error", error);
+    if (error && !((error as GatewayError).status! > 200)) emit("error", error);
   };
 
   const isHopeless = ({ status = 400 }: GatewayError): boolean =>

@@ -7,8 +7,7 @@ export function websocket(url: URL, options: ClientOptions): Connect {
   const WebSocket = options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor | undefined);
   if (!WebSocket) throw new TypeError("the option WebSocket is needed here");
   return (request, token, signal, { heard, message, end }) => {
-    const target = new URL(url);
-    target.protocol = url.protocol.replace("http", "ws");
+    const target = new URL(url.href.replace("http", "ws"));
     target.searchParams.set("type", "gateway-*"); // until it is told what is wanted: nothing but how it goes
     if (token) target.searchParams.set("access_token", token);
     const socket = new WebSocket(target.href);

@@ -50,3 +50,9 @@ test("50,000 tasks, in a chain and abreast", () => {
 test("the records are left alone", () => {
   of(Object.freeze(task("a")), Object.freeze(task("b", "a")));
 });
+
+test("what is cut off stands in its order, too", () => {
+  const chain = Array.from({ length: 100 }, (_, n) => task(`${n}`, n ? `${n - 1}` : null));
+  const { tasks } = of(...chain, task("x", "99"), task("y", "99"), task("last"));
+  assert.deepEqual(tasks.map(({ uuid }) => uuid), ["0", "last", "x", "y"]);
+});
