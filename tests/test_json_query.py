@@ -369,6 +369,25 @@ def websocket_frame(payload: bytes) -> bytes:
     return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
 
 
+def test_a_stream_that_is_replaced_gives_nothing_more(gateway: GatewayProcess, broker: str) -> None:
+    """Under load: what waits for a flush when another is opened is the new one's, and comes once."""
+    load = Load(broker, events_per_second=3000, seed=17)
+    load.start()
+    try:
+        with Asking(gateway, "websocket") as client:
+            last_id = None
+            for _ in range(200):
+                stream = client.ask({"snapshot": []} | ({"last_event_id": last_id} if last_id else {}))
+                assert next(stream)["resume"] == ("resumed" if last_id else "live")
+                before, _, page = until_done(stream)
+                ids = [position(event) for event in [*before, next(stream)]]
+                expected = range((position({"id": last_id}) if last_id else position(page)) + 1, ids[-1] + 1)
+                assert ids == list(expected)
+                last_id = page["id"]
+    finally:
+        load.end()
+
+
 def test_streams_that_were_replaced_are_gone(gateway: GatewayProcess) -> None:
     with Asking(gateway, "websocket") as client:
         for _ in range(50):

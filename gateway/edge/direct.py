@@ -91,8 +91,7 @@ class CarryWebSocket(Protocol):
     ) -> None:
         """``on_text`` is given each message from the client; ``None`` for one that is not text.
 
-        May be called again, with another subscription: that takes the place of the one before, which is
-        left to be closed.
+        May be called again, with another subscription: that takes the place of the one before, which ends.
         """
 
 
@@ -116,11 +115,12 @@ class _Carrying:
             subscription.close()
             return
         before, self._subscription = self._subscription, subscription
+        is_paused = before is not None and before.is_paused
         if before is not None:
             rounds.remove(before)
+            before.close()  # now: a flush on behalf of the new one would go to this one, too
         self._rounds = rounds
         rounds.add(subscription, self.transport.get_write_buffer_size)
-        is_paused = before is not None and before.is_paused
         subscription.attach(self.transport.write, self._finish, is_paused=is_paused)
 
     def pause_writing(self) -> None:
