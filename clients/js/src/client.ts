@@ -31,7 +31,7 @@ const enum Max {
 export function connect(options: ClientOptions): Client {
   const { signal, transport } = options;
   const isSocket = transport === "websocket";
-  const url = new URL(options.url, globalThis.document?.baseURI ?? globalThis.location?.href);
+  const url = new URL(options.url, globalThis.location?.href);
   url.pathname = url.pathname.replace(/\/*$/, isSocket ? "/ws" : "/events");
   const open = isSocket ? websocket(url, options) : sse(url, options);
 
@@ -49,7 +49,8 @@ export function connect(options: ClientOptions): Client {
   /** The status is that of the stream that is worst off. */
   const look = (): void => {
     const all = [...streams].map((stream) => stream.status);
-    const now = over ? "closed" : ((["waiting", "connecting", "open"] as const).find((one) => all.includes(one)) ?? "idle");
+    const worst = (["waiting", "connecting", "open"] as const).find((one) => all.includes(one));
+    const now = over ? "closed" : (worst ?? "idle");
     if (now !== status) emit("status", (status = now));
   };
 

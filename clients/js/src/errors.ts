@@ -23,6 +23,6 @@ export class TaskError extends Error {
 
   constructor(task: Task) {
     super(task.exception ?? `${task.name} ${task.uuid}: ${task.state}`);
-    Object.assign(this, { task });
+    this.task = task;
   }
 }

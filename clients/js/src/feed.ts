@@ -56,6 +56,7 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
   let over: [Error?] | undefined;
 
   const tell = (event?: Event): void => {
+    if (make && self.value === null) return; // a snapshot that knows nothing of it
     toldAtMs = nowMs();
     // Whoever joins meanwhile gets the next one; whoever leaves meanwhile gets this one no more.
     for (const reader of [...readers]) if (readers.has(reader)) reader.next(event);
@@ -67,7 +68,7 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
     if (paceMs && delayMs > 0) unplan = after(delayMs, tell);
     else tell(event);
   };
-  return {
+  const self: Feed<T> = {
     filters,
     gap,
     event(event) {
@@ -111,4 +112,5 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
       unlook();
     },
   };
+  return self;
 }

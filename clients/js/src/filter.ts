@@ -21,25 +21,25 @@ export type Matcher = (event: { readonly [field: string]: unknown }) => boolean;
  * Return filters in the form of the gateway.
  *
  * @param filter one, or several of which any is enough.
- * @throws TypeError for an unknown field or an empty value, RangeError for too many or too long ones.
+ * @throws TypeError for an unknown field or a value that is none, RangeError for too many values.
  */
 export function parse(filter: Filter | readonly Filter[]): Patterns[] {
   const filters = [filter].flat().map((alternative) => {
     const patterns: { [field: string]: string[] } = {};
     for (const [field, given] of Object.entries(alternative)) {
-      if (!FIELDS.includes(field)) throw new TypeError(`unknown field ${field}, not ${FIELDS}`);
+      if (!FIELDS.includes(field)) throw new TypeError(`unknown field ${field}; there are ${FIELDS}`);
       if (given !== undefined) patterns[field] = checked(field, [given].flat());
     }
     return patterns;
   });
-  if (isTooMuch(filters)) throw new RangeError("too many values");
+  if (isTooMuch(filters)) throw new RangeError("at most 1000 values, 100 with wildcards");
   return filters;
 }
 
 /** Return the values of a field. Throws for what cannot be such. */
 export function checked(field: string, values: string[]): string[] {
   for (const value of values.length ? values : [""]) {
-    if (typeof value !== "string" || !/^(?!!?$)[^]{1,1000}$/.test(value)) throw new TypeError(`${field}: empty or too long`);
+    if (typeof value !== "string" || !/^(?!!?$)[^]{1,1000}$/.test(value)) throw new TypeError(`${field}: a value is a text of 1 to 1000 characters`);
   }
   return values;
 }

@@ -5,7 +5,6 @@ import type { Event, Worker } from "./types.js";
 const enum Silent {
   SECONDS = 15,
   FREQS = 3,
-  MAX_FREQ_SECONDS = 3_600,
 }
 const BLANK = blank(words("freq active processed loadavg pid clock timestamp online offline sw_ident sw_ver sw_sys"));
 
@@ -22,7 +21,8 @@ export class Roster {
   hear(event: Event, nowMs: number): void {
     const { type, hostname, cluster } = event;
     const word = type.slice(7);
-    const known: { [field: string]: unknown } = { ...BLANK, ...this.#known.get(keyOf(event))?.[0], hostname, ...(cluster ? { cluster } : {}) };
+    const known: { [field: string]: unknown } = { ...BLANK, ...this.#known.get(keyOf(event))?.[0], hostname };
+    if (cluster) known["cluster"] = cluster;
     for (const field in BLANK) known[field] = event[field] ?? known[field];
     if (word in BLANK) known[word] = event.timestamp; // online, offline
     this.put({ ...known, alive: word !== "offline" } as unknown as Worker, nowMs);
@@ -31,8 +31,7 @@ export class Roster {
   /** Return the workers as of now. */
   look(nowMs: number): Worker[] {
     for (const [worker, heardAtMs] of this.#known.values()) {
-      const freqSeconds = Math.min(worker.freq ?? 0, Silent.MAX_FREQ_SECONDS);
-      const silentMs = 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * freqSeconds);
+      const silentMs = 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * (worker.freq ?? 0));
       if (worker.alive && nowMs - heardAtMs > silentMs) this.put({ ...worker, alive: false }, heardAtMs);
     }
     return [...this.#known].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, [worker]]) => worker);
@@ -40,5 +39,5 @@ export class Roster {
 }
 
 function keyOf({ cluster, hostname }: { cluster?: unknown; hostname?: unknown }): string {
-  return `${cluster}\n${hostname}`;
+  return `${[cluster, hostname]}`;
 }

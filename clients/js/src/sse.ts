@@ -1,11 +1,9 @@
 /** Streams as Server-Sent Events: a POST, answered without end. */
-import { createParser } from "eventsource-parser";
+import { createParser, type EventSourceMessage } from "eventsource-parser";
 import type { Connect } from "./connection.js";
 import { nothing } from "./environment.js";
 import { GatewayError } from "./errors.js";
 import type { ClientOptions } from "./types.js";
-
-const EVENT_STREAM = "text/event-stream";
 
 export function sse(url: URL, options: ClientOptions): Connect {
   return (request, token, signal, { heard, message, end }) => {
@@ -14,7 +12,6 @@ export function sse(url: URL, options: ClientOptions): Connect {
       const response = await (options.fetch ?? fetch)(url, {
         method: "POST",
         headers: {
-          Accept: EVENT_STREAM,
           "Content-Type": "application/json",
           ...(token && { Authorization: `Bearer ${token}` }),
         },
@@ -22,9 +19,9 @@ export function sse(url: URL, options: ClientOptions): Connect {
         signal,
       });
       const { status, headers, body } = response;
-      if (status === 200 && headers.get("Content-Type")?.startsWith(EVENT_STREAM)) {
+      if (status === 200 && headers.get("Content-Type")?.startsWith("text/event-stream")) {
         const reader = body!.getReader();
-        const feed = events((data) => message(JSON.parse(data)));
+        const feed = events(({ data }) => message(JSON.parse(data)));
         for (let piece; !(piece = await reader.read()).done; ) {
           heard();
           feed(piece.value);
@@ -40,15 +37,9 @@ export function sse(url: URL, options: ClientOptions): Connect {
   };
 }
 
-/**
- * Return what takes the bytes of an event stream, cut in any way.
- *
- * @param onEvent is called with the data, the type and the id of each event.
- */
-export function events(
-  onEvent: (data: string, type: string | undefined, id: string | undefined) => void,
-): (bytes: Uint8Array) => void {
+/** Return what takes the bytes of an event stream, cut in any way. */
+export function events(onEvent: (event: EventSourceMessage) => void): (bytes: Uint8Array) => void {
   const decoder = new TextDecoder();
-  const parser = createParser({ onEvent: ({ data, event, id }) => onEvent(data, event, id) });
+  const parser = createParser({ onEvent });
   return (bytes) => parser.feed(decoder.decode(bytes, { stream: true }));
 }

@@ -48,14 +48,9 @@ export function workflow(rootId: string, members: ReadonlyMap<string, Task>): Wo
     }
   };
   let planted = 0;
-  const plantAll = (): void => {
+  for (const task of [undefined, ...members.values()]) {
+    if (task) roots.push(task); // it has no root if parents lead in a circle
     while (planted < roots.length) plant(roots[planted++] as Task); // there are more where the tree is cut
-  };
-  plantAll();
-  for (const task of members.values()) {
-    if (placed.has(task)) continue;
-    roots.push(task); // parents lead in a circle
-    plantAll();
   }
   return { root_id: rootId, total, ready, progress: progress / total, counts, tasks };
 }

@@ -284,7 +284,8 @@ export interface Client {
   /**
    * Events that match a filter, or any of several; all if it is left out.
    *
-   * @throws TypeError for an unknown field or an empty value, RangeError for too many or too long ones.
+   * @throws TypeError for an unknown field, or a value that is no text of 1 to 1,000 characters; RangeError for
+   *   more than 1,000 values, or 100 with wildcards.
    */
   events(filter?: Filter | readonly Filter[], options?: EventsOptions): EventStream;
   /** One task as it goes on. @throws TypeError without a uuid. */

@@ -84,7 +84,7 @@ function settled(watch: TaskWatch, join: (reader: Reader) => () => void): Promis
       if (task.state === "SUCCESS") resolve(task);
       else reject(new TaskError(task));
     };
-    leave = join({ next, end: (error = new DOMException("closed before", "AbortError")) => reject(error) });
+    leave = join({ next, end: (error = new DOMException("closed", "AbortError")) => reject(error) });
     next();
   });
   ready.catch(nothing);

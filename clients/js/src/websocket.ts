@@ -5,7 +5,7 @@ import type { ClientOptions, WebSocketConstructor } from "./types.js";
 
 export function websocket(url: URL, options: ClientOptions): Connect {
   const WebSocket = options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketConstructor | undefined);
-  if (!WebSocket) throw new TypeError("the option WebSocket is needed here");
+  if (!WebSocket) throw new TypeError("no WebSocket here: give one as an option");
   return (request, token, signal, { heard, message, end }) => {
     const target = new URL(url.href.replace("http", "ws"));
     target.searchParams.set("type", "gateway-*"); // until it is told what is wanted: nothing but how it goes

@@ -8,7 +8,7 @@ const table = JSON.parse(readFileSync(new URL("../../../../tests/conformance/sse
 /** What is read of an event stream that comes in pieces that begin at these places of its bytes. */
 function read(bytes, cuts) {
   const found = [];
-  const feed = events((data, type = "message", id) => found.push({ type, data, id }));
+  const feed = events(({ data, event: type = "message", id }) => found.push({ type, data, id }));
   [0, ...cuts].forEach((from, index) => feed(bytes.subarray(from, cuts[index] ?? bytes.length)));
   return found;
 }
