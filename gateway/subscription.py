@@ -114,7 +114,8 @@ class Subscription:
     """One client's place in the stream. Made by ``Hub.subscribe``; ``close`` it when the client is gone.
 
     Order and completeness: it gives ``gateway-open``, then every matching entry once, in the log's order,
-    with a ``gateway-gap`` wherever some were evicted before they were read.
+    with a ``gateway-gap`` wherever some were evicted before they were read. A prologue goes before the
+    entries, or, where the stream was resumed, its last page stands in its place among them.
     """
 
     __slots__ = (
@@ -229,16 +230,17 @@ class Subscription:
         said = framing.batch([framing.control(page.id, page.message)])
         if page.position is None:
             return said
-        events = b""
-        if self._catches_up and self._cursor is not None:
-            events = self._cursor.read(page.position, CHUNK_BYTES, CHUNK_ENTRIES)
-            if self._cursor.position < page.position:
-                self._last_page = page
-                return events
-        else:
+        if not self._catches_up or self._cursor is None:
             self._cursor = self.group.cursor_at(page.position)
+            self._prologue = None
+            return said
+        events = self._cursor.read(page.position, CHUNK_BYTES, CHUNK_ENTRIES)
+        if self._cursor.position < page.position:
+            self._last_page = page
+            return events
         self._prologue = self._last_page = None
-        return events + said
+        # Beyond the page there is a gap and nothing else: what was lost came after what the page tells.
+        return events + said if self._cursor.position == page.position else said + events
 
     async def wait(self) -> None:
         """Return when ``read`` has something again. For one caller at a time."""
@@ -266,11 +268,10 @@ class Subscription:
         self._take, self._on_end = write, on_end
         self._progress = asyncio.get_running_loop().time(), None
         self.is_paused = is_paused
-        if is_paused:
-            chunk, self._chunk = self._chunk, b""
-            write(chunk)
-        else:
-            self.resume()
+        chunk, self._chunk = self._chunk, b""
+        write(chunk)
+        # Not at once: a client may replace it with the next of many messages that it sent together.
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def keepalive(self) -> bytes:
         """Return what moves the position of a client to which there is nothing to say. When in step."""
@@ -327,8 +328,8 @@ class Subscription:
         self.group = group
         group.size += 1
         self.tell(filtered(self.id))
-        if self._on_end is not None and not self.is_paused:
-            self.resume()
+        if self._on_end is not None:
+            asyncio.get_running_loop().call_soon(self._go_on)  # for the same reason
 
     def end(self, reason: CloseReason) -> None:
         """Let the stream end with ``gateway-close``, after what there is for it.

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
@@ -51,7 +51,10 @@ def create_app(
     dashboard = files("gateway.edge").joinpath("dashboard.html").read_text(encoding="utf-8")
 
     async def events(request: Request) -> Response:
-        query = await posted_query(request) if request.method == "POST" else stream_query(request)
+        try:
+            query = await posted_query(request) if request.method == "POST" else stream_query(request)
+        except ClientDisconnect:
+            return Response()  # which nobody gets
         media_type = FORMATS[query.format].media_type
         if request.method == "HEAD":
             return Response(media_type=media_type)

@@ -10,10 +10,12 @@ without losing its place::
 Without ``any`` it is for everything, with an empty one for nothing. ``"snapshot": true`` is ``snapshot=1``.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from gateway.edge.query import (
@@ -34,6 +36,7 @@ from gateway.index import Matcher
 
 MAX_BYTES = 256 << 10
 """The longest request: a filter of a thousand ids and to spare."""
+BODY_SECONDS = 10.0
 MAX_ALTERNATIVES = 100
 PARAMETERS = ("any", "fields", "last_event_id", "since", "snapshot")
 
@@ -43,23 +46,33 @@ async def posted_query(request: Request) -> StreamQuery:
 
     Raises:
         BadRequest: it is too long, no JSON object, or asks for what cannot be given.
+        HTTPException: it does not come to an end in ``BODY_SECONDS``.
+        ClientDisconnect: its sender has gone.
     """
     check_names(request.query_params, ("format", ACCESS_TOKEN))
     format = FETCHED[media_format(request)]
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BYTES:
-            raise _bad(f"the body is longer than {MAX_BYTES} bytes", "body")
-    if not body:
-        return json_query({}, format)
     try:
-        wanted = msgspec.json.decode(bytes(body))
+        wanted = msgspec.json.decode(await _body(request) or b"{}")
     except (ValueError, RecursionError):
         raise _bad("the body is not JSON", "body") from None
     if not isinstance(wanted, dict):
         raise _bad('the body must be an object such as {"any": [{"name": ["shop.*"]}]}', "body")
+    if (last_event_id := request.headers.get("last-event-id")) is not None:
+        wanted["last_event_id"] = last_event_id
     return json_query(wanted, format)
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BYTES:
+                    raise _bad(f"the body is longer than {MAX_BYTES} bytes", "body")
+    except TimeoutError:
+        raise HTTPException(408, headers={"Connection": "close"}) from None
+    return bytes(body)
 
 
 def json_query(wanted: Mapping[str, Any], format: str) -> StreamQuery:
@@ -72,6 +85,7 @@ def json_query(wanted: Mapping[str, Any], format: str) -> StreamQuery:
         BadRequest: it is not what it should be.
     """
     check_names(wanted, PARAMETERS)
+    wanted = {name: value for name, value in wanted.items() if value is not None}
     filter = alternatives(wanted["any"], "any") if "any" in wanted else Filter()
     since, last_event_id = _text(wanted, "since"), _text(wanted, "last_event_id")
     snapshot = wanted.get("snapshot", False)
@@ -86,7 +100,7 @@ def json_query(wanted: Mapping[str, Any], format: str) -> StreamQuery:
         format=format,
         last_event_id=last_event_id,
         since=moment(since),
-        fields=keep_fields(texts(wanted["fields"], "fields")) if "fields" in wanted else None,
+        fields=keep_fields(_names(wanted["fields"])) if "fields" in wanted else None,
         snapshot=asked,
         until=None,
     )
@@ -118,6 +132,13 @@ def texts(value: Any, parameter: str) -> list[str]:
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
         raise _bad(f"{parameter!r} must be a list of texts", parameter)
     return listed
+
+
+def _names(value: Any) -> list[str]:
+    names = [name for text in texts(value, "fields") for name in text.split(",")]
+    if not names:
+        raise _bad('"fields" is empty; leave it out to have all', "fields")
+    return names
 
 
 def _patterns(alternative: Any, parameter: str) -> dict[str, list[str]]:

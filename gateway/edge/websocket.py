@@ -91,6 +91,8 @@ class Dialogue:
 
     def hear(self, text: str | None) -> None:
         """Do what one message says, or say why not; ``None`` is one that is not text."""
+        if self.subscription.closing is not None:
+            return  # it has had its last message, or is about to
         try:
             self._follow(_message(text))
         except BadRequest as error:

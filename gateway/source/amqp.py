@@ -238,6 +238,7 @@ class _Consumer:
         arguments = QUEUE_ARGUMENTS
         if with_losses:
             channel, losses = await self._take_place(channel)
+            self._channel = channel  # losses may be told from here on
             arguments = arguments | {"x-dead-letter-exchange": losses}
             await channel.exchange_declare(losses, exchange_type="fanout", auto_delete=True)
             await channel.queue_bind(losses, losses)
@@ -298,9 +299,10 @@ class _Consumer:
 
     async def _acknowledge(self) -> None:
         """Acknowledge what is taken until there is nothing more to: losses at once, events now and then."""
+        assert self._channel is not None
         now = asyncio.get_running_loop().time
         due = now() + ACKNOWLEDGE_SECONDS
-        with suppress(aiormq.AMQPError, ChannelInvalidStateError, OSError):
+        try:
             while self._loss_tag is not None or self._taken > self._acknowledged:
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(due):
@@ -310,7 +312,6 @@ class _Consumer:
                 loss_tag, taken = self._loss_tag, self._taken
                 self._loss_tag = None
                 self._loss_taken.clear()
-                assert self._channel is not None
                 if loss_tag is not None:
                     await self._channel.basic_ack(loss_tag, wait=False)
                 if now() >= due:
@@ -318,7 +319,10 @@ class _Consumer:
                     if taken > self._acknowledged:
                         self._acknowledged = taken
                         await self._channel.basic_ack(taken, multiple=True, wait=False)
-        self._acknowledger = None
+        except (aiormq.AMQPError, ChannelInvalidStateError, OSError):
+            log.debug("broker: deliveries could not be acknowledged", exc_info=True)
+        finally:
+            self._acknowledger = None
 
     async def _check(self) -> None:
         """Ask again and again whether the exchange and our binding are there; raises when they are not.

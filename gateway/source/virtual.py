@@ -154,8 +154,8 @@ class VirtualSource:
             compression = message.headers.get("compression")
             taken = Message(
                 message.body.encode() if isinstance(message.body, str) else bytes(message.body),
-                message.content_type,
-                message.content_encoding,
+                _text(message.content_type),
+                _text(message.content_encoding),
                 None if compression is None else str(compression),
             )
             credit.acquire()
@@ -187,3 +187,8 @@ class VirtualSource:
                         connection.drain_events(timeout=POLL_SECONDS)
                     except TimeoutError:
                         connection.heartbeat_check()
+
+
+def _text(property: Any) -> str | None:
+    """Return a message's property, which may be anything on brokers whose envelopes are JSON."""
+    return property if property is None or isinstance(property, str) else "unreadable"

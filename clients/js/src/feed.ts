@@ -70,7 +70,7 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
   };
   const self: Feed<T> = {
     filters,
-    gap,
+    gap: (told) => void (readers.size && gap?.(told)),
     event(event) {
       if (!matches(event)) return;
       model.event?.(event);
@@ -89,7 +89,7 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
         value = make();
         restMs = Math.max(paceMs, Times.REST * (nowMs() - startedAtMs));
         unlook();
-        if (lookAgainMs) unlook = after(lookAgainMs, changed);
+        if (lookAgainMs && !over) unlook = after(lookAgainMs, changed);
       }
       return value;
     },

@@ -39,7 +39,7 @@ export function parse(filter: Filter | readonly Filter[]): Patterns[] {
 /** Return the values of a field. Throws for what cannot be such. */
 export function checked(field: string, values: string[]): string[] {
   for (const value of values.length ? values : [""]) {
-    if (typeof value !== "string" || !/^(?!!?$)[^]{1,1000}$/.test(value)) throw new TypeError(`${field}: a value is a text of 1 to 1000 characters`);
+    if (typeof value !== "string" || !/^(?!!?$)[^]{1,1000}$/.test(value)) throw new TypeError(`${field}: a value has 1 to 1000 characters`);
   }
   return values;
 }
@@ -56,7 +56,7 @@ export function union(watched: readonly { readonly filters: readonly Patterns[] 
     const [[field, values] = ["", ["!"]], more] = Object.entries(filter);
     const isSimple = !more && !values.some(isExclusion);
     merged[isSimple ? field : JSON.stringify(filter)] = isSimple
-      ? { [field]: [...(merged[field]?.[field] ?? []), ...values] }
+      ? { [field]: [...new Set([...(merged[field]?.[field] ?? []), ...values])] }
       : filter;
   }
   const filters = Object.values(merged);

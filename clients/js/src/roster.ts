@@ -5,6 +5,7 @@ import type { Event, Worker } from "./types.js";
 const enum Silent {
   SECONDS = 15,
   FREQS = 3,
+  FORGET_MS = 3_600_000,
 }
 const BLANK = blank(words("freq active processed loadavg pid clock timestamp online offline sw_ident sw_ver sw_sys"));
 
@@ -30,9 +31,10 @@ export class Roster {
 
   /** Return the workers as of now. */
   look(nowMs: number): Worker[] {
-    for (const [worker, heardAtMs] of this.#known.values()) {
+    for (const [key, [worker, heardAtMs]] of this.#known) {
       const silentMs = 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * (worker.freq ?? 0));
       if (worker.alive && nowMs - heardAtMs > silentMs) this.put({ ...worker, alive: false }, heardAtMs);
+      if (nowMs - heardAtMs > Silent.FORGET_MS) this.#known.delete(key);
     }
     return [...this.#known].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, [worker]]) => worker);
   }

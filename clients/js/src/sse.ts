@@ -30,7 +30,7 @@ export function sse(url: URL, options: ClientOptions): Connect {
       }
       const { error } = (await response.json().catch(nothing)) ?? {};
       const refusal = new GatewayError(error?.message ?? `${url}: ${status}`, { code: "no-stream", ...error, status });
-      end(refusal, 1_000 * +(headers.get("Retry-After") ?? NaN) || undefined); // seconds; of a date nothing is known
+      end(refusal, 1_000 * Math.min(+(headers.get("Retry-After") ?? 0), 86_400) || 0); // seconds; of a date nothing is known
     };
     carry().catch(() => end());
     return undefined;

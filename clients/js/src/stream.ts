@@ -6,8 +6,8 @@
  * - A member is `new` until it is asked for, `asked` until that last page, then `live`: from there on it gets
  *   every event, and what it knows is the snapshot's. One that has missed something is `lost` until it is asked
  *   for again.
- * - `position` is the id of the last message that was handled. It is null from the beginning of a stream that
- *   is not a continuation until the last page: that far such a stream cannot be resumed.
+ * - `position` is the id of the last message that was handled; null until the first snapshot's last page. The
+ *   gateway knows which ids can be resumed from, and says so of those that cannot.
  */
 import type { Connect, Control, Page, Reopen, StreamRequest } from "./connection.js";
 import { after, nothing, nowMs } from "./environment.js";
@@ -135,8 +135,9 @@ export function stream(
       };
     const end = live(fail);
     try {
+      const wanted = request(); // before the token is had: what is added meanwhile is for the next
       const given = await (typeof token === "function" ? token() : token);
-      if (!signal.aborted) reopen = connect(request(), given, signal, { heard: live(heard), message: live(take), end });
+      if (!signal.aborted) reopen = connect(wanted, given, signal, { heard: live(heard), message: live(take), end });
     } catch (error) {
       end(error as Error);
     }
@@ -164,8 +165,6 @@ export function stream(
         refusals = 0;
         become("open");
         if (begin) begun(message.id);
-        else if (message.resume === "resumed") failures = 0;
-        else position = null;
         break;
       case "gateway-snapshot":
         pages.push(message);
@@ -187,6 +186,7 @@ export function stream(
         fail(new GatewayError(message.message, message));
         break;
       default:
+        failures = 0;
         if (message.type.startsWith("gateway-")) break;
         for (const [member, stage] of members) if (stage === "live") member.event(message as Event);
     }
@@ -197,7 +197,6 @@ export function stream(
     const told = pages;
     position = id;
     pages = [];
-    failures = 0;
     for (const [member, stage] of members) {
       if (stage !== "asked") continue;
       members.set(member, "live");
@@ -207,14 +206,11 @@ export function stream(
   };
 
   /** The connection is lost: come back later, or never. */
-  const fail = (error?: Error, retryMs?: number): void => {
+  const fail = (error?: Error, retryMs = 0): void => {
     drop();
-    if (error instanceof GatewayError && isHopeless(error)) {
-      self.close();
-      return refused(error);
-    }
+    if (error instanceof GatewayError && isHopeless(error)) return refused(error);
     become("waiting");
-    if (members.size) plan(retryMs ?? Math.random() * Math.min(Ms.MAX_BACKOFF, Ms.BACKOFF * 2 ** failures++));
+    if (members.size) plan(retryMs + Math.random() * Math.min(Ms.MAX_BACKOFF, Ms.BACKOFF * 2 ** failures++));
     // What is neither the network's nor the gateway's: a token that cannot be had, an answer of something else.
     if (error && !((error as GatewayError).status! > 200)) emit("error", error);
   };
@@ -224,7 +220,8 @@ export function stream(
       ? typeof token !== "function" || ++refusals > Max.REFUSALS
       : /^4(0[045]|13)$/.test(`${status}`);
 
-  const self: Stream = {
+  drop(); // there is no connection yet
+  return {
     get status() {
       return status;
     },
@@ -247,6 +244,4 @@ export function stream(
       become("closed");
     },
   };
-  drop();
-  return self;
 }

@@ -19,9 +19,13 @@ export function websocket(url: URL, options: ClientOptions): Connect {
     socket.onopen = () => reopen(request);
     socket.onmessage = ({ data }: { data: string }) => {
       heard();
-      const told: Control = JSON.parse(data);
-      if (told.type === "gateway-open") unanswered--;
-      if (!unanswered || told.type === "gateway-error") message(told);
+      try {
+        const told: Control = JSON.parse(data);
+        if (told.type === "gateway-open") unanswered--;
+        if (!unanswered || told.type === "gateway-error") message(told);
+      } catch {
+        socket.close(); // this is no gateway, or no whole message
+      }
     };
     socket.onerror = nothing; // its end is told, too
     socket.onclose = () => end();
