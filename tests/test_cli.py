@@ -88,9 +88,13 @@ def test_version_and_help_come_quickly_and_with_examples() -> None:
         (["serve", "--port", "high"], "'high' is not a valid integer"),
         (["serve", "--prot", "1"], "No such option"),
         (["serve", "--root-path", "celery"], "must begin with a slash"),
+        (["serve", "--allow-origin", "https://a.example,https://b.example"], "is no origin"),
+        (["serve", "--allow-origin", "https://a.example/"], "is no origin"),
+        (["demo", "--allow-origin", "a.example"], "is no origin"),
         (["srve"], "No such command"),
         (["tail", "ftp://x"], "no URL of a gateway"),
         (["tail", "--nmae", "x"], "No such option"),
+        (["tail", "http://127.0.0.1:8555/?name=x"], "has a query"),
     ],
 )
 def test_a_wrong_call_exits_with_2_and_says_why(arguments: list[str], says: str) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -371,6 +372,13 @@ class TestTokens:
         for kind in KINDS:
             with closing(messages(guarded, kind, access_token=TOKEN)) as opened:
                 assert next(opened)["type"] == "gateway-open"
+        tail = [sys.executable, "-m", "gateway", "tail", guarded.url, "--json", "--token", TOKEN]
+        with subprocess.Popen(tail, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                assert b"gateway-open" in process.stdout.readline()
+            finally:
+                process.kill()
 
     @pytest.mark.parametrize(
         "headers",

@@ -1,5 +1,6 @@
 """Options that more than one command has. Light: Celery loads them with each of its own commands."""
 
+import re
 from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
@@ -10,6 +11,7 @@ from gateway.settings import DEFAULTS
 
 _Command = Callable[..., None]
 _OF_APP = "the app's"
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#,\s]+", re.IGNORECASE)
 
 
 def _load_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
@@ -36,6 +38,18 @@ def _load_config(context: click.Context, parameter: click.Parameter, path: Path 
         if isinstance(value, str) and getattr(options[name], "multiple", False):
             defaults[name] = [value]
     context.default_map = defaults
+
+
+def _check_origins(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    for value in values:
+        if not _ORIGIN.fullmatch(value):
+            raise click.BadParameter(
+                f"{value!r} is no origin: scheme://host or scheme://host:port; repeat the option for more",
+                param=parameter,
+            )
+    return values
 
 
 def _check_root_path(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -97,8 +111,10 @@ def listening(command: _Command) -> _Command:
         "allow_origins",
         metavar="ORIGIN",
         multiple=True,
+        callback=_check_origins,
         envvar="GATEWAY_ALLOW_ORIGIN",
-        help="A web site whose pages may read the streams, such as https://shop.example; repeat for more.",
+        help="A web site whose pages may read the streams, such as https://shop.example, or * for all; "
+        "repeat it for more (in the environment: spaces between).",
     )
     return host(port(allow_origin(command)))
 

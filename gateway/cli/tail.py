@@ -53,12 +53,20 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
     "succeeded, 1 if not.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as the gateway sends it.")
+@click.option(
+    "--token",
+    envvar="GATEWAY_TOKEN",
+    show_envvar=True,
+    metavar="TOKEN",
+    help="For a proxy in front of the gateway that asks for one (Authorization: Bearer TOKEN).",
+)
 def tail(
     url: str,
     since: str | None,
     fields: str | None,
     until: str | None,
     as_json: bool,
+    token: str | None,
     **filters: tuple[str, ...],
 ) -> None:
     """Print events as they happen, from the gateway at URL.
@@ -73,6 +81,8 @@ def tail(
       celery-gateway tail http://gateway.example:8555 --json | jq .name
       celery-gateway tail --until ready --uuid 5a37c0b2-… && echo paid
     """
+    if "?" in url:
+        raise click.UsageError(f"{url!r} has a query: give the gateway's address, and the rest as options")
     if until and (narrowed := sorted(name for name in filters if filters[name] and name not in _GOALS)):
         raise click.UsageError(f"--until goes with --uuid or --root-id alone, not with --{narrowed[0]}")
     if fields and not as_json:
@@ -89,7 +99,7 @@ def tail(
     parameters = httpx.QueryParams({**filters, **given, "format": "ndjson"})
     outcome = Outcome()
     try:
-        for text, event in _messages(f"{url.rstrip('/')}/events", parameters):
+        for text, event in _messages(f"{url.rstrip('/')}/events", parameters, token):
             outcome.take(event)
             if as_json:
                 click.echo(text)
@@ -119,7 +129,9 @@ class Outcome:
         return set(self._states.values()) == {"SUCCESS"}
 
 
-def _messages(url: str, parameters: httpx.QueryParams) -> Iterator[tuple[str, dict[str, Any]]]:
+def _messages(
+    url: str, parameters: httpx.QueryParams, token: str | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each line of the stream as it came and decoded; reconnect until it has ended, once it was there.
 
     Raises:
@@ -128,7 +140,8 @@ def _messages(url: str, parameters: httpx.QueryParams) -> Iterator[tuple[str, di
     last_id: str | None = None
     pause_seconds = 0.5
     timeout = httpx.Timeout(10.0, read=SILENCE_SECONDS)
-    with httpx.Client(timeout=timeout) as client:
+    authorization = {"Authorization": f"Bearer {token}"} if token else {}
+    with httpx.Client(timeout=timeout, headers=authorization) as client:
         while True:
             try:
                 headers = {"Last-Event-ID": last_id} if last_id else {}

@@ -22,7 +22,7 @@ export class TaskError extends Error {
   declare readonly task: Task;
 
   constructor(task: Task) {
-    super(task.exception ?? `${task.name} ${task.uuid}: ${task.state}`);
+    super(task.exception ?? `${task.name}: ${task.state}`);
     this.task = task;
   }
 }

@@ -66,7 +66,7 @@ export function feed<T>(model: Model<T>, stop: () => void): Feed<T> {
     unplan();
     const delayMs = toldAtMs + restMs - nowMs();
     if (paceMs && delayMs > 0) unplan = after(delayMs, tell);
-    else tell(event);
+    else tell(make ? undefined : event);
   };
   const self: Feed<T> = {
     filters,

@@ -220,7 +220,7 @@ export interface EventsOptions extends WatchOptions {
   since?: string | undefined;
   /** Go on right after the event with this `id`. Goes before `since`. */
   lastEventId?: string | undefined;
-  /** Called where events of this stream are, or may be, missing; in order with them. */
+  /** Called where events of this stream are, or may be, missing: in order with callbacks, before unread items. */
   onGap?: ((gap: Gap) => void) | undefined;
 }
 
@@ -274,7 +274,10 @@ export interface ClientEvents {
   status: (status: Status) => void;
   /** Events were, or may have been, lost. What is watched is asked for anew by itself. */
   gap: (gap: Gap) => void;
-  /** Something was refused. If it cannot be mended by trying again, the status is `closed` now. */
+  /**
+   * Something was refused. If it cannot be mended by trying again, the status is `closed` now; or, if a stream
+   * with `since` or `lastEventId` was refused, that has ended alone.
+   */
   error: (error: Error) => void;
 }
 

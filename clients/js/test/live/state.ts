@@ -98,6 +98,30 @@ export const state: Test[] = [
     },
   },
   {
+    name: "values: iterators give them and nothing else, subscribers are told nothing with a change",
+    async run(t) {
+      const { client } = await t.enter();
+      const uuid = unique("values");
+      const told: unknown[] = [];
+      const given: Record<string, any[]> = { task: [], workflow: [] };
+      for (const [kind, watch] of [["task", client.task(uuid)], ["workflow", client.workflow(uuid)]] as const) {
+        watch.subscribe((...more: unknown[]) => told.push(...more));
+        void (async () => {
+          for await (const value of watch) given[kind]!.push(value);
+        })();
+      }
+      const workers = client.workers();
+      workers.subscribe(() => undefined);
+      await t.until("they are watched", () => workers.value);
+      await publishWalk(t, uuid, 100); // more than a workflow's pace apart
+      await t.until("its end is told", () => given["workflow"]!.at(-1)?.ready === 1 && given["task"]!.at(-1)?.result);
+      t.equal(told, [], "what subscribers were told");
+      t.ok(given["task"]!.length > 1 && given["workflow"]!.length > 1, "there is a value for every change");
+      for (const task of given["task"]!) t.equal([task.uuid, typeof task.attempts], [uuid, "number"], "a task's record");
+      for (const { root_id, tasks } of given["workflow"]!) t.equal([root_id, tasks.length], [uuid, 1], "a workflow");
+    },
+  },
+  {
     name: "task: one watched before it is sent, and one that ended long before",
     async run(t) {
       const { client, door } = await t.enter();
@@ -308,7 +332,7 @@ async function tasks(door: Door, rootId: string): Promise<Task[]> {
   return (await door.get(`/tasks?root_id=${rootId}`)).tasks;
 }
 
-async function publishWalk(t: Trial, uuid: string): Promise<void> {
+async function publishWalk(t: Trial, uuid: string, pauseMs = 10): Promise<void> {
   const now = Date.now() / 1000;
   const event = { uuid, hostname: "walk@host", pid: 1, utcoffset: 0 };
   const about = { name: "walk", root_id: uuid, parent_id: null, args: "()", kwargs: "{}" };
@@ -320,6 +344,6 @@ async function publishWalk(t: Trial, uuid: string): Promise<void> {
   ];
   for (const body of bodies) {
     await t.command("/publish", { bodies: [body] });
-    await pause(10);
+    await pause(pauseMs);
   }
 }
