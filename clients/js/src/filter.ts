@@ -27,7 +27,7 @@ export function parse(filter: Filter | readonly Filter[]): Patterns[] {
   const filters = [filter].flat().map((alternative) => {
     const patterns: { [field: string]: string[] } = {};
     for (const [field, given] of Object.entries(alternative)) {
-      if (!FIELDS.includes(field)) throw new TypeError(`unknown field ${field}; there are ${FIELDS}`);
+      if (!FIELDS.includes(field)) throw new TypeError(`no field ${field}; there are ${FIELDS}`);
       if (given !== undefined) patterns[field] = checked(field, [given].flat());
     }
     return patterns;
