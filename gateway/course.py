@@ -85,8 +85,10 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
         if now is not to and reached.state in READY_STATES and _has_begun_between(task, reached, to):
             now = to
     is_moved = now is to
-    is_new = before is None or timestamp > before or is_moved
-    is_young = is_new or timestamp == before
+    # A client tells what it has sent when that may have begun already, or be over.
+    is_late = event_type == "task-sent" and retries is not None and retries < task.retries
+    is_new = not is_late and (before is None or timestamp > before or is_moved)
+    is_young = is_new or (timestamp == before and not is_late)
 
     grown = 0
     if event_type == "task-received" and task.informed is not None and is_new:
@@ -121,7 +123,8 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
     if retries is not None and (event_type == "task-received" or event_type == "task-sent"):
         if retries and not starts and before is None and event_type == "task-received":
             now = _with_starts(now, retries)  # begun so often before we listened
-        _set_retries(task, retries, timestamp)
+        if not is_late:
+            _set_retries(task, retries, timestamp)
     if event_type == "task-started":
         if is_new and (is_timed or is_moved):
             now = _with_starts(now, starts + 1)

@@ -4,6 +4,7 @@ One private RabbitMQ for the session, and for each module that asks for them a v
 worker, a gateway and a raw record of the wire. All of it is real, and whatever is started here is ended here.
 """
 
+import signal
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from itertools import count
@@ -21,6 +22,10 @@ from tests.stream_client import EventStream, NdjsonStream, SseStream, StreamFact
 from tests.web import WebServer
 from tests.wire import Wire
 from tests.worker import Worker
+
+# A shell starts what runs in its background with SIGINT ignored, and children would inherit that: those of
+# the tests are to end with Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _vhosts = count(1)
 

@@ -135,8 +135,9 @@ class Container:
             (folder / name).mkdir()
 
         def translate(text: str) -> str:
-            for target, place in places.items():
-                text = re.sub(rf"(?<!\w){target}(?=/|$)", place, text)
+            if places:  # all at once: what a place is called may be another's target
+                targets = "|".join(map(re.escape, places))
+                text = re.sub(rf"(?<!\w)({targets})(?=/|$)", lambda found: places[found[1]], text)
             return text.replace(COMPOSE_BROKER, broker)
 
         own = {key: translate(value) for key, value in service["environment"].items()}

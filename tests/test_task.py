@@ -754,6 +754,15 @@ def test_an_end_that_another_worker_tells_late_is_not_that_of_the_attempt_under_
     assert fed(*first, begun, event("failed", 60.0)).state == "FAILURE", "it runs on both, and one has ended"
 
 
+def test_what_a_client_tells_late_of_the_first_message_undoes_nothing_of_the_retry() -> None:
+    """A busy client tells what it has sent after the worker has begun it, and has asked for a retry."""
+    retry = [event("retried", 12), event("sent", 11.5, retries=1), event("received", 13, retries=1)]
+    late = event("sent", 14, "gen8@client")
+    task = fed(event("received", 10), event("started", 11), *retry, late, event("started", 20))
+    assert (task.retries, task.sent, task.client) == (1, 11.5, CLIENT)
+    assert (task.attempts, task.queued_seconds) == (2, 8.5)
+
+
 def test_an_end_is_heard_though_the_workers_clock_was_set_back() -> None:
     assert fed(*course("sent received started"), event("succeeded", 5.0)).state == "SUCCESS"
 

@@ -50,7 +50,9 @@ export function apply(known: Task | undefined, event: Event): Task {
   const isSecondHand = isSent && task.received; // the worker's word goes before the client's
   task.state = state ?? task.state;
   if (at >= task.timestamp) Object.assign(task, { type, timestamp: at, clock });
-  if (before && before >= at) return task as Task;
+  const told = own["retries"] as number | undefined;
+  // A client tells what it has sent when that may have begun already, or be over.
+  if ((before && before >= at) || (isSent && (told ?? 0) < task.retries)) return task as Task;
 
   if (timeField in task) record[timeField] = at;
   if (isSent) task.client = hostname ?? null;
@@ -63,8 +65,7 @@ export function apply(known: Task | undefined, event: Event): Task {
     if (field in BLANK && field !== "retries" && isFree) record[field] = said[field] ?? record[field];
   }
   // A retry may be heard of before what its worker says of the attempt that it follows, in a batch.
-  const { retries: told = -1 } = said as { retries?: number };
-  if (told > task.retries || (told >= 0 && at >= (task.sent ?? 0) && at >= (task.received ?? 0))) task.retries = told;
+  if (told! > task.retries || (word === "received" && at >= (task.sent ?? 0))) task.retries = told ?? 0;
   if (isCustom) {
     const { progress = NaN, current = NaN, total = NaN } = own as { [field: string]: number };
     const part = progress <= 1 ? progress : total > 0 ? current / total : -1;

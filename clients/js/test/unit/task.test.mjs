@@ -51,6 +51,13 @@ test("a retry is another attempt, and its message another message", () => {
   assert.equal(task.queued_seconds, 3);
 });
 
+test("what a client tells late of the first message undoes nothing of the retry", () => {
+  const retry = [event("task-retried", 12, "RETRY"), sent(11.5, { retries: 1 }), received(13, { retries: 1 })];
+  const task = after(received(10), started(11), ...retry, sent(14, { hostname: "gen8@web" }), started(20));
+  assert.deepEqual([task.retries, task.sent, task.client], [1, 11.5, "gen1@web"]);
+  assert.deepEqual([task.attempts, task.queued_seconds], [2, 8.5]);
+});
+
 test("a task that is its own parent has none", () => {
   assert.equal(after(received(11, { parent_id: UUID })).parent_id, null);
 });
