@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev $(if $(ARGS),,test-js)  ## Install what the tests n
 
 test-js: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Those of the JavaScript client, in Node and in Chromium
 	@sh tests/setup-system.sh
-	cd $(JS) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" npm test
+	cd $(JS) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" sh -c 'npm test && npm run check'
 
 bench: $(VENV)/.installed-dev  ## Measure, side by side with the peers, into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.run $(ARGS)

@@ -5,7 +5,6 @@ not shown, it first awaits something that was published later.
 """
 
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +16,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.browser import chromium
 from tests.gateway_process import GatewayProcess
 from tests.publisher import Publisher, received, task_event, walk
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER_ARGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 MAX_ROWS = 300
 LIVE = "live"
 BURST = 5_000
@@ -35,15 +30,8 @@ MAX_FREEZE_MS = 1_500
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.fail(
-            f"none of {', '.join(BROWSERS)} is installed: run tests/setup-system.sh, as `make test` does"
-        )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
