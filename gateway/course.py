@@ -71,13 +71,14 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
     if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
         retries = None
     starts = reached.starts
-    to = Reached(state_of(event_type), timestamp, reached.retries if retries is None else retries, starts)
+    of_retries = reached.retries if retries is None else retries
+    to = Reached(state_of(event_type), timestamp, of_retries, starts, reached.retreats)
 
     before: float | None = None if time_field is None else getattr(task, time_field)
     is_past = timestamp <= reached.timestamp or timestamp == before
     is_past = is_past and _is_past(task, reached, to, before, hostname)
-    if reached.state in READY_STATES and to.state in _BEGUN and _is_of_earlier_message(task, to):
-        is_past = True
+    if to.state in _BEGUN and (reached.state in READY_STATES or starts > task.retries):
+        is_past = is_past or _is_of_earlier_message(task, to)
     if is_past:
         now = reached
     else:
@@ -122,16 +123,18 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
         grown += _describe(task, event)
     if retries is not None and (event_type == "task-received" or event_type == "task-sent"):
         if retries and not starts and before is None and event_type == "task-received":
-            now = _with_starts(now, retries)  # begun so often before we listened
+            now = _counted(now, retries, retries)  # begun and retried so often before we listened
         if not is_late:
             _set_retries(task, retries, timestamp)
     if event_type == "task-started":
         if is_new and (is_timed or is_moved):
-            now = _with_starts(now, starts + 1)
+            now = _counted(now, starts + 1, now.retreats)
             _begin(task, starts + 1, before, timestamp if is_timed else None)
         elif not is_young and task.started is not None:
             queued_seconds = _queued_seconds(task, starts + 1, timestamp, task.started)
             task.queued_seconds = task.queued_seconds if queued_seconds is None else queued_seconds
+    elif event_type == "task-retried" and is_new:
+        now = _counted(now, starts, now.retreats + 1)
     elif is_new and (event_type == "task-succeeded" or (is_timed and task.started is not None)):
         _measure(task, event, time_field, timestamp)
     return now, grown
@@ -144,8 +147,9 @@ def shared(text: str) -> str:
     return _texts.setdefault(text, text) if len(text) <= MAX_NAME_CHARS else text
 
 
-def _with_starts(reached: Reached, starts: int) -> Reached:
-    return Reached(reached.state, reached.timestamp, reached.retries, starts)  # _replace costs twice as much
+def _counted(reached: Reached, starts: int, retreats: int) -> Reached:
+    state, timestamp, retries, _, _ = reached
+    return Reached(state, timestamp, retries, starts, retreats)  # _replace costs twice as much
 
 
 def _is_past(task: Task, reached: Reached, to: Reached, before: float | None, hostname: object) -> bool:
@@ -168,10 +172,13 @@ def _is_past(task: Task, reached: Reached, to: Reached, before: float | None, ho
 def _is_of_earlier_message(task: Task, to: Reached) -> bool:
     """Tell whether an attempt is one before that of the last message, which a worker may read first.
 
-    So with a retry that comes back at once, and is revoked: its worker tells that, and then of the attempt
-    before that it was retried, with younger timestamps.
+    So with a retry that comes back at once: one of the worker's processes sends it, another begins it, and
+    may even have ended it, before the worker tells of the attempt before, with a younger timestamp, that it
+    was retried.
     """
-    return to.starts + (to.state == "STARTED") <= task.retries
+    if to.state == "STARTED":
+        return to.starts < task.retries
+    return min(to.starts, to.retreats + 1) <= task.retries
 
 
 def _has_begun_between(task: Task, reached: Reached, to: Reached) -> bool:
@@ -192,7 +199,7 @@ def _end_after(task: Task, to: Reached) -> Reached:
     for time_field, state in _ENDED_AT.items():
         ended_at = getattr(task, time_field)
         if ended_at is not None and ended_at > to.timestamp:
-            to = Reached(state, ended_at, to.retries, to.starts)
+            to = Reached(state, ended_at, to.retries, to.starts, to.retreats)
     return to
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gateway.course import MAX_INFO_BYTES, MAX_NAME_CHARS, MAX_TEXT_CHARS, apply
 from gateway.event import Event
 from gateway.normalize import normalize
-from gateway.state import MAX_STATE_CHARS, READY_STATES, Reached
+from gateway.state import MAX_STATE_CHARS, READY_STATES, STATE_OF_EVENT, Reached
 from gateway.task import Task, view
 from gateway.tasks import Tasks
 from tests.test_corpus import RECEIVED_AT, RECORDINGS, all_wire_events, messages, subjects, taken
@@ -563,6 +563,43 @@ def test_a_retry_that_comes_back_before_its_worker_tells_of_the_attempt_before()
     # And if it is revoked there and then, that is its end.
     revoked = fed(*events[:4], event("revoked", 10.35), *events[4:6])
     assert (revoked.state, revoked.attempts) == ("REVOKED", 1)
+
+
+@pytest.mark.parametrize("attempts_before", [0, 1, 2])
+@pytest.mark.parametrize("end", ["succeeded", "failed", "revoked"])
+def test_a_retry_that_another_process_ends_before_the_attempt_before_is_told_stays_ended(
+    attempts_before: int, end: str
+) -> None:
+    # With a short countdown a worker's other process may be done with the retry before the worker hears from
+    # the one that asked for it; the time of task-retried is that of the worker's telling.
+    before = course("sent received started retried " * attempts_before + "sent received started")
+    number = attempts_before + 1
+    again = [
+        event("sent", 1000.0, retries=number),
+        event("received", 1001.0, retries=number),
+        event("started", 1002.0),
+    ]
+    late = event("retried", 1004.0)
+    running = fed(*before, *again, late)
+    assert (running.state, running.retried, running.attempts) == ("STARTED", 1004.0, number + 1)
+    progressing = fed(*before, *again, event("progress", 1003.0, current=1, total=2), late)
+    assert progressing.state == "PROGRESS"
+    ended = fed(*before, *again, event(end, 1003.0), late)
+    assert ended.state == STATE_OF_EVENT[f"task-{end}"]
+    assert told(fed(*before, *again, event(end, 1003.0), late, late)) == told(ended)
+    # And what comes then is the last message's own.
+    assert fed(*before, *again, late, event("retried", 1005.0)).state == "RETRY"
+    redelivered = [
+        event("received", 1006.0, retries=number),
+        event("started", 1007.0),
+        event("retried", 1008.0),
+    ]
+    assert fed(*before, *again, event(end, 1003.0), late, *redelivered).state == "RETRY"
+
+
+def test_a_retry_of_a_task_that_is_heard_of_late_is_its_last_messages() -> None:
+    heard = [event("received", 10.0, retries=3), event("started", 11.0), event("retried", 12.0)]
+    assert fed(*heard).state == "RETRY"
 
 
 def test_a_retry_to_another_queue_is_in_that_queue() -> None:
