@@ -70,14 +70,13 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
     timestamp: float = stamp if is_timed else reached.timestamp
     if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
         retries = None
-    starts = reached.starts
     of_retries = reached.retries if retries is None else retries
-    to = Reached(state_of(event_type), timestamp, of_retries, starts, reached.retreats)
+    to = Reached(state_of(event_type), timestamp, of_retries, reached.retreats)
 
     before: float | None = None if time_field is None else getattr(task, time_field)
     is_past = timestamp <= reached.timestamp or timestamp == before
     is_past = is_past and _is_past(task, reached, to, before, hostname)
-    if to.state in _BEGUN and (reached.state in READY_STATES or starts > task.retries):
+    if to.state in _BEGUN and (reached.state in READY_STATES or task.starts > task.retries):
         is_past = is_past or _is_of_earlier_message(task, to)
     if is_past:
         now = reached
@@ -122,19 +121,19 @@ def apply(task: Task, reached: Reached, event: Event) -> tuple[Reached, int]:
     elif time_field == "informed" and is_young:
         grown += _describe(task, event)
     if retries is not None and (event_type == "task-received" or event_type == "task-sent"):
-        if retries and not starts and before is None and event_type == "task-received":
-            now = _counted(now, retries, retries)  # begun and retried so often before we listened
+        if retries and not task.starts and before is None and event_type == "task-received":
+            task.starts = retries  # begun and retried so often before we listened
+            now = _with_retreats(now, retries)
         if not is_late:
             _set_retries(task, retries, timestamp)
     if event_type == "task-started":
         if is_new and (is_timed or is_moved):
-            now = _counted(now, starts + 1, now.retreats)
-            _begin(task, starts + 1, before, timestamp if is_timed else None)
+            _begin(task, before, timestamp if is_timed else None)
         elif not is_young and task.started is not None:
-            queued_seconds = _queued_seconds(task, starts + 1, timestamp, task.started)
+            queued_seconds = _queued_seconds(task, task.starts + 1, timestamp, task.started)
             task.queued_seconds = task.queued_seconds if queued_seconds is None else queued_seconds
     elif event_type == "task-retried" and is_new:
-        now = _counted(now, starts, now.retreats + 1)
+        now = _with_retreats(now, now.retreats + 1)
     elif is_new and (event_type == "task-succeeded" or (is_timed and task.started is not None)):
         _measure(task, event, time_field, timestamp)
     return now, grown
@@ -147,9 +146,9 @@ def shared(text: str) -> str:
     return _texts.setdefault(text, text) if len(text) <= MAX_NAME_CHARS else text
 
 
-def _counted(reached: Reached, starts: int, retreats: int) -> Reached:
-    state, timestamp, retries, _, _ = reached
-    return Reached(state, timestamp, retries, starts, retreats)  # _replace costs twice as much
+def _with_retreats(reached: Reached, retreats: int) -> Reached:
+    state, timestamp, retries, _ = reached
+    return Reached(state, timestamp, retries, retreats)  # _replace costs twice as much
 
 
 def _is_past(task: Task, reached: Reached, to: Reached, before: float | None, hostname: object) -> bool:
@@ -177,8 +176,8 @@ def _is_of_earlier_message(task: Task, to: Reached) -> bool:
     was retried.
     """
     if to.state == "STARTED":
-        return to.starts < task.retries
-    return min(to.starts, to.retreats + 1) <= task.retries
+        return task.starts < task.retries
+    return min(task.starts, to.retreats + 1) <= task.retries
 
 
 def _has_begun_between(task: Task, reached: Reached, to: Reached) -> bool:
@@ -199,7 +198,7 @@ def _end_after(task: Task, to: Reached) -> Reached:
     for time_field, state in _ENDED_AT.items():
         ended_at = getattr(task, time_field)
         if ended_at is not None and ended_at > to.timestamp:
-            to = Reached(state, ended_at, to.retries, to.starts, to.retreats)
+            to = Reached(state, ended_at, to.retries, to.retreats)
     return to
 
 
@@ -264,14 +263,14 @@ def _is_seconds(value: object) -> bool:
     return (type(value) is float or type(value) is int) and 0 <= value < MAX_SECONDS
 
 
-def _begin(task: Task, starts: int, before: float | None, started: float | None) -> None:
+def _begin(task: Task, before: float | None, started: float | None) -> None:
     """Count an attempt; tell how long it was in the queue, and how long it ran if its end came first.
 
     Args:
-        starts: how many are known, with this one.
         before: when the attempt before was started.
         started: ``None`` if the event does not say.
     """
+    starts = task.starts = task.starts + 1
     task.attempts = max(starts, task.retries)
     task.queued_seconds = None if started is None else _queued_seconds(task, starts, before, started)
     if task.succeeded is None or started is None or task.succeeded < started:

@@ -49,14 +49,12 @@ _RANK = {
 class Reached(NamedTuple):
     """The state a task is in, when the event that set it was made (epoch seconds), and in which attempt.
 
-    ``starts`` is how many attempts are known to have begun, ``retreats`` how many of them to have ended in a
-    retry; the table does not ask for them.
+    ``retreats`` is how many attempts are known to have ended in a retry; the table does not ask for it.
     """
 
     state: str | None = None
     timestamp: float = 0.0
     retries: int = 0
-    starts: int = 0
     retreats: int = 0
 
 

@@ -22,7 +22,8 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
         timestamp: of the youngest event.
         worker: the node that received or runs it.
         client: the node that sent it.
-        attempts: how often a worker has begun it.
+        attempts: how often a worker has begun it, so far as that follows from all that was heard.
+        starts: how often it was heard to begin; in a task that was retried before we listened, from there on.
         retries: of the youngest message.
         queued_seconds: of the last attempt, up to started: from sent, from rejected where it went back to
             the queue, or else from received. A wait for ``eta`` is in it.
@@ -61,6 +62,7 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
     expires: str | float | None = None
     retries: int = 0
     attempts: int = 0
+    starts: int = 0
     queued_seconds: float | None = None
     runtime: float | None = None
     result: str | None = None

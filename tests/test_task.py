@@ -386,7 +386,8 @@ def test_of_several_attempts_the_last_is_told_in_whatever_order_their_events_com
         task = fed(*order)
         assert 1 <= task.attempts <= in_order.attempts + in_order.retries
         assert task.queued_seconds is None or 0 <= task.queued_seconds <= 60
-        unsure = {"attempts": in_order.attempts, "queued_seconds": in_order.queued_seconds}
+        assert 1 <= task.starts <= task.attempts
+        unsure = {field: expected[field] for field in ("attempts", "starts", "queued_seconds")}
         assert told(task) | unsure == expected, [each["type"] for each in order]
 
 

@@ -15,6 +15,7 @@ const BLANK = {
   timestamp: 0,
   retries: 0,
   attempts: 0,
+  starts: 0,
   children: [],
 };
 
@@ -22,9 +23,6 @@ const BLANK = {
 export function isReady({ state }: { readonly state: string | null }): boolean {
   return /^(SUCCESS|FAILURE|REVOKED)$/.test(state ?? "");
 }
-
-/** How often each was begun, as far as was told. A retry may be told before the begin of what it is a retry of. */
-const begins = new WeakMap<Task, number>();
 
 /**
  * Return a task's record after one of its events.
@@ -36,10 +34,6 @@ export function apply(known: Task | undefined, event: Event): Task {
   const { name, root_id, parent_id, ...own } = rest;
   const task = { ...(BLANK as unknown as Task), ...known, uuid, stale: false } as { -readonly [f in keyof Task]: Task[f] };
   const record: Fields = task;
-  // Of a snapshot's record `attempts` tells it, if the last message is not a retry of what has not begun yet.
-  const isBegun = task.started || (task.received ?? 0) > (task.sent ?? 0);
-  let begun = (known && begins.get(known)) ?? (isBegun ? task.attempts : 0);
-  begins.set(task, begun);
   if (cluster) record["cluster"] = cluster;
   const at = (timestamp ?? task.timestamp) as number;
   const word = type.slice(5);
@@ -71,11 +65,10 @@ export function apply(known: Task | undefined, event: Event): Task {
     const part = progress <= 1 ? progress : total > 0 ? current / total : -1;
     Object.assign(task, { info: Object.keys(own)[0] ? own : null, progress: part >= 0 ? Math.min(part, 1) : null });
   }
-  if (word === "started") begun++;
-  if (word === "received" && !before) begun ||= task.retries; // so often before we listened
-  begins.set(task, begun);
+  if (word === "started") task.starts++;
+  if (word === "received" && !before) task.starts ||= told ?? 0; // so often before the gateway listened
   const isLast = word === "succeeded" && task.started;
-  task.attempts = Math.max(begun, task.attempts, task.retries + (isLast ? 1 : 0));
+  task.attempts = Math.max(task.starts, task.attempts, task.retries + (isLast ? 1 : 0));
   const { started, sent, rejected, received, attempts, retries } = task;
   const isRedelivered = attempts > retries + 1; // otherwise each attempt had a message of its own
   if (word === "started") {

@@ -59,8 +59,10 @@ export interface Task {
   readonly expires: string | number | null;
   /** Of the youngest message. */
   readonly retries: number;
-  /** How often a worker has begun it. */
+  /** How often a worker has begun it, so far as that follows from all that was heard. */
   readonly attempts: number;
+  /** How often it was heard to begin; in a task that was retried before the gateway listened, from there on. */
+  readonly starts: number;
   /** How long the last attempt was in the queue. */
   readonly queued_seconds: number | null;
   /** How long the last attempt ran, in seconds, once it has ended. */

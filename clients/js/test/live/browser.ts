@@ -23,7 +23,11 @@ async function stopped(t: Trial, stop: () => Promise<void>): Promise<void> {
   await t.until("events come", () => told.length > 200);
   await stop();
   await load.done();
-  await t.until("the last is told", () => told.at(-1)?.["n"] === count - 1, 30_000);
+  const howFar = (): string => {
+    const gaps = told.filter((item) => item["type"] === "gateway-gap");
+    return `the last is told: ${told.length} were, up to ${JSON.stringify(told.at(-1))}, ${client.status}, gaps ${JSON.stringify(gaps)}`;
+  };
+  await t.until(howFar, () => told.at(-1)?.["n"] === count - 1, 30_000);
   t.equal(numbers(told).length, count, "all are told");
   await task.ready;
   await sameTask(t, door, task, uuid);

@@ -77,9 +77,9 @@ export class Trial {
     return new Load(this, `${this.surroundings.labUrl}/load/${id}`);
   }
 
-  /** Polls until the condition gives something; fails, with `what` and the last it gave, when the time is up. */
+  /** Polls until the condition gives something; fails with `what`, or what that gives, when the time is up. */
   async until<Value>(
-    what: string,
+    what: string | (() => string),
     condition: () => Value | Promise<Value>,
     timeoutMs = WAIT_MS,
   ): Promise<Exclude<Value, null | undefined | false>> {
@@ -87,7 +87,9 @@ export class Trial {
     for (;;) {
       const value = await condition();
       if (value) return value as Exclude<Value, null | undefined | false>;
-      if (performance.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+      if (performance.now() > deadline) {
+        throw new Error(`not within ${timeoutMs} ms: ${typeof what === "string" ? what : what()}`);
+      }
       await pause(POLL_MS);
     }
   }

@@ -24,7 +24,7 @@ test("a task from sent to succeeded", () => {
     ...{ uuid: UUID, ...NAMES, state: "SUCCESS", type: "task-succeeded", timestamp: 14, clock: 14 },
     ...{ client: "gen1@web", worker: "celery@w1", pid: 7, queue: "q", exchange: "", routing_key: "q" },
     ...{ sent: 10, received: 11, started: 12, succeeded: 14, failed: null, retried: null, revoked: null, rejected: null },
-    ...{ args: "(1,)", kwargs: "{}", eta: null, expires: null, retries: 0, attempts: 1, queued_seconds: 2, runtime: 1.5 },
+    ...{ args: "(1,)", kwargs: "{}", eta: null, expires: null, retries: 0, attempts: 1, starts: 1, queued_seconds: 2, runtime: 1.5 },
     ...{ result: "2", exception: null, traceback: null, informed: null, info: null, progress: null },
     ...{ children: [], stale: false },
   });
@@ -56,6 +56,20 @@ test("what a client tells late of the first message undoes nothing of the retry"
   const task = after(received(10), started(11), ...retry, sent(14, { hostname: "gen8@web" }), started(20));
   assert.deepEqual([task.retries, task.sent, task.client], [1, 11.5, "gen1@web"]);
   assert.deepEqual([task.attempts, task.queued_seconds], [2, 8.5]);
+});
+
+test("a retry that is told, or begun, before the attempt that it follows is counted once, from a snapshot, too", () => {
+  const events = [sent(10), received(11), sent(12, { retries: 1 }), received(13, { retries: 1 }), started(14), started(15), succeeded(16)];
+  for (let cut = 0; cut <= events.length; cut += 1) {
+    const snapshot = cut ? JSON.parse(JSON.stringify(after(...events.slice(0, cut)))) : undefined;
+    const task = events.slice(cut).reduce((task, event) => apply(task, event), snapshot);
+    assert.deepEqual([task.attempts, task.starts, task.retries], [2, 2, 1], `cut before ${cut}`);
+  }
+});
+
+test("attempts before the gateway listened are counted by the retries", () => {
+  const task = after(received(10, { retries: 3 }), started(11));
+  assert.deepEqual([task.attempts, task.starts], [4, 4]);
 });
 
 test("a task that is its own parent has none", () => {
