@@ -288,9 +288,10 @@ def _queued_seconds(task: Task, starts: int, before: float | None, started: floa
     """
     if starts <= task.retries + 1:
         before = None  # each had a message of its own
-    for since in (task.sent, task.rejected, task.received):
-        if since is not None and since <= started and (before is None or since > before):
-            return started - since
+    # Of sent and rejected the younger: a client tells what it has sent late, when that may have come back.
+    for told in ((task.sent, task.rejected), (task.received,)):
+        if fit := [at for at in told if at is not None and at <= started and (before is None or at > before)]:
+            return started - max(fit)
     return None
 
 

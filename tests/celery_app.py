@@ -15,7 +15,7 @@ import httpx
 from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
-RETRY_SECONDS = 0.05
+RETRY_SECONDS = 0.25
 UNKNOWN_PLACE = "Straße nach Łódź gibt es nicht: 404 – не найдено\u2028☂"
 
 
@@ -140,10 +140,10 @@ def forever() -> None:
 
 
 @app.task(bind=True, name="ends.retried")
-def retried(self: Task) -> int:
+def retried(self: Task, countdown_seconds: float = RETRY_SECONDS) -> int:
     """Fails the first time; returns how often it was retried."""
     if not self.request.retries:
-        raise self.retry(exc=ConnectionError("the service is away"), countdown=RETRY_SECONDS)
+        raise self.retry(exc=ConnectionError("the service is away"), countdown=countdown_seconds)
     return int(self.request.retries)
 
 

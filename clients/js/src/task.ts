@@ -73,7 +73,8 @@ export function apply(known: Task | undefined, event: Event): Task {
   const isRedelivered = attempts > retries + 1; // otherwise each attempt had a message of its own
   if (word === "started") {
     const since = (isRedelivered && before) || 0;
-    const queued = [sent, rejected, received].find((time) => time && time <= at && time > since);
+    const last = (...times: (number | null)[]): number => Math.max(0, ...times.filter((time) => time! <= at && time! > since) as number[]);
+    const queued = last(sent, rejected) || last(received);
     task.queued_seconds = queued ? at - queued : null;
     task.runtime = null;
   } else if (isSent && started && at <= started && !isRedelivered) {

@@ -17,7 +17,7 @@ async function stopped(t: Trial, stop: () => Promise<void>): Promise<void> {
   const flows = [await t.run("trees.fan", 8), await t.run("chain", 1, 2, 3)];
   const watches = flows.map(({ root_id }) => client.workflow(root_id));
   for (const watch of watches) watch.subscribe(() => undefined);
-  const { uuid } = await t.run("ends.retried");
+  const { uuid } = await t.run("ends.retried", 0);
   const task = client.task(uuid);
   task.subscribe(() => undefined);
   await t.until("events come", () => told.length > 200);
