@@ -35,6 +35,8 @@ DROPPING_SECONDS = 2.0
 """So long it stands still when the limits are reached, while the broker drops what is oldest."""
 MAX_PREFETCH_MESSAGES = 5_000
 """The broker holds what it has sent until it is acknowledged; that counts for no limit of the queue's."""
+MAX_LATE_ENTRIES = 2_000
+"""In a busy broker events and the word of their loss go their own ways, for one credit at most."""
 MAX_PUBLISH_SECONDS = 2.0
 """No task publisher waits longer than this for the broker, on a machine that is busy otherwise too."""
 EXCHANGE_PROPERTIES = ("name", "type", "durable", "auto_delete", "internal", "arguments", "policy")
@@ -239,8 +241,9 @@ def test_a_gateway_that_stands_still(
         assert wait_for(lambda: stream.latest[flood.name] == published - 1, 60), (
             f"{stream.latest[flood.name]} of {published - 1}\n{gateway.tail()}"
         )
-        ledger.settle(stream, timeout_seconds=30)
-        found = discrepancies(received, flood.name, range(published), published)
+        # In a busy broker events and the word of a loss go their own ways, for one credit at most.
+        ledger.settle(stream, timeout_seconds=30, late_by=MAX_LATE_ENTRIES)
+        found = discrepancies(received, flood.name, range(published), published, late_by=MAX_LATE_ENTRIES)
         assert not found, "\n".join(found[:10])
         assert {gap["reason"] for gap in stream.gaps} == {"broker"}
         assert wait_for(gateway.is_ready, 10), gateway.tail()
