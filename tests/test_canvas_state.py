@@ -293,14 +293,17 @@ def test_retried(celery: Celery, lookup: Lookup) -> None:
     assert RETRY_SECONDS / 2 < view["queued_seconds"] < 5  # from sent on, which is told a little later
 
 
-def test_retried_at_once_by_the_worker_s_other_process(celery: Celery, lookup: Lookup) -> None:
+def test_retried_at_once_by_another_process(celery: Celery, lookup: Lookup) -> None:
     """Its end is told, mostly, before that the attempt before was retried."""
+    overtaken = 0
     for _ in range(20):
         task = celery.send_task("ends.retried", (0,))
         lookup.task(task.id, state="SUCCESS")
         assert wait_for(lambda uuid=task.id: lookup.task(uuid)["retried"], DEADLINE_SECONDS)
         view = lookup.task(task.id)
         assert (view["state"], view["retries"], view["attempts"]) == ("SUCCESS", 1, 2)
+        overtaken += view["retried"] > view["succeeded"]
+    assert overtaken, "none was, so nothing is shown"
 
 
 def test_retried_until_it_fails(celery: Celery, lookup: Lookup) -> None:
