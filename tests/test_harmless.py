@@ -36,7 +36,7 @@ DROPPING_SECONDS = 2.0
 MAX_PREFETCH_MESSAGES = 5_000
 """The broker holds what it has sent until it is acknowledged; that counts for no limit of the queue's."""
 MAX_LATE_ENTRIES = 2_000
-"""In a busy broker the word of a loss can be overtaken by events behind it: by 62 once. This is one credit."""
+"""In a busy broker events can overtake the word of a loss before them: 62 did once. This is one credit."""
 MAX_PUBLISH_SECONDS = 2.0
 """No task publisher waits longer than this for the broker, on a machine that is busy otherwise too."""
 EXCHANGE_PROPERTIES = ("name", "type", "durable", "auto_delete", "internal", "arguments", "policy")
