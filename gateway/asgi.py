@@ -23,6 +23,7 @@ from gateway.remote import Remote
 from gateway.settings import Settings
 from gateway.source.choose import source_for
 from gateway.tasks import Tasks
+from gateway.until import Until
 from gateway.workers import Workers
 
 
@@ -38,7 +39,15 @@ class Gateway:
             settings.tls, settings.login_method, settings.transport_options, settings.queue_prefix
         )
         named = brokers(settings.broker, access)
-        has_clusters = any(broker.name is not None for broker in named)
+        clusters = [broker.name for broker in named if broker.name is not None]
+        tasks = Tasks(max_tasks=settings.max_tasks, clusters=clusters)
+        hub = Hub(history_bytes=settings.history_bytes)
+        until = Until(
+            tasks,
+            hub,
+            lost_grace_seconds=settings.lost_grace_seconds,
+            wait_known_seconds=settings.wait_known_seconds,
+        )
         self.pipeline = Pipeline(
             [
                 Feed(
@@ -48,9 +57,10 @@ class Gateway:
                 )
                 for broker in named
             ],
-            Tasks(max_tasks=settings.max_tasks, has_clusters=has_clusters),
-            Workers(has_clusters=has_clusters),
-            Hub(history_bytes=settings.history_bytes),
+            tasks,
+            Workers(has_clusters=bool(clusters), gone_seconds=settings.worker_timeout_seconds),
+            hub,
+            until,
         )
         self._app = create_app(
             self.pipeline,

@@ -3,17 +3,19 @@
 Each is one JSON object whose ``type`` begins with ``gateway-``; no event may have such a type.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from gateway.event import encode
 
 GapReason = Literal["evicted", "slow", "broker", "unknown-id"]
 Resume = Literal["live", "resumed", "reset"]
-CloseReason = Literal["ready", "drain", "slow", "expired", "limit"]
+CloseReason = Literal["ready", "lost", "unknown", "drain", "slow", "expired", "limit"]
 
 CLOSE_CODES: dict[CloseReason, int] = {
     "ready": 1000,
+    "lost": 4010,
+    "unknown": 4004,
     "drain": 1012,  # service restart: come back
     "limit": 1013,  # try again later
     "expired": 4001,
@@ -63,11 +65,23 @@ def snapshot(id: bytes, tasks: Iterable[bytes], workers: Iterable[bytes], done: 
     return Control("gateway-snapshot", json)
 
 
-def closed(id: bytes, reason: CloseReason, retry_ms: int | None = None) -> Control:
-    """Last on a stream that the gateway ends: all up to ``id`` was sent; come back after ``retry_ms``."""
+def closed(
+    id: bytes, reason: CloseReason, retry_ms: int | None = None, details: Mapping[str, object] | None = None
+) -> Control:
+    """Last on a stream that the gateway ends: all up to ``id`` was sent; come back after ``retry_ms``.
+
+    Args:
+        details: more fields.
+    """
+    fields = {"reason": reason, **(details or {})}
     if retry_ms is None:
-        return _control("gateway-close", id, reason=reason)
-    return _control("gateway-close", id, reason=reason, retry_ms=retry_ms)._replace(retry_ms=retry_ms)
+        return _control("gateway-close", id, **fields)
+    return _control("gateway-close", id, **fields, retry_ms=retry_ms)._replace(retry_ms=retry_ms)
+
+
+def status(id: bytes, sources: Sequence[Mapping[str, object]]) -> Control:
+    """Whether the gateway hears its brokers, and if not, why: after ``gateway-open``, and at each change."""
+    return _control("gateway-status", id, sources=sources)
 
 
 def filtered(id: bytes) -> Control:
@@ -90,5 +104,5 @@ def bookmark(id: bytes) -> Control:
     return _control("gateway-bookmark", id)
 
 
-def _control(type: str, id: bytes, **fields: str | int | None) -> Control:
+def _control(type: str, id: bytes, **fields: object) -> Control:
     return Control(type, encode({"type": type, **fields, "id": id.decode()}))

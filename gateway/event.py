@@ -18,8 +18,12 @@ FILTER_FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "st
 """The fields that a filter can look at, in the order of ``Keys``."""
 
 Keys = tuple[str | None, ...]
-"""An event's values of ``FILTER_FIELDS``; ``None`` where it has none, or one that is not a string."""
+"""An event's values of ``FILTER_FIELDS``; ``None`` where it has none, or one that is not a string.
 
+Ids may be of any type (``apply_async(task_id=12345)`` on Redis): here they are texts, see ``id_text``.
+"""
+
+_ID_FIELDS = frozenset({"root_id", "parent_id", "uuid"})
 MAX_NUMBER = 1 << 53
 _CLIENT_NODE = re.compile(r"gen\d+@")
 _LINE_ENDS = {"\x85".encode(): b"\\u0085", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
@@ -30,7 +34,27 @@ _decode_json = msgspec.json.Decoder(dict[str, Any]).decode
 def keys(event: Event) -> Keys:
     """Return the values of ``FILTER_FIELDS``, in that order."""
     get = event.get
-    return tuple([value if type(value := get(field)) is str else None for field in FILTER_FIELDS])
+    return tuple(
+        [
+            value
+            if type(value := get(field)) is str or value is None
+            else id_text(value)
+            if field in _ID_FIELDS
+            else None
+            for field in FILTER_FIELDS
+        ]
+    )
+
+
+def id_text(value: object) -> str | None:
+    """Return a task's id as the text by which it is found: a string as it is, anything else as JSON.
+
+    >>> id_text("a"), id_text(12345), id_text(True), id_text(["a"]), id_text(None)
+    ('a', '12345', 'true', '["a"]', None)
+    """
+    if type(value) is str:
+        return value
+    return None if value is None else _encode_json(value).decode()
 
 
 def is_client(hostname: str) -> bool:

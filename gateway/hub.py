@@ -77,8 +77,16 @@ class Hub:
 
     def gap(self, reason: control.GapReason, lost: int | None = None, cluster: str | None = None) -> None:
         """Tell every subscriber that events (of a cluster) were, or may have been, lost at this place."""
+        self.tell_all(lambda id: control.gap(id, reason, lost, cluster))
+
+    def tell_all(self, message_at: Callable[[bytes], control.Control]) -> None:
+        """Put a control message into the stream of every subscriber.
+
+        Args:
+            message_at: makes it, given its position as clients see it.
+        """
         id = self._history.id_of(self._history.position + 1)
-        message = control.gap(id, reason, lost, cluster)
+        message = message_at(id)
         self._append(Entry(id, (), message.type, message.json, time.time()), self._groups.values())
 
     def subscribe(

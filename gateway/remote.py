@@ -17,7 +17,7 @@ import logging
 import random
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -43,6 +43,9 @@ LOG_SECONDS = 60.0
 
 _WHOLE = (Command.ENABLE_EVENTS, Command.SCHEDULED, Command.RESERVED, Command.ACTIVE)
 """In this order: a task moves from left to right, so none slips through between two questions."""
+
+_ENABLED = "task events enabled"
+"""Of one that was off; else "task events already enabled" (celery/worker/control.py)."""
 
 log = logging.getLogger(__name__)
 
@@ -136,15 +139,20 @@ class Remote:
         self._due = 0.0
         self._wake.set()
 
-    async def run(self, know: Callable[[Names], None]) -> None:
-        """Talk until cancelled; ``know`` is given tasks' names, in the event loop, some at a time."""
+    async def run(self, know: Callable[[Names], None], enabled: Callable[[], None]) -> None:
+        """Talk until cancelled.
+
+        Args:
+            know: is given tasks' names, in the event loop, some at a time.
+            enabled: is called when workers have sent no task events until now: what they did is missing.
+        """
         stopping = threading.Event()
         try:
             while True:
                 await self._until_due()
                 self._pause_end = _now() + ROUND_SECONDS
                 try:
-                    await self._round(know, stopping)
+                    await self._round(know, enabled, stopping)
                     self._failures = 0
                 except Unasked as error:
                     self._fail(str(error))
@@ -167,7 +175,9 @@ class Remote:
                 async with asyncio.timeout_at(at):
                     await self._wake.wait()
 
-    async def _round(self, know: Callable[[Names], None], stopping: threading.Event) -> None:
+    async def _round(
+        self, know: Callable[[Names], None], enabled: Callable[[], None], stopping: threading.Event
+    ) -> None:
         self._rounds += 1
         if not self._is_warm:
             self._is_warm = True
@@ -187,6 +197,8 @@ class Remote:
             worker.attempts += 1
             worker.due = now + _pause_seconds(worker.attempts)
         answered = await self._ask(_WHOLE, sorted({key[0] for key in asked}), know, stopping)
+        if _ENABLED in answered.values():
+            enabled()
         for key, worker in asked.items():
             if key[0] in answered:
                 worker.due = None
@@ -201,10 +213,10 @@ class Remote:
         hostnames: Sequence[str] | None,
         know: Callable[[Names], None],
         stopping: threading.Event,
-    ) -> Collection[str]:
-        """Return who did the first of the commands."""
+    ) -> Mapping[str, str]:
+        """Return who did the first of the commands, and their words."""
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[Collection[str]] = loop.create_future()
+        ended: asyncio.Future[Mapping[str, str]] = loop.create_future()
         credit = threading.Semaphore(1)  # names are handed over as fast as the loop has time for them
         url = self._urls[0]
 
@@ -214,7 +226,7 @@ class Remote:
                 self._names += len(names)
                 know(names)
 
-        def end(done: Collection[str], error: Exception | None) -> None:
+        def end(done: Mapping[str, str], error: Exception | None) -> None:
             if not ended.done():
                 ended.set_result(done) if error is None else ended.set_exception(error)
 
@@ -241,7 +253,7 @@ class Remote:
                 error = caught
             self._log_enabled(done)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(end, done.keys(), error)
+                loop.call_soon_threadsafe(end, done, error)
 
         threading.Thread(target=talk, name="celery-gateway-control", daemon=True).start()
         return await ended
@@ -277,8 +289,7 @@ class Remote:
 
     def _log_enabled(self, done: dict[str, str]) -> None:
         """Say whose task events were off until now."""
-        # celery/worker/control.py: "task events enabled", or "task events already enabled"
-        enabled = [hostname for hostname, words in done.items() if words == "task events enabled"]
+        enabled = [hostname for hostname, words in done.items() if words == _ENABLED]
         if enabled:
             shown = ", ".join(enabled[:5]) + (f" and {len(enabled) - 5} more" if enabled[5:] else "")
             log.info("%s: task events switched on at %s", self._title, shown)

@@ -28,7 +28,7 @@ class Scan:
         self._tasks = tasks
         self._filter = filter
         self._version = -1  # of the table, when the pass began
-        self._pending: Sequence[str] = ()  # uuids: a record that is evicted meanwhile is not held
+        self._pending: Sequence[str] = ()  # keys: a record that is evicted meanwhile is not held
         self._next = 0
         self._passes = 0
         self._given: set[str] = set()
@@ -48,12 +48,12 @@ class Scan:
         # Who reads slowly has more to catch up with at each pass, and comes to an end with larger steps.
         limit <<= min(max(0, self._passes - PATIENCE_PASSES), MAX_DOUBLINGS)
         found = []
-        for uuid in self._pending[self._next : self._next + limit]:
-            record = self._tasks.get(uuid)
+        for key in self._pending[self._next : self._next + limit]:
+            record = self._tasks.get(key)
             if record is None:
                 continue  # forgotten meanwhile
-            if uuid in self._given or self._filter.matches(record.task.keys()):
-                self._given.add(uuid)
+            if key in self._given or self._filter.matches(record.task.keys()):
+                self._given.add(key)
                 found.append(record)
         self._next += limit
         return found, is_begun_here and self._next >= len(self._pending)
@@ -65,7 +65,7 @@ class Scan:
         candidates: dict[str, None] = {}
         for field, value in lookups:
             if field != _ROOT_ID:
-                candidates[value] = None
-            elif (root := self._tasks.root(value)) is not None:
+                candidates |= dict.fromkeys(self._tasks.keys(value))
+            for root in self._tasks.roots(value) if field == _ROOT_ID else ():
                 candidates |= dict.fromkeys(root.members)
         return tuple(candidates)

@@ -26,6 +26,9 @@ class Settings:
         slow_seconds: how long a client may make no progress before its stream is ended.
         history_bytes: how much of the stream is kept for those who fall behind or come back.
         max_tasks: how many tasks are remembered, to give their events names.
+        worker_timeout_seconds: how long a worker has to be silent to be taken for gone.
+        lost_grace_seconds: how long a task has to be lost for a stream that waits for it to end.
+        wait_known_seconds: how long such a stream waits for a task of which nothing is known.
         allow_origins: other web sites whose pages may read the streams (CORS).
     """
 
@@ -45,6 +48,9 @@ class Settings:
     slow_seconds: float = 60.0
     history_bytes: int = 64 << 20
     max_tasks: int = 100_000
+    worker_timeout_seconds: float = 300.0
+    lost_grace_seconds: float = 60.0
+    wait_known_seconds: float = 30.0
     allow_origins: tuple[str, ...] = ()
 
 

@@ -10,7 +10,7 @@ Pushed: ``attach`` a transport's ``write``, then ``pause`` and ``resume`` as its
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from gateway.control import CloseReason, Control, Resume, closed, filtered, opened
@@ -28,6 +28,7 @@ KEEPALIVE_FROM = 0.75
 """From this part of the interval on a silent stream is kept alive."""
 NO_RESUME = b"~"
 """Makes an id one of no log: a client that is cut off amid a prologue has to begin anew."""
+_FINAL = frozenset({None, "ready", "lost", "unknown"})
 RETRY_MS = (500, 5_000)
 """When clients of a gateway that goes away are asked to come back; each at another time."""
 
@@ -74,6 +75,7 @@ class Subscription:
         "_on_close",
         "_on_end",
         "closing",
+        "_close_details",
         "is_paused",
         "_progress",
         "_woken",
@@ -101,6 +103,7 @@ class Subscription:
         self._take: Callable[[bytes], None] = self._hold
         self._on_end: Callable[[CloseReason], None] | None = None
         self.closing: CloseReason | None = None
+        self._close_details: Mapping[str, object] | None = None
         self.is_paused = False
         self._progress: tuple[float, object] = (0.0, None)
         self._woken: asyncio.Future[None] | None = None
@@ -152,7 +155,7 @@ class Subscription:
             return b""
         if self.closing is not None and (self._cursor is None or self.is_paused):
             framing = self.group.framing
-            message = closed(self.id, self.closing, random.randint(*RETRY_MS))
+            message = closed(self.id, self.closing, random.randint(*RETRY_MS), self._close_details)
             chunk = framing.batch([framing.control(self.id, message)])
             self.close()
             return chunk
@@ -275,15 +278,18 @@ class Subscription:
         if self._on_end is not None:
             asyncio.get_running_loop().call_soon(self._go_on)  # for the same reason
 
-    def end(self, reason: CloseReason) -> None:
+    def end(self, reason: CloseReason, details: Mapping[str, object] | None = None) -> None:
         """Let the stream end with ``gateway-close``, after what there is for it.
 
-        One whose transport is full now is cut off, to resume later; not if it is ``ready``, for that would
-        come to the same each time.
+        One whose transport is full now is cut off, to resume later; not if what it waits for has come to an
+        end, for that would come to the same each time.
+
+        Args:
+            details: more fields of that message.
         """
         if self.is_ended:
             return
-        self.closing = reason
+        self.closing, self._close_details = reason, details
         if self._on_end is None:
             self._wake()
         elif self.is_paused:
@@ -313,7 +319,7 @@ class Subscription:
 
     def _is_done(self) -> bool:
         """Tell whether a pushed one is to take no more, and if it has just been ended, say so."""
-        if self.is_paused and self.closing not in (None, "ready") and not self.is_ended:
+        if self.is_paused and self.closing not in _FINAL and not self.is_ended:
             # What it has missed would not get through: say where to resume, and go.
             self._take(self.read())
         if self.is_ended and self.closing is not None and self._on_end is not None:

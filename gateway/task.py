@@ -1,37 +1,39 @@
 """A task as events describe it: the fields of Celery's own ``State.Task``, and what follows from them.
 
 Names are those of celery/events/state.py (``Task._fields``), except that ``worker`` and ``client`` are node
-names. How events change it is told in ``course``.
+names. ``course`` says how events change it.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
+from gateway.attempt import Attempt
 from gateway.event import encode
-from gateway.state import READY_STATES
-
-_NOT_RUNNING = frozenset({None, "PENDING", "RETRY", "CANCELLED", "REJECTED"}) | READY_STATES
+from gateway.state import NOT_HELD_STATES, READY_STATES
 
 
 class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the collector can pass it by
     """What is known of one task. Times are epoch seconds, UTC, on the sender's clock.
 
+    State, times, worker and outcome are those of the last attempt that a worker took up (see ``attempt``);
+    the call (``sent``, ``args``, ``eta``, ``queue``, ``retries``, …) is that of the youngest message.
+
     Attributes:
-        type: of the youngest event.
-        timestamp: of the youngest event.
+        type: of the event that set the state last; ``timestamp`` and ``clock`` are also of that event.
         worker: the node that received or runs it.
         client: the node that sent it.
-        attempts: how often a worker has begun it, so far as that follows from all that was heard.
-        starts: how often it was heard to begin; in a task that was retried before we listened, from there on.
+        retried, rejected: when an attempt of this run last ended so.
+        lost: when the gateway found that the worker's process is gone, on the gateway's clock.
+        attempts: how many attempts the run has had, those before the gateway listened included.
         retries: of the youngest message.
         queued_seconds: of the last attempt, up to started: from sent, from rejected where it went back to
             the queue, or else from received. A wait for ``eta`` is in it.
         runtime: seconds, as the worker says; of a failed task, or where it does not say, from started on.
         informed: the time of the youngest custom event, such as ``task-progress``, of the last attempt.
         info: the own fields of that event.
-        progress: 0..1, where ``info`` says so, or has ``current`` and ``total``.
-        clock: of the youngest event.
+        progress: 0..1, where ``info`` says so, or has ``current`` and ``total``; 1 at SUCCESS.
         pid: of the worker that runs it.
         cluster: the broker's name; left out where it has none.
     """
@@ -56,13 +58,13 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
     retried: float | None = None
     revoked: float | None = None
     rejected: float | None = None
+    lost: float | None = None
     args: str | None = None
     kwargs: str | None = None
     eta: str | None = None
     expires: str | float | None = None
     retries: int = 0
     attempts: int = 0
-    starts: int = 0
     queued_seconds: float | None = None
     runtime: float | None = None
     result: str | None = None
@@ -83,7 +85,7 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
     @property
     def is_running(self) -> bool:
         """True if a worker has it in its hands."""
-        return self.state not in _NOT_RUNNING
+        return self.state not in NOT_HELD_STATES
 
     @property
     def begun_at(self) -> float | None:
@@ -97,7 +99,7 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
         return ended.get(self.state or "")
 
     def keys(self) -> tuple[str | None, ...]:
-        """Return what filters look at, as ``event.keys`` does: of its latest event, so to speak."""
+        """Return the values that filters look at, as ``event.keys`` does: those of its youngest event."""
         return (
             self.type,
             self.name,
@@ -111,19 +113,42 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
         )
 
 
-def view(task: Task, children: Iterable[str], is_stale: bool) -> bytes:
+def view(task: Task, children: Iterable[str], tries: Iterable[Attempt] | None = None) -> bytes:
     """Return a task as JSON, with what lies outside of its record.
 
     Args:
         children: the uuids of the tasks that it has started.
-        is_stale: its worker died while it had it.
+        tries: its attempts, the first one first; ``None`` to leave them out.
     """
-    return b'%b,"children":%b,"stale":%b}' % (
+    told = b"" if tries is None else b',"tries":%b' % encode_tries(tries)
+    return b'%b,"children":%b,"stale":%b%b}' % (
         encode(task)[:-1],
         encode(list(children)),
-        b"true" if is_stale else b"false",
+        b"false" if task.lost is None else b"true",
+        told,
     )
 
 
-VIEW_FIELDS = (*Task.__struct_fields__, "children", "stale")
-"""The fields of ``view``, in its order."""
+VIEW_FIELDS = (*Task.__struct_fields__, "children", "stale", "tries")
+"""The fields of ``view``, in its order. ``stale``: it is lost."""
+
+
+def encode_tries(tries: Iterable[Attempt]) -> bytes:
+    """Return attempts as JSON."""
+    return encode([_try(attempt) for attempt in tries])
+
+
+def _try(attempt: Attempt) -> dict[str, Any]:
+    key = None if attempt.process is None else attempt.process.key
+    return {
+        "retries": attempt.retries,
+        "state": attempt.state,
+        "worker": key and key.hostname,
+        "pid": key and key.pid,
+        "sent": attempt.sent,
+        "eta": attempt.eta,
+        "received": attempt.received,
+        "started": attempt.started,
+        "ended": attempt.ended,
+        "exception": attempt.exception,
+    }

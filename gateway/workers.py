@@ -1,43 +1,63 @@
-"""The table of workers: what their own events say of them, and which of them are gone.
+"""The table of workers: what their own events say of them, whether they live, and which of them are gone.
 
-A worker says ``worker-online``, then ``worker-heartbeat`` every ``freq`` seconds, and ``worker-offline`` if
-it ends in good order. One that is killed says nothing: it is offline when it has been silent for longer than
-``SILENT_FREQS`` heartbeats take, at least ``SILENT_SECONDS``. Any event counts as a sign of life.
+A worker sends ``worker-online``, then ``worker-heartbeat`` every ``freq`` seconds, and ``worker-offline``
+when it begins to stop; tasks under way then go on to their end. One that is killed sends nothing. Silence is
+judged by arrival here, never by the senders' clocks:
 
-- A worker is known by its cluster and its hostname (a node name, ``celery@host``). There may be several
-  processes of one hostname: that which was restarted, or by mistake two at a time. Each has its pid; a
-  ``worker-online`` ends those before it, and what an ended one said earlier, and comes late, changes nothing.
-- Clients (``gen<pid>@host``) also send events, and are no workers.
+- ``online``: it was heard within ``SILENT_FREQS`` heartbeats, at least ``SILENT_SECONDS``; any event counts.
+- ``stopping``: it has sent ``worker-offline``, and runs tasks.
+- ``silent``: not heard for longer. It may be busy (a gevent worker in a loop) or dead.
+- ``offline``: it has stopped, or its process is gone.
+- ``unknown``: the gateway itself does not hear its broker.
+
+A process (``process``) is known to be gone when
+
+- it begins another life: ``processed`` or ``clock`` in its worker events go back, or its ``worker-online``
+  has ``processed`` below the number of tasks that it was seen to start. ``worker-online`` alone is no sign: a
+  worker that lost its broker sends it, too. A heartbeat that goes back counts when the next one does not
+  return to the old values, as those of two workers with one name and pid do;
+- it is silent, and another process of its hostname has come up;
+- it is silent for ``gone_seconds``, or stopping for ``STOPPING_SECONDS``.
+
+While the gateway is away from a broker the silence of its workers is not counted.
+
+- A worker is known by its cluster and its hostname (a node name, ``celery@host``). One without heartbeats is
+  known by its task events, and never silent. Clients (``gen<pid>@host``) send neither; an application's own
+  ``worker-…`` events make no worker.
 - Bounded by ``MAX_WORKERS``: those that were silent for longest go first. One that is gone is forgotten after
-  ``FORGET_SECONDS``; that it was there is remembered for longer, since its tasks may be, too.
+  ``FORGET_SECONDS``.
 - Pure: no clock of its own, no I/O. ``now`` is any clock of seconds that only goes forward.
 """
 
 from collections import OrderedDict
-from math import inf
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from gateway.event import Event, is_client, is_number
-from gateway.task import Task
+from gateway.event import MAX_NUMBER, Event, is_number
+from gateway.process import Process, ProcessKey
+from gateway.state import STATE_OF_EVENT
 
 SILENT_SECONDS = 15.0
 SILENT_FREQS = 3
+GONE_SECONDS = 300.0
+STOPPING_SECONDS = 3600.0
+"""A warm shutdown has no limit of its own; whoever manages the worker usually has one."""
 MAX_FREQ_SECONDS = 3600.0
-"""Of a worker that would have it longer: otherwise it could never be told to be gone."""
+"""Of a worker that claims a longer one: otherwise it could never be silent."""
 FORGET_SECONDS = 3600.0
 MAX_WORKERS = 10_000
-MAX_FORGOTTEN = 100_000
-"""Of how many forgotten workers it is remembered that they are gone."""
 MAX_PROCESSES = 8
-"""Of how many processes under one hostname is kept whether they live."""
+"""How many processes under one hostname are kept."""
 MAX_HOSTNAME_CHARACTERS = 255
 MAX_TEXT_CHARS = 255
 
 _NUMBERS = ("active", "processed", "pid", "clock")
 _TEXTS = ("sw_ident", "sw_ver", "sw_sys")
+_WORKER_EVENTS = frozenset({"worker-online", "worker-heartbeat", "worker-offline"})
+_WORKERS_TASK_EVENTS = frozenset(STATE_OF_EVENT) - {"task-sent"}
 _Key = tuple[str | None, str]
+WorkerStatus = Literal["online", "stopping", "silent", "offline", "unknown"]
 
 
 class Worker(msgspec.Struct):
@@ -45,18 +65,25 @@ class Worker(msgspec.Struct):
 
     Attributes:
         hostname: its node name.
+        alive: it is online or stopping, or was when the gateway last heard its broker.
+        status: see the module.
+        since: when that began, on the gateway's clock.
+        heartbeats: it sends some; if not, its silence means nothing.
         freq: seconds from heartbeat to heartbeat.
         active: tasks that it runs.
         processed: tasks that it has begun since its start.
         loadavg: of its machine, over 1, 5 and 15 minutes.
         timestamp: of its youngest worker event.
-        online: when it came up, if that was seen.
-        offline: when it said last that it ends.
+        online: when it last came up, if that was seen.
+        offline: when it last said that it stops.
         cluster: the broker's name; left out where it has none.
     """
 
     hostname: str
     alive: bool = True
+    status: WorkerStatus = "online"
+    since: float | None = None
+    heartbeats: bool = False
     freq: float | None = None
     active: int | None = None
     processed: int | None = None
@@ -82,50 +109,36 @@ class WorkersStatistics(NamedTuple):
     alive: int
 
 
-class _Process:
-    """One of the processes under a hostname, with the timestamps of its youngest words, by what they say."""
+class Gone(NamedTuple):
+    """A process that is known to be gone, and how that is known, for people.
 
-    __slots__ = ("heard_at", "live_stamp", "offline_stamp")
+    ``successor`` is the life after it, where that is what tells; some of the last events may be its.
+    """
 
-    def __init__(self) -> None:
-        self.heard_at = 0.0
-        self.live_stamp = self.offline_stamp = -inf
+    process: Process
+    why: str
+    successor: Process | None = None
 
 
 class _Known:
     """A worker and the processes that went, or go, by its name; the pid is ``None`` where none was told."""
 
-    __slots__ = ("worker", "heard_at", "processes")
+    __slots__ = ("worker", "heard_at", "processes", "current")
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.heard_at = 0.0
-        self.processes: OrderedDict[int | None, _Process] = OrderedDict()
+        self.processes: OrderedDict[int | None, Process] = OrderedDict()
+        self.current: Process | None = None  # whose worker event, or task event, came last
 
-    def process(self, pid: int | None) -> _Process:
-        """Return the process of a worker event, and keep it for longest."""
-        process = self.processes.get(pid)
-        if process is None:
-            process = self.processes[pid] = _Process()
-            if len(self.processes) > MAX_PROCESSES:
-                self.processes.popitem(last=False)
-        else:
-            self.processes.move_to_end(pid)
-        return process
-
-    def lives(self, process: _Process, now: float) -> bool:
-        if process.live_stamp < max(process.offline_stamp, self.worker.online or 0.0):
-            return False  # it said goodbye, or another has come up since
-        return now - process.heard_at <= self._silent_seconds()
-
-    def is_alive(self, now: float) -> bool:
-        return any(self.lives(process, now) for process in self.processes.values())
+    @property
+    def silent_seconds(self) -> float:
+        return max(SILENT_SECONDS, SILENT_FREQS * min(self.worker.freq or 0.0, MAX_FREQ_SECONDS))
 
     def is_forgettable(self, now: float) -> bool:
-        return now - self.heard_at > FORGET_SECONDS and not self.is_alive(now)
-
-    def _silent_seconds(self) -> float:
-        return max(SILENT_SECONDS, SILENT_FREQS * min(self.worker.freq or 0.0, MAX_FREQ_SECONDS))
+        return now - self.heard_at > FORGET_SECONDS and not any(
+            process.held and process.gone_at is None for process in self.processes.values()
+        )
 
 
 class Workers:
@@ -133,128 +146,215 @@ class Workers:
 
     Args:
         has_clusters: events bear the name of their broker as ``cluster``.
+        gone_seconds: how long a worker has to be silent to be taken for gone.
     """
 
-    def __init__(self, *, has_clusters: bool = False) -> None:
+    def __init__(self, *, has_clusters: bool = False, gone_seconds: float = GONE_SECONDS) -> None:
         self._has_clusters = has_clusters
+        self._gone_seconds = gone_seconds
         self._known: OrderedDict[_Key, _Known] = OrderedDict()  # the longest silent first
-        self._forgotten: OrderedDict[int, None] = OrderedDict()  # hashes of keys
+        self._replaced: dict[Process, _Known] = {}
+        self._gone: list[Gone] = []
+        self._away: dict[str | None, float] = {}  # since when, by cluster
 
     def statistics(self, now: float) -> WorkersStatistics:
         """Return the counts."""
         known = [known for known in self._known.values() if not known.is_forgettable(now)]
-        return WorkersStatistics(len(known), sum(worker.is_alive(now) for worker in known))
+        return WorkersStatistics(len(known), sum(self._status(worker, now)[2] for worker in known))
 
-    def all(self, now: float) -> list[Worker]:
-        """Return the workers, alive or not, by cluster and hostname. They are the table's own: to be read."""
+    def all(self, now: float, time: float) -> list[Worker]:
+        """Return the workers by cluster and hostname. They are the table's own: to be read.
+
+        Args:
+            time: epoch seconds of ``now``.
+        """
         for key in [key for key, known in self._known.items() if known.is_forgettable(now)]:
-            self._forget(key, now)
+            del self._known[key]
         for known in self._known.values():
-            known.worker.alive = known.is_alive(now)
+            worker = known.worker
+            worker.status, since, worker.alive = self._status(known, now)
+            worker.since = round(time - (now - since), 3)
         return [
             self._known[key].worker for key in sorted(self._known, key=lambda key: (key[0] or "", key[1]))
         ]
 
-    def hear(self, event: Event, now: float) -> None:
-        """Take note of an event, whatever it is."""
-        hostname = event.get("hostname")
+    def hear(self, event: Event, now: float) -> Process | None:
+        """Take note of any event; return the worker's main process that it is from, if it is from one."""
+        event_type, hostname = event["type"], event.get("hostname")
         if type(hostname) is not str:
-            return
-        key = (event["cluster"] if self._has_clusters else None, hostname)
-        known = self._known.get(key)
-        if event["type"].startswith("worker-"):
-            known = known or self._add(key, now)
-            if known is None:
-                return
-            self._take(known, event, now)
-        elif known is None:
-            return
-        else:
-            # What a task itself sends has the pid of the pool's child that runs it.
-            pid = event.get("pid")
-            process = known.processes.get(pid if type(pid) is int else None)
-            process = process or known.processes.get(known.worker.pid)
-            if process is not None:
-                process.heard_at = now
-        known.heard_at = now
-        self._known.move_to_end(key)
-
-    def is_lost(
-        self, hostname: str, pid: int | None, cluster: str | None, since: float | None, now: float
-    ) -> bool:
-        """Tell whether a worker is gone that had a task in its hands.
-
-        A worker that no worker event has told of is not lost: it may run without heartbeats.
-
-        Args:
-            pid: of the process that had it, if that is known.
-            since: when that process was last heard of with the task, epoch seconds on the worker's clock.
-        """
+            return None
+        cluster = event["cluster"] if self._has_clusters else None
         key = (cluster, hostname)
         known = self._known.get(key)
-        if known is None:
-            return hash(key) in self._forgotten
-        if pid is not None:
+        is_workers_own = event_type in _WORKER_EVENTS
+        if is_workers_own or event_type in _WORKERS_TASK_EVENTS:
+            if known is None and (known := self._add(key, now)) is None:
+                return None
+            pid = _count(event.get("pid"))
             process = known.processes.get(pid)
-            if process is not None:
-                return not known.lives(process, now)
-            online = known.worker.online
-            if online is not None and since is not None and since < online:
-                return True  # a process that we have not heard of, before this one
-        return not known.is_alive(now)
+            if process is None:
+                process = self._begin(known, ProcessKey(cluster, hostname, pid, 0), now)
+            if is_workers_own:
+                process = self._take(known, process, event, now)
+            known.current = process
+        elif known is None or event_type == "task-sent":
+            return None  # nobody's, or a client's
+        else:  # sent by a task itself, from the pool's child that runs it
+            process = known.current
+        if process is not None:
+            process.heard_at = now
+            process.gone_at = None
+        known.heard_at = now
+        self._known.move_to_end(key)
+        return process
 
-    def is_stale(self, task: Task, now: float) -> bool:
-        """Tell whether a task runs, as far as is known, at a worker that is gone."""
-        if not task.is_running or task.worker is None:
-            return False
-        cluster = task.cluster if self._has_clusters and type(task.cluster) is str else None
-        return self.is_lost(task.worker, task.pid, cluster, task.timestamp, now)
+    def away(self, cluster: str | None, now: float) -> None:
+        """Take note that the gateway does not hear a broker from now on."""
+        self._away.setdefault(cluster, now)
+
+    def back(self, cluster: str | None, now: float) -> None:
+        """Take note that it hears it again: silence meanwhile meant nothing."""
+        since = self._away.pop(cluster, None)
+        if since is not None:
+            self._excuse(now - since, cluster)
+
+    def stood_still(self, seconds: float) -> None:
+        """Take note that the gateway itself did not run for a while."""
+        self._excuse(seconds, *{cluster for cluster, _ in self._known} - self._away.keys())
+
+    def find_gone(self, now: float) -> list[Gone]:
+        """Return the processes that have become known to be gone since the last call, each once."""
+        for process, known in tuple(self._replaced.items()):
+            if process.gone_at is not None:
+                del self._replaced[process]
+                continue
+            is_silent = now - process.heard_at > known.silent_seconds
+            if is_silent and process.stopping_at is None and not self._is_away(process):
+                self._end(process, now, "another process of this worker has come up")
+        for known in self._known.values():
+            if now - known.heard_at <= self._gone_seconds:
+                break
+            if not known.worker.heartbeats:
+                continue
+            for process in known.processes.values():
+                silent = now - process.heard_at
+                limit = self._gone_seconds if process.stopping_at is None else STOPPING_SECONDS
+                if process.gone_at is None and silent > limit and not self._is_away(process):
+                    self._end(process, now, f"its worker has been silent for {silent:.0f} s")
+        found, self._gone = self._gone, []
+        return found
 
     def _add(self, key: _Key, now: float) -> _Known | None:
         cluster, hostname = key
-        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS or is_client(hostname):
+        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS:
             return None
         while self._known:
             oldest = next(iter(self._known))
             if len(self._known) < MAX_WORKERS and not self._known[oldest].is_forgettable(now):
                 break
-            self._forget(oldest, now)
-        self._forgotten.pop(hash(key), None)
+            del self._known[oldest]
         known = self._known[key] = _Known(
             Worker(hostname, cluster=msgspec.UNSET if cluster is None else cluster)
         )
         return known
 
-    def _forget(self, key: _Key, now: float) -> None:
-        if self._known.pop(key).is_alive(now):
-            return  # it had to make room
-        self._forgotten[hash(key)] = None
-        if len(self._forgotten) > MAX_FORGOTTEN:
-            self._forgotten.popitem(last=False)
+    def _begin(self, known: _Known, key: ProcessKey, now: float) -> Process:
+        """Add a process, in place of an earlier life of it if there is one."""
+        process = known.processes[key.pid] = Process(key, now)
+        known.processes.move_to_end(key.pid)
+        for other in known.processes.values():
+            if other is not process and other.gone_at is None:
+                self._replaced[other] = known
+        if not known.worker.heartbeats:
+            known.worker.pid = key.pid
+        if len(known.processes) > MAX_PROCESSES:
+            _, oldest = known.processes.popitem(last=False)
+            if oldest.gone_at is None:
+                self._end(oldest, now, "many other processes of this worker have come up")
+        return process
 
-    def _take(self, known: _Known, event: Event, now: float) -> None:
-        """Take a worker event in."""
+    def _end(self, process: Process, now: float, why: str, successor: Process | None = None) -> None:
+        process.gone_at = now
+        self._gone.append(Gone(process, why, successor))
+
+    def _take(self, known: _Known, process: Process, event: Event, now: float) -> Process:
+        """Take a worker event in; return the process that it is from, which may be a new life."""
         worker, event_type = known.worker, event["type"]
-        pid, timestamp = event.get("pid"), event.get("timestamp")
-        stamp = float(timestamp) if is_number(timestamp) else worker.timestamp or 0.0
-        process = known.process(pid if is_number(pid) and type(pid) is int else None)
+        processed, clock = _count(event.get("processed")), _count(event.get("clock"))
+        is_back = clock is not None and process.clock is not None and clock < process.clock
+        timestamp = event.get("timestamp")
+        stamp = float(timestamp) if is_number(timestamp) else None
+        if event_type == "worker-online" and not processed and event.get("active") == 0:
+            # The counter never stands still, but for the same event once more.
+            is_back |= clock is not None and clock == process.clock and stamp != process.stamp
         if event_type == "worker-offline":
-            process.offline_stamp = max(stamp, process.offline_stamp)
-            worker.offline = max(stamp, worker.offline or 0.0)
+            if is_back:
+                return process  # of before it came up again
+        elif is_back or (processed is not None and processed < _least_processed(process, event_type)):
+            if event_type == "worker-heartbeat" and not process.is_suspect:
+                process.is_suspect = True
+                return process
+            ended, key = process, process.key
+            process = self._begin(known, key._replace(life=key.life + 1), now)
+            process.clock = clock
+            # Where its first events were missed, what came meanwhile may be of the new life.
+            successor = process if event_type == "worker-heartbeat" else None
+            self._end(ended, now, "its worker's process was restarted", successor)
+        process.is_suspect = False
+        process.trusted_at, process.stamp = now, stamp
+        if event_type == "worker-offline":
+            process.stopping_at = now
+            worker.offline = stamp
         else:
-            process.heard_at = now
-            process.live_stamp = max(stamp, process.live_stamp)
+            process.stopping_at = None
             if event_type == "worker-online":
-                worker.online = max(stamp, worker.online or 0.0)
-        if worker.timestamp is None or stamp >= worker.timestamp:
-            worker.timestamp = stamp
+                worker.online = stamp
+        process.processed = process.processed if processed is None else processed
+        process.clock = process.clock if clock is None else clock
+        # The process that came up last speaks for the worker; one that ends does not overwrite it.
+        if event_type != "worker-offline" or known.current is process or known.current is None:
+            if stamp is not None:
+                worker.timestamp = stamp
             _describe(worker, event)
+        return process
+
+    def _status(self, known: _Known, now: float) -> tuple[WorkerStatus, float, bool]:
+        """Return a worker's status, since when on the clock of ``now``, and whether it is alive."""
+        away_since = self._away.get(known.worker.cluster if type(known.worker.cluster) is str else None)
+        at = now if away_since is None else away_since
+        living = [process for process in known.processes.values() if process.gone_at is None]
+        limit = known.silent_seconds if known.worker.heartbeats else FORGET_SECONDS
+        online = [p for p in living if p.stopping_at is None and at - p.heard_at <= limit]
+        stopping = [p for p in living if p.stopping_at is not None and p.is_running]
+        silent = [p for p in living if p.stopping_at is None]
+        status: WorkerStatus = "offline"
+        if online:
+            status, since = "online", min(process.since for process in online)
+        elif stopping:
+            status, since = "stopping", max(process.stopping_at or 0.0 for process in stopping)
+        elif silent:
+            status, since = "silent", max(process.heard_at for process in silent)
+        else:
+            since = max(p.gone_at or p.stopping_at or p.heard_at for p in known.processes.values())
+        is_alive = status in ("online", "stopping")
+        return ("unknown", away_since, is_alive) if away_since is not None else (status, since, is_alive)
+
+    def _is_away(self, process: Process) -> bool:
+        return process.key.cluster in self._away
+
+    def _excuse(self, seconds: float, *clusters: str | None) -> None:
+        for (cluster, _), known in self._known.items():
+            if cluster in clusters:
+                known.heard_at += seconds
+                for process in known.processes.values():
+                    process.heard_at += seconds
 
 
 def _describe(worker: Worker, event: Event) -> None:
     """Take over what a worker event says; what it leaves out stays as it was."""
     if worker.pid != event.get("pid"):
         worker.active = worker.processed = worker.loadavg = None  # another process
+    worker.heartbeats = True
     for field in _NUMBERS:
         if type(value := event.get(field)) is int and is_number(value):
             setattr(worker, field, value)
@@ -267,3 +367,13 @@ def _describe(worker: Worker, event: Event) -> None:
         worker.freq = float(freq)
     if type(loadavg) is list and all(map(is_number, loadavg[:3])):
         worker.loadavg = [float(load) for load in loadavg[:3]]
+
+
+def _least_processed(process: Process, event_type: str) -> int:
+    """Return how many tasks a process must have begun by now, if it still is the same."""
+    reported = process.processed or 0
+    return max(reported, process.starts) if event_type == "worker-online" else reported
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and -MAX_NUMBER < value < MAX_NUMBER else None

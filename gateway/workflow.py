@@ -8,6 +8,8 @@ Both go in small steps, and nothing recurses: a root may have 50,000 tasks, abre
 - At a depth of ``MAX_DEPTH`` the tree is cut: what would come below stands as a further root in ``tasks``,
   with its ``parent_id``. Parsers of JSON give up at some hundreds of levels (Python, jq); a task takes two.
 - Children, and roots, are in the order in which they became known.
+- ``total``, and ``known``, is how many tasks are known. ``sent_events``: of each of them ``task-sent`` has
+  come; where it has not, more may wait in a queue unseen.
 - ``progress`` is 0..1: a task that is ready counts 1, one that is not as far as it says it is.
 - ``critical_path`` leads from a root to the task that has been running for longest, or, if none runs, to
   that which ended last. ``seconds`` are a task's own, from sent (or first heard of) to its end, or, of one
@@ -20,7 +22,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.event import encode
-from gateway.task import Task
+from gateway.task import Task, encode_tries
 from gateway.tasks import Record
 
 MAX_DEPTH = 100
@@ -39,6 +41,7 @@ class _Member(msgspec.Struct, gc=False):
     state: str
     is_ready: bool
     is_running: bool
+    is_sent: bool
     progress: float
     begun_at: float
     last_at: float
@@ -70,7 +73,7 @@ class Workflow:
         """How many tasks it has taken."""
         return len(self._members)
 
-    def take(self, record: Record, is_stale: bool) -> None:
+    def take(self, record: Record) -> None:
         """Freeze a task as it is now; one that was taken before is replaced, one that has left is dropped."""
         task = record.task
         if task.root_id != self._root_id:
@@ -86,10 +89,11 @@ class Workflow:
             state=task.state or "PENDING",
             is_ready=task.is_ready,
             is_running=task.is_running or task.state == "RETRY",
+            is_sent=task.sent is not None,
             progress=1.0 if task.is_ready else task.progress or 0.0,
             begun_at=begun_at,
             last_at=max(begun_at, ended_at if task.is_ready else task.timestamp),
-            json=self._freeze(task, is_stale),
+            json=self._freeze(record),
         )
 
     def pieces(self) -> Iterator[bytes]:
@@ -101,11 +105,12 @@ class Workflow:
         members: dict[int, _Member] = {}
         counts: Counter[str] = Counter()
         total = len(self._members)
-        ready, progress = 0, 0.0
+        ready, sent, progress = 0, 0, 0.0
         for index, member in enumerate(self._members.values()):
             members[member.number] = member
             counts[member.state] += 1
             ready += member.is_ready
+            sent += member.is_sent
             progress += member.progress
             if index % MEMBERS_A_STEP == 0:
                 yield b""
@@ -115,7 +120,9 @@ class Workflow:
         head = {
             "root_id": self._root_id,
             "total": total,
+            "known": total,
             "ready": ready,
+            "sent_events": sent == total,
             "progress": progress / total if total else 0.0,
             "counts": counts,
         }
@@ -127,8 +134,9 @@ class Workflow:
         yield from self._tree(members)
         yield b"]"
 
-    def _freeze(self, task: Task, is_stale: bool) -> bytes:
-        stale = b"true" if is_stale else b"false"
+    def _freeze(self, record: Record) -> bytes:
+        task = record.task
+        stale = b"false" if task.lost is None else b"true"
         if self._fields is None:
             return b'%b,"stale":%b,"children":[' % (encode(task)[:-1], stale)
         picked = {"uuid": task.uuid}
@@ -136,6 +144,8 @@ class Workflow:
             if field in self._fields and (value := getattr(task, field)) is not msgspec.UNSET:
                 picked[field] = value
         shown = b',"stale":%b' % stale if "stale" in self._fields else b""
+        if "tries" in self._fields:
+            shown += b',"tries":%b' % encode_tries(record.tries())
         return b'%b%b,"children":[' % (encode(picked)[:-1], shown)
 
     def _follow(self, path: list[_Step]) -> Iterator[None]:

@@ -7,6 +7,7 @@ importing them, as a service without the workers' code does.
 
 import os
 import signal
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def create_app(broker_url: str | None, results: Path | str | None) -> Celery:
     app.conf.update(
         result_backend=f"file://{results}" if results else None,
         result_chord_retry_interval=RETRY_SECONDS,
-        task_send_sent_event=True,
+        task_send_sent_event=os.environ.get("TESTS_SENT_EVENTS") != "0",
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
     )
@@ -192,6 +193,19 @@ def stuck_in_progress(self: Task) -> None:
     self.send_event("task-progress", current=1, total=4)
     while True:
         signal.pause()
+
+
+@app.task(bind=True, name="lives.moved")
+def moved(self: Task, queue: str) -> None:
+    """Replaces itself by a task of another queue."""
+    raise self.replace(add.s(1, 2).set(queue=queue))
+
+
+@app.task(name="lives.held")
+def held(seconds: float) -> str:
+    """Keeps its process busy."""
+    time.sleep(seconds)
+    return "held"
 
 
 @app.task(name="ends.lament")

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests need of the system: a RabbitMQ and a Redis to start nodes of their own with, curl, openssl,
-# nginx, jq, systemd-analyze, and a Chromium.
+# nginx, jq, faketime, systemd-analyze, and a Chromium.
 # Installs from Debian's packages what is missing, as root; says what is missing otherwise. Quick and silent
 # when all is there. No service is started, and nothing is left changed that would keep others from starting.
 set -eu
@@ -12,6 +12,7 @@ command -v curl >/dev/null || missing="$missing curl"
 command -v openssl >/dev/null || missing="$missing openssl"
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx"
 command -v jq >/dev/null || missing="$missing jq"
+command -v faketime >/dev/null || missing="$missing faketime"
 command -v systemd-analyze >/dev/null || missing="$missing systemd" # only its tools are used
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
     missing="$missing chromium"

@@ -18,12 +18,16 @@ from httpx_sse import EventSource, ServerSentEvent
 
 from tests.wire import EventFields, Recording, Wire
 
-JOINED = frozenset({"name", "root_id", "parent_id", "state"})
+JOINED = frozenset({"name", "root_id", "parent_id", "queue", "state", "attempt"})
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 class EventStream(Recording):
-    """What both have in common. `events` holds everything after `gateway-open` except bookmarks."""
+    """What both have in common.
+
+    `events` holds everything after `gateway-open` except bookmarks and `gateway-status`; `statuses` holds the
+    latter.
+    """
 
     query: ClassVar[dict[str, str]] = {}
     headers: ClassVar[dict[str, str]] = {}
@@ -37,6 +41,7 @@ class EventStream(Recording):
     ) -> None:
         super().__init__()
         self.last_event_id: str | None = None
+        self.statuses = Recording()
         self._client = httpx.Client(timeout=httpx.Timeout(timeout_seconds, read=None))
         request = self._client.build_request(
             "GET", f"{url}/events", params=self.query | (params or {}), headers=self.headers | (headers or {})
@@ -85,11 +90,14 @@ class EventStream(Recording):
         try:
             for message in self._messages():
                 self.last_event_id = message.get("id", self.last_event_id)
-                if message["type"] != "gateway-bookmark":
+                if message["type"] == "gateway-status":
+                    self.statuses.append(message)
+                elif message["type"] != "gateway-bookmark":
                     self.append(message)
         except Exception as error:
             reason = f"the stream broke: {error!r}"
         self.end(reason)
+        self.statuses.end(reason)
 
 
 StreamFactory = Callable[..., EventStream]
@@ -111,7 +119,10 @@ class NdjsonStream(EventStream):
 
 
 class SseStream(EventStream):
-    """An SSE client as httpx_sse reads it; `frames` keeps what it read, with event and id, open included."""
+    """An SSE client as httpx_sse reads it.
+
+    `frames` holds what it read, with event and id, from `gateway-open` on; `gateway-status` is left out.
+    """
 
     headers: ClassVar = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
 
@@ -123,7 +134,8 @@ class SseStream(EventStream):
         for frame in EventSource(self.response).iter_sse():
             self.last_event_id = frame.id or self.last_event_id
             if frame.data:
-                self.frames.append(frame)
+                if frame.event != "gateway-status":
+                    self.frames.append(frame)
                 yield json.loads(frame.data)
 
 

@@ -158,15 +158,18 @@ def test_custom_events_from_a_client(celery: Celery, wire: Wire, stream: StreamF
 
 
 def test_events_of_an_unnamed_task(celery: Celery, wire: Wire, stream: StreamFactory) -> None:
-    """Held back until the task is named; and if nobody names it, given all the same."""
+    """They wait until the task is named; if nobody names it, they are given all the same.
+
+    The events of the named task have no counter (`blind`), so their process's clock gives their order.
+    """
     everything, named, unnamed = stream(), str(uuid4()), str(uuid4())
     now = time()
     known = {"uuid": named, "name": "canvas.any", "root_id": named, "parent_id": None, "retries": 0}
 
     with celery.events.default_dispatcher() as dispatcher:
         dispatcher.send("task-updated", uuid=unnamed, status="who?")
-        dispatcher.send("task-started", uuid=named, timestamp=now)
-        dispatcher.send("task-received", timestamp=now - 0.1, **known)
+        dispatcher.send("task-started", blind=True, uuid=named, timestamp=now)
+        dispatcher.send("task-received", blind=True, timestamp=now - 0.1, **known)
 
     events = delivered(wire, everything, named, "task-received")
     assert [(event["type"], event["state"]) for event in events] == [

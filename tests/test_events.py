@@ -295,7 +295,7 @@ def test_curl_tails_the_stream(
         try:
             assert curl.stdout is not None
             lines = (line.removeprefix(prefix) for line in curl.stdout if line.startswith(prefix + "{"))
-            assert json.loads(next(lines))["type"] == "gateway-open"
+            assert [json.loads(next(lines))["type"] for _ in range(2)] == ["gateway-open", "gateway-status"]
             publisher.send(walk(mark))
             got = [json.loads(next(lines)) for _ in range(2)]
         finally:

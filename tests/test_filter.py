@@ -13,9 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.edge.json_query import alternatives
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS, keys
-from gateway.filter import MAX_GLOBS, MAX_PATTERN_CHARS, MAX_PATTERNS, AnyOf, Filter, build, parse
+from gateway.filter import (
+    MAX_GLOBS,
+    MAX_PATTERN_CHARS,
+    MAX_PATTERNS,
+    AnyOf,
+    Clause,
+    Filter,
+    build,
+    escape,
+    is_glob,
+    parse,
+)
 
 # As the README lists them.
 FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue", "cluster")
@@ -26,14 +38,50 @@ EventFields = dict[str, Any]
 DRAWN = settings(deadline=None, max_examples=250, derandomize=True)
 
 
-def glob_matches(pattern: str, text: str) -> bool:
+ID_FIELDS = ("root_id", "parent_id", "uuid")
+SPECIAL = "\\,*?!"
+
+Sign = tuple[str, bool]
+"""A character of a pattern, and whether an escape makes it literal."""
+
+
+def signs(text: str) -> list[Sign]:
+    """Read text with escapes from left to right; a backslash that escapes nothing is one that is escaped."""
+    read: list[Sign] = []
+    at = 0
+    while at < len(text):
+        is_escape = text[at] == "\\" and at + 1 < len(text) and text[at + 1] in SPECIAL
+        at += is_escape
+        read.append((text[at], is_escape or text[at] == "\\"))
+        at += 1
+    return read
+
+
+def split(value: str) -> list[list[Sign]]:
+    """The patterns of a query parameter."""
+    parts: list[list[Sign]] = [[]]
+    for sign in signs(value):
+        if sign == (",", False):
+            parts.append([])
+        else:
+            parts[-1].append(sign)
+    return parts
+
+
+def spelled(pattern: list[Sign]) -> str:
+    return "".join("\\" * is_escaped + character for character, is_escaped in pattern)
+
+
+def glob_matches(pattern: list[Sign], text: str) -> bool:
     """Walks all places in the text that the pattern can have come to."""
     places = {0}
     for sign in pattern:
-        if sign == "*":
+        if sign == ("*", False):
             places = set(range(min(places), len(text) + 1))
         else:
-            places = {at + 1 for at in places if at < len(text) and sign in ("?", text[at])}
+            places = {
+                at + 1 for at in places if at < len(text) and (sign == ("?", False) or sign[0] == text[at])
+            }
         if not places:
             return False
     return len(text) in places
@@ -41,36 +89,40 @@ def glob_matches(pattern: str, text: str) -> bool:
 
 def expected_match(parameters: Parameters, event: EventFields) -> bool:
     for field, values in parameters.items():
-        texts = ",".join(values).split(",") if values else []
-        wanted = [text for text in texts if text[0] != "!"]
-        excluded = [text[1:] for text in texts if text[0] == "!"]
+        patterns = [pattern for value in values for pattern in split(value)]
+        wanted = [pattern for pattern in patterns if pattern[0] != ("!", False)]
+        excluded = [pattern[1:] for pattern in patterns if pattern[0] == ("!", False)]
         value = event.get(field)
+        if field in ID_FIELDS and not isinstance(value, str) and value is not None:
+            value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if not isinstance(value, str):
             if wanted:
                 return False
             continue
-        if wanted and not any(glob_matches(text, value) for text in wanted):
+        if wanted and not any(glob_matches(pattern, value) for pattern in wanted):
             return False
-        if any(glob_matches(text, value) for text in excluded):
+        if any(glob_matches(pattern, value) for pattern in excluded):
             return False
     return True
 
 
-SIGNS = st.sampled_from(list("aab.*?![]\\^$+(){}|-&~#: \n\té\u2028😀"))
+SIGNS = st.sampled_from(list("aab.*?![]\\\\,^$+(){}|-&~#: \n\té\u2028😀"))
 TEXTS = st.text(st.one_of(st.sampled_from("ab"), SIGNS), max_size=6)
 
 
 @st.composite
 def patterns(draw: st.DrawFn, value: str) -> str:
-    """A pattern: often one that comes from a value by putting stars and question marks into it."""
+    """A pattern: often one that comes from a value by escaping it and putting wildcards into it."""
     if draw(st.booleans()):
-        text = draw(TEXTS)
+        text = draw(TEXTS.filter(lambda text: len(split(text)) == 1))
     else:
         text = "".join(
-            draw(st.sampled_from([sign, sign, "?", "*", "", "**", sign + "*"]))
-            for sign in value.replace(",", "?")
+            draw(st.sampled_from(["\\" + sign, "\\" + sign, "?", "*", "", "**", "\\" + sign + "*"]))
+            if sign in SPECIAL
+            else draw(st.sampled_from([sign, sign, "?", "*", "", "**", sign + "*", "\\" + sign]))
+            for sign in value
         )
-    text = text or draw(st.sampled_from(["*", "?", "a"]))
+    text = text or draw(st.sampled_from(["*", "?", "a", "\\", "\\!"]))
     return ("!" if draw(st.integers(0, 3)) == 0 else "") + text if text != "!" else "!!"
 
 
@@ -129,7 +181,7 @@ def test_an_empty_value_is_refused_with_the_name_of_its_parameter(case: dict[str
 def test_the_fields_are_those_of_the_contract_and_keys_follow_them() -> None:
     assert FILTER_FIELDS == FIELDS
     assert keys({field: field.upper() for field in FIELDS}) == tuple(field.upper() for field in FIELDS)
-    assert keys({"name": None, "type": 5, "uuid": ["u"]}) == (None,) * len(FIELDS)
+    assert keys({"name": None, "type": 5, "queue": ["q"], "uuid": None}) == (None,) * len(FIELDS)
 
 
 def test_every_field_is_looked_at_under_its_own_name() -> None:
@@ -179,7 +231,7 @@ def test_filters_that_ask_for_the_same_are_equal_and_have_one_hash(
     parameters, event = question
     said_otherwise: Parameters = {}
     for field in random.sample(list(parameters), len(parameters)):
-        texts = [text for value in parameters[field] for text in value.split(",")]
+        texts = [spelled(pattern) for value in parameters[field] for pattern in split(value)]
         texts += random.choices(texts, k=random.randrange(3)) if texts else []
         random.shuffle(texts)
         cut = random.randrange(len(texts) + 1)
@@ -202,6 +254,14 @@ def test_filters_that_ask_for_something_else_are_not_equal() -> None:
         {"name": ["a", "b"]},
         {"uuid": ["a"]},
         {"name": ["a"], "uuid": ["a"]},
+        {"name": [r"\a"]},
+        {"name": [r"a\*"]},
+        {"name": [r"a\\*"]},
+        {"name": [r"a\,b"]},
+        {"name": [r"\!a"]},
+        {"name": [r"!\!a"]},
+        {"name": ["[*]"]},
+        {"name": [r"\**"]},
     ]
     assert len({parse(parameters) for parameters in asked}) == len(asked)
 
@@ -243,6 +303,123 @@ def test_a_filter_that_is_built_takes_each_pattern_whole() -> None:
             build({"name": patterns})
 
 
+def test_filters_are_equal_however_their_values_are_escaped() -> None:
+    for one, other in [
+        ("a,b", r"a\,b"),
+        ("a!b", r"a\!b"),
+        ("a\\", r"a\\"),
+        (r"\a", r"\\a"),
+        ("!!x", r"!\!x"),
+        ("a!,*", r"a\!\,*"),
+    ]:
+        assert build({"name": [one]}) == build({"name": [other]})
+        assert hash(build({"name": [one]})) == hash(build({"name": [other]}))
+        assert build({"name": [one, other]}) == build({"name": [one]})
+    assert build({"name": ["a,b"]}) == parse({"name": [r"a\,b"]})
+    assert build({"name": [r"\a"]}) != build({"name": ["a"]})
+
+
+@settings(DRAWN, max_examples=500)
+@given(TEXTS.filter(bool), st.lists(TEXTS, max_size=4), st.sampled_from(FIELDS), st.data())
+def test_an_escaped_text_matches_itself_and_nothing_else(
+    text: str, others: list[str], field: str, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(text)))
+    others += [text[:at] + text[at + 1 :], text[:at] + data.draw(SIGNS) + text[at:], "\\" + text, text + "\\"]
+    others += [escape(text), "!" + text, *text.split(",")]
+    pattern = escape(text)
+    assert not is_glob(pattern)
+    assert parse({field: [pattern]}) == build({field: [pattern]})
+    for make in (parse, build):
+        only, excluding = make({field: [pattern]}), make({field: ["!" + pattern]})
+        assert only.only(field) == text
+        assert excluding.only(field) is None
+        for value in [text, *others]:
+            assert only.matches(keys({field: value})) == (value == text)
+            assert excluding.matches(keys({field: value})) == (value != text)
+        if field in ID_FIELDS:
+            assert only.lookups == {(FIELDS.index(field), text)}
+    together = parse({field: [",".join(map(escape, filter(bool, [text, *others])))]})
+    assert together == build({field: [escape(other) for other in [text, *others] if other]})
+    for value in (text, *filter(bool, others)):
+        assert together.matches(keys({field: value}))
+    prefix = parse({field: [pattern + "*"]})
+    for value in [text, *others]:
+        assert prefix.matches(keys({field: value})) == value.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "only"),
+    [
+        ({}, None),
+        ({"uuid": ["a"]}, "a"),
+        ({"uuid": ["a"], "root_id": ["r", "s"], "name": ["*"]}, "a"),
+        ({"uuid": [r"eu\,us\\"]}, "eu,us\\"),
+        ({"uuid": ["a,a"]}, "a"),
+        ({"uuid": ["a", "b"]}, None),
+        ({"uuid": ["a*"]}, None),
+        ({"uuid": [r"a\*"]}, "a*"),
+        ({"uuid": ["a", "b*"]}, None),
+        ({"uuid": ["!a"]}, None),
+        ({"uuid": ["a", "!b"]}, None),
+        ({"uuid": ["a", "!b*"]}, None),
+        ({"root_id": ["a"]}, None),
+    ],
+)
+def test_only_is_the_one_exact_value_of_a_field(parameters: Parameters, only: str | None) -> None:
+    assert parse(parameters).only("uuid") == only
+    with pytest.raises(ValueError):
+        parse(parameters).only("no-field")
+
+
+def test_a_clause_takes_exact_values_without_escapes() -> None:
+    filter = Filter((Clause(FIELDS.index("root_id"), frozenset({"a\\*,!?"}), frozenset()),))
+    assert filter == parse({"root_id": [escape("a\\*,!?")]})
+    assert filter.lookups == {(FIELDS.index("root_id"), "a\\*,!?")}
+
+
+def test_escaped_wildcards_are_not_counted_as_wildcards() -> None:
+    literal = [rf"{number}\*\?" for number in range(MAX_PATTERNS)]
+    assert parse({"name": literal}).matches(keys({"name": "7*?"}))
+    with pytest.raises(BadRequest) as refused:
+        parse({"name": [rf"{number}\\*" for number in range(MAX_GLOBS + 1)]})
+    assert refused.value.code == "too-many-values"
+    assert r"\*" in str(refused.value)
+    half = MAX_PATTERNS // 2
+    assert alternatives([{"name": literal[:half]}, {"uuid": literal[half:]}], "any")
+    globs = [f"{number}*" for number in range(MAX_GLOBS)]
+    assert alternatives([{"name": globs[1:]}, {"uuid": globs[:1], "queue": [r"\*"]}], "any")
+    for wanted in (
+        [{"name": globs}, {"uuid": ["!a*"]}],
+        [{"name": globs}, {"uuid": [r"\\*"]}],
+        [{"name": literal}, {"uuid": ["!a"]}],
+    ):
+        with pytest.raises(BadRequest) as refused:
+            alternatives(wanted, "any")
+        assert (refused.value.code, refused.value.parameter) == ("bad-value", "any")
+
+
+def test_an_escaped_character_counts_as_one() -> None:
+    longest = ",*?!\\" * (MAX_PATTERN_CHARS // 5)
+    assert parse({"name": [escape(longest)]}).only("name") == longest
+    with pytest.raises(BadRequest) as refused:
+        parse({"name": [escape(longest + "a")]})
+    assert refused.value.code == "value-too-long"
+    assert "1001" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [("a,,b", r"'\,'"), (",", r"'\,'"), (r"a\,,", r"'\,'"), ("!", r"'\!'"), ("a,!", r"'\,'")],
+)
+def test_the_error_of_an_empty_value_names_the_escape(value: str, hint: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse({"uuid": [value]})
+    assert refused.value.code == "empty-value"
+    assert str(refused.value).startswith(f"invalid uuid={value!r}: ")
+    assert hint in str(refused.value)
+
+
 def test_a_filter_cannot_be_changed() -> None:
     filter = parse({"name": ["a"]})
     with pytest.raises(AttributeError):
@@ -269,6 +446,7 @@ HOSTILE_PATTERNS = {
     "a long tail of question marks": "*" + "?" * 998 + "b",
     "a long middle": "*" + "a" * 498 + "b*" + "a" * 499,
     "stars only": "*" * 999 + "b",
+    "stars and escaped stars": r"*\*" * 333 + "b",
 }
 
 

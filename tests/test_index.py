@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.event import FILTER_FIELDS, Keys, keys
-from gateway.filter import AnyOf, Filter, parse
+from gateway.filter import AnyOf, Filter, escape, parse
 from gateway.index import MAX_MEMO, Index
 
-VALUES = ["a", "ab", "b", "a.b"]
-PATTERNS = [*VALUES, "a*", "?", "*", "!a", "!*b"]
+VALUES = ["a", "ab", "b", "a.b", "a,b", "!a", "a*", "\\"]
+PATTERNS = [*map(escape, VALUES), "a*", "?", "*", "!a", "!*b", r"!\!a", r"!a\*", "\\"]
 FILTERS = st.dictionaries(
     st.sampled_from(FILTER_FIELDS), st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=3), max_size=3
 ).map(parse)

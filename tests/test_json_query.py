@@ -33,7 +33,7 @@ from tests.load import Load, position, states
 from tests.portable_server import PortableServer
 from tests.publisher import Publisher, received, task_event
 from tests.rabbitmq import wait_for
-from tests.transports import Message, Server, messages
+from tests.transports import NOISE, Message, Server, messages
 
 KINDS = ["sse", "ndjson", "websocket"]
 
@@ -56,7 +56,7 @@ class Asking:
         self._open.close()
 
     def ask(self, wanted: Message) -> Iterator[Message]:
-        """Each message of a stream from its gateway-open on, without keep-alives."""
+        """Return the messages of a stream from its gateway-open on, without keep-alives and status."""
         if self._kind == "websocket":
             return self._ask_websocket(wanted)
         return self._ask_http(wanted)
@@ -70,7 +70,7 @@ class Asking:
         while True:
             message = json.loads(self._websocket.recv(timeout=30))
             is_open = is_open or message["type"] == "gateway-open"
-            if is_open and message["type"] != "gateway-bookmark":
+            if is_open and message["type"] not in NOISE:
                 yield message
 
     def _ask_http(self, wanted: Message) -> Iterator[Message]:
@@ -82,7 +82,7 @@ class Asking:
             for line in response:
                 if self._kind == "ndjson" or line.startswith(b"data: "):
                     message = json.loads(line.removeprefix(b"data: "))
-                    if message["type"] != "gateway-bookmark":
+                    if message["type"] not in NOISE:
                         yield message
 
 
@@ -265,9 +265,9 @@ def test_a_request_that_cannot_be_met_is_refused_and_what_there_is_goes_on(
     mark = uuid.uuid4().hex
     with connect(f"{server.url.replace('http', 'ws', 1)}/ws?name={mark}") as websocket:
         websocket.send(json.dumps({"op": "open"} | wanted))
-        said = [json.loads(websocket.recv(timeout=10)) for _ in range(2)]
-        assert [message["type"] for message in said] == ["gateway-open", "gateway-error"]
-        assert said[1]["parameter"] == parameter
+        said = [json.loads(websocket.recv(timeout=10)) for _ in range(3)]
+        assert [message["type"] for message in said] == ["gateway-open", "gateway-status", "gateway-error"]
+        assert said[2]["parameter"] == parameter
         publisher.send(received(str(uuid.uuid4()), mark))
         while (message := json.loads(websocket.recv(timeout=10)))["type"] == "gateway-bookmark":
             pass
@@ -309,7 +309,10 @@ def test_keepalives_of_a_posted_stream_have_data_and_an_event_sources_have_none(
         query = {"json": {"any": []}} if method == "POST" else {"params": {"name": "nothing"}}
         with httpx.stream(method, f"{gateway.url}/events", timeout=10, **query) as response:  # type: ignore[arg-type]
             lines = response.iter_lines()
-            seen[method] = [next(lines) for _ in range(8)][4:]
+            for line in lines:  # each message ends with an empty line
+                if line == "event: gateway-status":
+                    break
+            seen[method] = [next(lines) for _ in range(7)][3:]
     assert seen["POST"][0] == "event: gateway-bookmark"
     assert json.loads(seen["POST"][2].removeprefix("data: "))["type"] == "gateway-bookmark"
     assert [line.partition(":")[0] for line in seen["GET"]] == ["id", "", "id", ""]
@@ -353,11 +356,12 @@ def test_the_header_goes_before_the_body(server: Server, publisher: Publisher) -
     with httpx.stream("POST", url, json=wanted, headers=headers, timeout=10) as response:
         lines = response.iter_lines()
         assert json.loads(next(lines))["resume"] == "resumed"
+        assert json.loads(next(lines))["type"] == "gateway-status"
         assert json.loads(next(lines))["name"] == mark
 
 
 def test_null_is_as_if_it_were_left_out(server: Server) -> None:
-    names = ("any", "fields", "last_event_id", "since", "snapshot")
+    names = ("any", "fields", "last_event_id", "quiet_time", "since", "snapshot", "until")
     with httpx.stream("POST", f"{server.url}/events", json=dict.fromkeys(names), timeout=10) as response:
         assert response.status_code == 200
 

@@ -26,6 +26,7 @@ from tests.publisher import Publisher
 from tests.rabbitmq import wait_for
 
 KINDS = ["sse", "ndjson", "websocket"]
+STATUS = frozenset({"gateway-status"})
 Message = dict[str, Any]
 
 
@@ -34,8 +35,20 @@ class Server(Protocol):
     port: int
 
 
-def messages(server: Server, kind: str, query: dict[str, str]) -> Iterator[Message]:
-    """Each message of a stream as it comes, keep-alives as `{"id": …}`; closing the iterator cuts it."""
+def messages(
+    server: Server, kind: str, query: dict[str, str], *, skipped: frozenset[str] = STATUS
+) -> Iterator[Message]:
+    """Yield the messages of a stream, keep-alives included; closing the iterator cuts the connection.
+
+    Args:
+        skipped: types of message that are left out.
+    """
+    for message in _messages(server, kind, query):
+        if message["type"] not in skipped:
+            yield message
+
+
+def _messages(server: Server, kind: str, query: dict[str, str]) -> Iterator[Message]:
     path = server.url.partition(f":{server.port}")[2]
     text = str(httpx.QueryParams(query))
     if kind == "websocket":
@@ -103,12 +116,11 @@ def test_connections_cut_at_random_miss_nothing_and_get_nothing_twice(
         cuts[number] = 0
         end = False
         while not end:
-            for left, message in zip(
-                range(chance.choice((0, 1, 2, 5, 30)), -1, -1), messages(server, kind, query), strict=False
-            ):
+            stream = messages(server, kind, query, skipped=frozenset())
+            for left, message in zip(range(chance.choice((1, 2, 3, 6, 31)), -1, -1), stream, strict=False):
                 if not ready.broken and cuts[number] == 0 and message["type"] == "gateway-open":
                     ready.wait(20)
-                assert message["type"] in ("gateway-open", "gateway-bookmark", mark), message
+                assert message["type"] in ("gateway-open", "gateway-status", "gateway-bookmark", mark)
                 if message["type"] == "gateway-open":
                     assert message["resume"] == ("resumed" if "last_event_id" in query else "live")
                 if message["type"] == mark:
@@ -155,6 +167,30 @@ def test_a_stream_can_begin_in_the_past(publisher: Publisher, server: Server, ki
         next(late)
         publisher.send({"type": mark, "n": 5})
         assert next(message for message in late if message["type"] == mark)["n"] == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("begins", ["live", "resumed", "reset", "snapshot"])
+def test_the_status_of_the_sources_follows_the_opening(server: Server, kind: str, begins: str) -> None:
+    query = {"type": "nothing"}
+    if begins == "resumed":
+        with closing(messages(server, kind, query)) as before:
+            query["last_event_id"] = next(before)["id"]
+    elif begins != "live":
+        query |= {"last_event_id": "no-log-1"} if begins == "reset" else {"snapshot": "1"}
+    expected = {"reset": ["gateway-gap"], "snapshot": ["gateway-snapshot"]}.get(begins, [])
+    with closing(messages(server, kind, query, skipped=frozenset({"gateway-bookmark"}))) as stream:
+        opened = next(stream)
+        told = [next(stream) for _ in range(1 + len(expected))]
+    assert opened["resume"] == ("live" if begins == "snapshot" else begins)
+    assert sorted(message["type"] for message in told) == sorted(["gateway-status", *expected])
+    assert told[-1]["type"] != "gateway-snapshot" or told[0]["type"] == "gateway-status"
+    (status,) = (message for message in told if message["type"] == "gateway-status")
+    assert status["id"] == opened["id"]
+    (source,) = status["sources"]
+    assert (source["cluster"], source["consuming"]) == (None, True)
+    assert "celeryev" in source["reason"]
+    assert time.time() - 3600 < source["since"] <= time.time()
 
 
 @pytest.mark.parametrize(

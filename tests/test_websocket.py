@@ -17,6 +17,7 @@ from tests.gateway_process import GatewayProcess
 from tests.portable_server import PortableServer
 from tests.publisher import Publisher, walk
 from tests.rabbitmq import wait_for
+from tests.transports import NOISE
 
 Gateway = GatewayProcess | PortableServer
 Connect = Callable[..., "Client"]
@@ -37,12 +38,12 @@ class Client:
         self._open.close()
 
     def read(self) -> dict[str, Any]:
-        """The next message that is not a keep-alive."""
+        """Return the next message that is neither a keep-alive nor the gateway's status."""
         while True:
             text = self.connection.recv(timeout=10)
             assert isinstance(text, str), "messages are text"
             message: dict[str, Any] = json.loads(text)
-            if message["type"] != "gateway-bookmark":
+            if message["type"] not in NOISE:
                 return message
 
     def say(self, message: object) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.event import Event
-from gateway.tasks import Tasks
+from gateway.tasks import Root, Tasks
+from gateway.workers import Workers
 from gateway.workflow import MAX_DEPTH, Workflow
 
 DRAWN = settings(deadline=None, max_examples=100, derandomize=True)
@@ -43,12 +44,15 @@ def table(*events: Event) -> Tasks:
     return tasks
 
 
+def root_of(tasks: Tasks, root_id: str = "r") -> Root:
+    (root,) = tasks.roots(root_id)
+    return root
+
+
 def read(tasks: Tasks, root_id: str = "r", fields: frozenset[str] | None = None) -> dict[str, Any]:
     workflow = Workflow(root_id, fields)
-    root = tasks.root(root_id)
-    assert root is not None
-    for record in root.members.values():
-        workflow.take(record, is_stale=record.task.state == "STARTED")
+    for record in root_of(tasks, root_id).members.values():
+        workflow.take(record)
     return finished(workflow)
 
 
@@ -89,17 +93,74 @@ def test_a_workflow_is_a_tree_with_counts_and_progress() -> None:
         )
     )
     assert shape(tree["tasks"]) == [("r", ["a", ("b", ["c"])])]
-    assert {key: tree[key] for key in ("root_id", "total", "ready", "progress", "counts")} == {
+    counted = ("root_id", "total", "known", "ready", "sent_events", "progress", "counts")
+    assert {key: tree[key] for key in counted} == {
         "root_id": "r",
         "total": 4,
+        "known": 4,
         "ready": 2,
+        "sent_events": False,
         "progress": 2.25 / 4,
         "counts": {"SUCCESS": 1, "FAILURE": 1, "PROGRESS": 1, "STARTED": 1},
     }
     root = tree["tasks"][0]
     assert root["name"] == "of.r"
     assert root["result"] == "1"
-    assert [root["stale"], root["children"][1]["children"][0]["stale"]] == [False, True]
+    assert root["stale"] is False
+    assert "tries" not in root, "they are given on request"
+
+
+def test_a_lost_task_is_stale_and_not_running() -> None:
+    tasks, workers = Tasks(), Workers(gone_seconds=60.0)
+    for each in (received("r"), received("a", "r"), event("started", "r"), event("started", "a")):
+        each["hostname"] = f"{each['uuid']}@h"
+        list(tasks.join(each, 0.0, workers.hear(each, 0.0)))
+    workers.hear({"type": "worker-heartbeat", "hostname": "a@h", "freq": 2.0}, 0.0)
+    (found,) = workers.find_gone(100.0)
+    assert [lost["uuid"] for lost in tasks.lose(found.process, found.why, 5e9)] == ["a"]
+    tree = read(tasks)
+    assert tree["counts"] == {"STARTED": 1, "LOST": 1}
+    assert (tree["ready"], tree["known"]) == (0, 2)
+    root = tree["tasks"][0]
+    assert [(task["stale"], task["lost"]) for task in (root, root["children"][0])] == [
+        (False, None),
+        (True, 5e9),
+    ]
+    assert [step["uuid"] for step in tree["critical_path"]] == ["r"]
+    picked = read(tasks, fields=frozenset({"stale"}))["tasks"][0]
+    assert [picked["stale"], picked["children"][0]["stale"]] == [False, True]
+
+
+def test_sent_events_holds_only_where_each_task_has_one() -> None:
+    def sent(uuid: str) -> Event:
+        return event("sent", uuid, name="n", root_id="r", parent_id=None, retries=0)
+
+    tasks = table(sent("r"), received("r"), received("a", "r"))
+    assert read(tasks)["sent_events"] is False
+    list(tasks.join(sent("a"), 0.0))
+    assert read(tasks)["sent_events"] is True
+    list(tasks.join(received("b", "r"), 0.0))
+    assert read(tasks)["sent_events"] is False
+
+
+def test_tries_are_given_on_request() -> None:
+    tasks = table(
+        received("r"),
+        event("started", "r"),
+        event("retried", "r", exception="E()"),
+        received("r") | {"retries": 1},
+        event("started", "r"),
+        event("succeeded", "r", result="1"),
+        received("a", "r"),
+    )
+    tree = read(tasks, fields=frozenset({"tries"}))
+    root = tree["tasks"][0]
+    assert set(root) == {"uuid", "tries", "children"}
+    assert [(t["retries"], t["state"], t["exception"]) for t in root["tries"]] == [
+        (0, "RETRY", "E()"),
+        (1, "SUCCESS", None),
+    ]
+    assert [t["state"] for t in root["children"][0]["tries"]] == ["RECEIVED"]
 
 
 def test_children_whose_parents_are_not_known_are_roots_beside_the_root() -> None:
@@ -164,12 +225,12 @@ def test_a_task_that_is_taken_again_is_as_it_was_then_and_one_that_left_is_gone(
     records = [tasks.get(uuid) for uuid in "rab"]
     for record in records:
         assert record is not None
-        workflow.take(record, False)
+        workflow.take(record)
     list(tasks.join(event("started", "a"), 0.0))
     list(tasks.join(received("b", "r", "other"), 0.0))
     for record in records[1:]:
         assert record is not None
-        workflow.take(record, False)
+        workflow.take(record)
     list(tasks.join(event("succeeded", "a"), 0.0))
     tree = finished(workflow)
     assert tree["counts"] == {"RECEIVED": 1, "STARTED": 1}
@@ -196,11 +257,9 @@ def test_fifty_thousand_tasks_go_in_small_steps_and_nothing_recurses(kind: str) 
     for n in range(MANY):
         parent = f"t{parents(n)}" if n else (f"t{MANY - 1}" if kind == "circle" else None)
         list(tasks.join(received(f"t{n}", parent), 0.0))
-    root = tasks.root("r")
-    assert root is not None
     workflow = Workflow("r")
-    for record in root.members.values():
-        workflow.take(record, False)
+    for record in root_of(tasks).members.values():
+        workflow.take(record)
     pieces, longest_seconds, before = [], 0.0, time.perf_counter()
     for piece in workflow.pieces():
         pieces.append(piece)

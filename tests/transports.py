@@ -16,14 +16,27 @@ from tests.portable_server import PortableServer
 KINDS = ["sse", "ndjson", "websocket"]
 Message = dict[str, Any]
 Server = GatewayProcess | PortableServer
+NOISE = frozenset({"gateway-bookmark", "gateway-status"})
 
 
 def messages(
-    server: Server, kind: str, query: dict[str, str] | None = None, **more: str
+    server: Server,
+    kind: str,
+    query: dict[str, str] | None = None,
+    *,
+    skipped: frozenset[str] = NOISE,
+    **more: str,
 ) -> Iterator[Message]:
-    """Each message but bookmarks until the stream ends, a WebSocket's close at last; closing it cuts it."""
+    """Yield the messages of a stream until it ends, and then a WebSocket's close code.
+
+    Closing the iterator cuts the connection.
+
+    Args:
+        query: the parameters of the request, with those in `more`.
+        skipped: types of message that are left out.
+    """
     for message in _messages(server, kind, (query or {}) | more):
-        if message["type"] != "gateway-bookmark":
+        if message["type"] not in skipped:
             yield message
 
 

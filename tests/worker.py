@@ -1,6 +1,7 @@
 """A real Celery worker as a child process."""
 
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -13,7 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Worker:
-    """`python -m celery -A tests.celery_app worker`; its result backend is the folder `results`."""
+    """`python -m celery -A tests.celery_app worker`; its result backend is the folder `results`.
+
+    `wrapper` is a command that runs it, such as `unshare -Upf --mount-proc`.
+    """
 
     def __init__(
         self,
@@ -26,12 +30,14 @@ class Worker:
         events: bool = True,
         name: str | None = None,
         options: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
     ) -> None:
         self.hostname = f"{name or 'worker-' + uuid.uuid4().hex[:8]}@localhost"
         self.log = folder / f"{self.hostname}.log"
         self._control = create_app(broker_url, None).control
         self._env = os.environ | {"TESTS_BROKER_URL": broker_url, "TESTS_RESULTS": str(results)}
         self._args = [
+            *wrapper,
             *(sys.executable, "-m", "celery", "-A", "tests.celery_app", "worker"),
             *("-n", self.hostname, "-P", pool, "-c", str(concurrency), "-l", "INFO"),
             *(["-E"] if events else []),
@@ -64,6 +70,11 @@ class Worker:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
+
+    def terminate(self) -> None:
+        """SIGTERM, a warm shutdown: tasks under way go on to their end."""
+        assert self._process is not None, "the worker is not running"
+        self._process.signal(signal.SIGTERM)
 
     def tail(self, lines: int = 30) -> str:
         """The end of its log, to be shown with a failed test."""

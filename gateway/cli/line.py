@@ -33,6 +33,8 @@ def line(event: dict[str, Any]) -> str | None:
     kind = _printable(event["type"])
     if kind in ("gateway-open", "gateway-bookmark"):
         return None
+    if kind == "gateway-status":
+        return "\n".join(map(_source_line, event["sources"])) or None
     if kind == "gateway-snapshot":
         return "\n".join(map(_task_line, event["tasks"])) or None
     if kind.startswith("gateway-"):
@@ -47,6 +49,16 @@ def line(event: dict[str, Any]) -> str | None:
         _detail(event),
     ]
     return "  ".join(part for part in parts if part)
+
+
+def _source_line(source: dict[str, Any]) -> str:
+    """Return one line for a broker and whether the gateway hears it."""
+    of = f" {source['cluster']}" if source["cluster"] else ""
+    words = "consumes" if source["consuming"] else "does not hear"
+    text = f"-- the gateway {words} the broker{of}"
+    if source["consuming"]:
+        return click.style(_printable(text), dim=True)
+    return click.style(_printable(f"{text}: {source['reason']}"), fg="yellow", bold=True)
 
 
 def _task_line(task: dict[str, Any]) -> str:

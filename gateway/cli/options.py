@@ -182,7 +182,39 @@ def serving(command: _Command, *, of_app: bool = False) -> _Command:
         envvar="GATEWAY_MAX_TASKS",
         help="How many tasks are remembered, to give their events names.",
     )
+    worker_timeout = click.option(
+        "--worker-timeout",
+        "worker_timeout_seconds",
+        type=click.FloatRange(1.0),
+        metavar="SECONDS",
+        default=DEFAULTS.worker_timeout_seconds,
+        show_default=True,
+        envvar="GATEWAY_WORKER_TIMEOUT",
+        help="How long a worker has to be silent before it counts as gone and its tasks as lost.",
+    )
+    lost_grace = click.option(
+        "--lost-grace",
+        "lost_grace_seconds",
+        type=click.FloatRange(0.0),
+        metavar="SECONDS",
+        default=DEFAULTS.lost_grace_seconds,
+        show_default=True,
+        envvar="GATEWAY_LOST_GRACE",
+        help="How long after the loss of a task a stream with until=ready ends. A task that is acknowledged "
+        "late may be delivered again until then.",
+    )
+    wait_known = click.option(
+        "--wait-known",
+        "wait_known_seconds",
+        type=click.FloatRange(0.0),
+        metavar="SECONDS",
+        default=DEFAULTS.wait_known_seconds,
+        show_default=True,
+        envvar="GATEWAY_WAIT_KNOWN",
+        help="How long a stream with until=ready waits for a task or workflow that is not known.",
+    )
     of_brokers = partial(consuming, of_app=of_app)
     of_streams = (root_path, keepalive, slow_timeout, history_bytes, max_tasks)
-    given = (config, of_brokers, control, listening, *of_streams)
+    of_state = (worker_timeout, lost_grace, wait_known)
+    given = (config, of_brokers, control, listening, *of_streams, *of_state)
     return reduce(lambda wrapped, option: option(wrapped), reversed(given), command)

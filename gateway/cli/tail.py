@@ -20,6 +20,8 @@ SILENCE_SECONDS = 60.0
 """A stream that says nothing for this long, not even keep-alives, is dead."""
 MAX_PAUSE_SECONDS = 15.0
 _GOALS = frozenset({"uuid", "root_id", "cluster"})
+_EXIT_CODES = {"lost": 3, "unknown": 4}
+_FINAL_REASONS = frozenset({"ready", *_EXIT_CODES})
 
 _FILTER_HELP = {
     "type": "Only this type of event, such as task-failed.",
@@ -29,7 +31,7 @@ _FILTER_HELP = {
     "uuid": "Only this task.",
     "hostname": "Only events from this worker or client.",
     "state": "Only events after which the task is in this state, such as FAILURE.",
-    "queue": "Only events that name this queue (task-sent does).",
+    "queue": "Only events of tasks that were sent to this queue.",
     "cluster": "Only events from the broker of this name, where the gateway has several.",
 }
 
@@ -49,8 +51,14 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--until",
     type=click.Choice(["ready"]),
-    help="End when the task of --uuid, or the workflow of --root-id, is ready: with exit code 0 if it "
-    "succeeded, 1 if not.",
+    help="End when the task of --uuid, or the workflow of --root-id, is ready. Exit codes: 0 it succeeded, "
+    "1 it failed or was revoked, 3 it is lost (its worker is gone), 4 nothing is known of it.",
+)
+@click.option(
+    "--quiet-time",
+    metavar="SECONDS",
+    help="With --until ready and --root-id: how long all known tasks have to be ready, such as 30 or 1m. By "
+    "default 2, or 30 where task-sent events are off and a task may wait in a queue unseen.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as the gateway sends it.")
 @click.option(
@@ -65,6 +73,7 @@ def tail(
     since: str | None,
     fields: str | None,
     until: str | None,
+    quiet_time: str | None,
     as_json: bool,
     token: str | None,
     **filters: tuple[str, ...],
@@ -72,7 +81,8 @@ def tail(
     """Print events as they happen, from the gateway at URL.
 
     Filters can be repeated, hold several values between commas, use * and ?, and exclude with a leading !.
-    If the connection breaks it is made again, and goes on where it ended.
+    A backslash before one of these takes it literally: --uuid 'sync:\\*'. If the connection breaks, tail
+    reconnects and resumes.
 
     \b
     Examples:
@@ -93,11 +103,12 @@ def tail(
         "since": since,
         "fields": fields,
         "until": until,
+        "quiet_time": quiet_time,
         "snapshot": "1" if until and not since else None,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     parameters = httpx.QueryParams({**filters, **given, "format": "ndjson"})
-    outcome = Outcome()
+    outcome = Outcome(is_workflow=bool(filters["root_id"]))
     try:
         for text, event in _messages(f"{url.rstrip('/')}/events", parameters, token):
             outcome.take(event)
@@ -105,7 +116,9 @@ def tail(
                 click.echo(text)
             elif shown := line(event):
                 click.echo(shown)
-        sys.exit(0 if outcome.is_success else 1)
+            if until and (note := outcome.note_on(event)):
+                click.echo(note, err=True)
+        sys.exit(outcome.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
@@ -114,19 +127,45 @@ def tail(
 
 
 class Outcome:
-    """The states of the tasks that a stream has told of."""
+    """How what a stream waits for has ended: the states of its tasks, and the stream's own last message."""
 
-    def __init__(self) -> None:
-        self._states: dict[str, str] = {}
+    def __init__(self, is_workflow: bool = False) -> None:
+        self._is_workflow = is_workflow
+        self._states: dict[tuple[str, str], str] = {}
+        self._reason = "ready"
 
     def take(self, message: dict[str, Any]) -> None:
+        """Take note of a message of the stream."""
+        if message["type"] == "gateway-close":
+            self._reason = message["reason"]
         for task in message["tasks"] if message["type"] == "gateway-snapshot" else [message]:
             if task.get("uuid") and task.get("state"):
-                self._states[task["uuid"]] = task["state"]
+                self._states[str(task.get("cluster")), str(task["uuid"])] = task["state"]
+
+    def note_on(self, message: dict[str, Any]) -> str | None:
+        """Return what people should know of the waiting."""
+        if message["type"] == "gateway-snapshot" and message["done"] and not self._states:
+            return "nothing is known of it yet; waiting for its first event"
+        if message["type"] != "gateway-close":
+            return None
+        if message["reason"] == "lost":
+            return "lost: the worker that had it is gone"
+        if message["reason"] == "unknown":
+            return f"ended: {message['message']}"
+        if self._is_workflow and message["reason"] == "ready" and not message.get("sent_events", True):
+            return (
+                f"ready: {message['ready']} of {message['known']} known tasks; task-sent events are off, so "
+                "a task that waits in a queue cannot be seen (set task_send_sent_event = True, or a longer "
+                "--quiet-time)"
+            )
+        return None
 
     @property
-    def is_success(self) -> bool:
-        return set(self._states.values()) == {"SUCCESS"}
+    def exit_code(self) -> int:
+        """0: all succeeded. 1: some did not. 3: lost. 4: unknown."""
+        if self._reason in _EXIT_CODES:
+            return _EXIT_CODES[self._reason]
+        return 0 if set(self._states.values()) == {"SUCCESS"} else 1
 
 
 def _messages(
@@ -156,7 +195,7 @@ def _messages(
                         message = json.loads(text)
                         last_id = message["id"]
                         yield text, message
-                        if message["type"] == "gateway-close" and message["reason"] == "ready":
+                        if message["type"] == "gateway-close" and message["reason"] in _FINAL_REASONS:
                             return
                 why = "the stream ended"
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:

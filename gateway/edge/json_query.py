@@ -6,6 +6,7 @@ without losing its place::
 
     {"any": [{"name": ["shop.*"], "type": "task-failed"}, {"uuid": ["…", "…"]}],
      "last_event_id": "…", "since": "10m", "fields": ["state"], "snapshot": [{"uuid": ["…"]}]}
+    {"any": [{"root_id": "…"}], "until": "ready", "quiet_time": 5}
 
 Without ``any`` it is for everything, with an empty one for nothing. ``"snapshot": true`` is ``snapshot=1``.
 """
@@ -24,13 +25,14 @@ from gateway.edge.query import (
     StreamQuery,
     check_names,
     check_since,
+    goal,
     keep_fields,
     media_format,
     moment,
 )
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS
-from gateway.filter import MAX_GLOBS, MAX_PATTERNS, AnyOf, Filter, build, is_glob
+from gateway.filter import MAX_GLOBS, MAX_PATTERNS, AnyOf, Filter, build
 from gateway.frames import FETCHED
 from gateway.index import Matcher
 
@@ -38,7 +40,7 @@ MAX_BYTES = 256 << 10
 """The longest request: a filter of a thousand ids and to spare."""
 BODY_SECONDS = 10.0
 MAX_ALTERNATIVES = 100
-PARAMETERS = ("any", "fields", "last_event_id", "since", "snapshot")
+PARAMETERS = ("any", "fields", "last_event_id", "quiet_time", "since", "snapshot", "until")
 
 
 async def posted_query(request: Request) -> StreamQuery:
@@ -102,23 +104,28 @@ def json_query(wanted: Mapping[str, Any], format: str) -> StreamQuery:
         since=moment(since),
         fields=keep_fields(_names(wanted["fields"])) if "fields" in wanted else None,
         snapshot=asked,
-        until=None,
+        until=goal(_text(wanted, "until"), _quiet_time(wanted), filter),
     )
 
 
 def alternatives(value: Any, parameter: str) -> Matcher:
-    """Return the filter that passes what any of a list's objects passes.
+    """Return the filter that passes what any filter of a list passes.
 
     Raises:
-        BadRequest: it is no list of filters, or one that would cost too much.
+        BadRequest: the value is not a list of filters, or there are too many filters or patterns.
     """
     if not isinstance(value, list) or len(value) > MAX_ALTERNATIVES:
         raise _bad(f'"{parameter}" must be a list of at most {MAX_ALTERNATIVES} objects', parameter)
     filters = [build(_patterns(alternative, parameter)) for alternative in value]
-    if sum(len(c.wanted) + len(c.unwanted) for f in filters for c in f.clauses) > MAX_PATTERNS:
-        raise _bad(f"more than {MAX_PATTERNS} values to filter by", parameter)
-    if sum(is_glob(text) for f in filters for c in f.clauses for text in c.wanted | c.unwanted) > MAX_GLOBS:
-        raise _bad(f"more than {MAX_GLOBS} values with wildcards to filter by", parameter)
+    clauses = [clause for filter in filters for clause in filter.clauses]
+    if (patterns := sum(clause.pattern_count for clause in clauses)) > MAX_PATTERNS:
+        raise _bad(f'"{parameter}" has {patterns} values: at most {MAX_PATTERNS} are allowed', parameter)
+    if (globs := sum(clause.glob_count for clause in clauses)) > MAX_GLOBS:
+        raise _bad(
+            f'"{parameter}" has {globs} values with wildcards: at most {MAX_GLOBS} are allowed;'
+            r" write '\*' and '\?' for a star and a question mark that are part of a value",
+            parameter,
+        )
     return filters[0] if len(filters) == 1 else AnyOf(frozenset(filters))
 
 
@@ -153,6 +160,13 @@ def _patterns(alternative: Any, parameter: str) -> dict[str, list[str]]:
                 allowed=FILTER_FIELDS,
             )
     return {name: texts(values, name) for name, values in alternative.items()}
+
+
+def _quiet_time(wanted: Mapping[str, Any]) -> str | None:
+    value = wanted.get("quiet_time")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.6f}"
+    return _text(wanted, "quiet_time")
 
 
 def _text(wanted: Mapping[str, Any], name: str) -> str | None:

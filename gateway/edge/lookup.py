@@ -9,12 +9,13 @@ events go on coming in; what is answered is as of one moment all the same. A tas
 
 import asyncio
 import secrets
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from time import perf_counter
 from typing import NamedTuple, Self
 
@@ -29,7 +30,7 @@ from gateway.edge.query import fields as fields_query
 from gateway.edge.refusal import refusal
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS, encode, pick
-from gateway.filter import Clause, Filter, parse
+from gateway.filter import Filter, build, escape, parse
 from gateway.pipeline import Pipeline
 from gateway.scan import Scan
 from gateway.task import VIEW_FIELDS
@@ -55,7 +56,7 @@ SLOW_PERIODS = 5
 MAX_PIECE_BYTES = 64 << 10
 
 TASKS_PARAMETERS = (*FILTER_FIELDS, "limit", "cursor", "fields", ACCESS_TOKEN)
-TASK_PARAMETERS = ("fields", ACCESS_TOKEN)
+TASK_PARAMETERS = ("cluster", "fields", ACCESS_TOKEN)
 WORKERS_FILTERS = ("hostname", "cluster")
 WORKERS_PARAMETERS = (*WORKERS_FILTERS, "fields", ACCESS_TOKEN)
 _ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
@@ -95,11 +96,12 @@ class Lookups:
         check_names(request.query_params, TASK_PARAMETERS)
         fields = _fields(request.query_params, VIEW_FIELDS)
         uuid: str = request.path_params["uuid"]
-        record = self._pipeline.tasks.get(uuid)
-        if record is None:
-            return self._not_known("task", uuid)
+        cluster = only(request.query_params, "cluster")
+        records = self._pipeline.tasks.find(uuid, cluster)
+        if len(records) != 1:
+            return _ambiguous("task", uuid, records) if records else self._not_known("task", uuid, cluster)
         body = _Body()
-        body.add(self._pipeline.view(record, fields))
+        body.add(self._pipeline.view(records[0], fields, has_tries=fields is None))
         return body.answer(request)
 
     async def tasks(self, request: Request) -> Response:
@@ -134,7 +136,7 @@ class Lookups:
             id = self._pipeline.hub.id  # of before, so that what comes after has all that is missing
             body.add(b'{"workers":[')
             separator = b""
-            for worker in self._pipeline.workers.all(_now()):
+            for worker in self._pipeline.workers.all(_now(), time.time()):
                 if filter.matches(_keys(worker)):
                     json = encode(worker)
                     body.add(separator + (json if fields is None else pick(json, fields | {"hostname"})))
@@ -148,18 +150,25 @@ class Lookups:
         check_names(request.query_params, TASK_PARAMETERS)
         fields = _fields(request.query_params, VIEW_FIELDS)
         root_id: str = request.path_params["root_id"]
-        root = self._pipeline.tasks.root(root_id)
-        if root is None:
-            return self._not_known("workflow", root_id)
-        if len(root.members) < LARGE_FROM:
-            return await self._tree(request, root_id, fields)
-        return _Held(self._room, lambda: self._tree(request, root_id, fields), self._slow_seconds)
+        cluster = only(request.query_params, "cluster")
+        roots = self._pipeline.tasks.roots(root_id, cluster)
+        if not roots:
+            return self._not_known("workflow", root_id, cluster)
+        if len(roots) > 1:
+            members = [next(iter(root.members.values())) for root in roots]
+            return _ambiguous("workflow", root_id, members)
+        if len(roots[0].members) < LARGE_FROM:
+            return await self._tree(request, root_id, cluster, fields)
+        return _Held(self._room, lambda: self._tree(request, root_id, cluster, fields), self._slow_seconds)
 
-    async def _tree(self, request: Request, root_id: str, fields: frozenset[str] | None) -> Response:
+    async def _tree(
+        self, request: Request, root_id: str, cluster: str | None, fields: frozenset[str] | None
+    ) -> Response:
         """Read a workflow and return it as an answer."""
-        root = self._pipeline.tasks.root(root_id)
+        root = next(iter(self._pipeline.tasks.roots(root_id, cluster)), None)
         workflow = Workflow(root_id, fields)
-        scan = Scan(self._pipeline.tasks, Filter((Clause(_ROOT_ID, frozenset({root_id}), frozenset()),)))
+        wanted = {"root_id": [escape(root_id)]} | ({} if cluster is None else {"cluster": [escape(cluster)]})
+        scan = Scan(self._pipeline.tasks, build(wanted))
         body = _Body()
         async with _Pace(self._turn) as pace:
             small_steps = STEPS_TO_CATCH_UP + (len(root.members) // RECORDS_A_STEP if root else 0)
@@ -168,12 +177,11 @@ class Lookups:
                 await pace.rest_if_due()
                 small_steps -= 1
                 records, done = scan.take(RECORDS_A_STEP if small_steps > 0 else RECORDS_A_LAST_STEP)
-                now = _now()
                 for record in records:
-                    workflow.take(record, self._pipeline.workers.is_stale(record.task, now))
+                    workflow.take(record)
             id = self._pipeline.hub.id
             if not workflow.total:
-                return self._not_known("workflow", root_id)  # forgotten meanwhile
+                return self._not_known("workflow", root_id, cluster)  # forgotten meanwhile
             for piece in workflow.pieces():
                 body.add(piece)
                 await pace.rest_if_due()
@@ -207,9 +215,9 @@ class Lookups:
         for field, value in lookups:
             related: Iterable[Record] = ()
             if field == _ROOT_ID:
-                related = () if (root := tasks.root(value)) is None else root.members.values()
-            elif (record := tasks.get(value)) is not None:
-                related = (record,)
+                related = chain.from_iterable(root.members.values() for root in tasks.roots(value))
+            else:
+                related = tasks.find(value)
             for index, each in enumerate(tuple(related)):
                 if before is None or each.number < before:
                     by_number[each.number] = each
@@ -237,7 +245,7 @@ class Lookups:
                 await pace.rest_if_due()
 
     def _is_wanted(self, record: Record, filter: Filter) -> bool:
-        return self._pipeline.tasks.get(record.task.uuid) is record and filter.matches(record.task.keys())
+        return self._pipeline.tasks.get(record.key) is record and filter.matches(record.task.keys())
 
     def _tasks_query(self, parameters: QueryParams) -> TasksQuery:
         check_names(parameters, TASKS_PARAMETERS)
@@ -266,18 +274,18 @@ class Lookups:
             )
         return int(digits)
 
-    def _not_known(self, kind: str, id: str) -> Response:
+    def _not_known(self, kind: str, id: str, cluster: str | None) -> Response:
         """Return the 404 that says why."""
         tasks = self._pipeline.tasks
-        if tasks.was_evicted(id):
+        if tasks.was_evicted(id, cluster):
             return refusal(404, f"{kind}-evicted", f"the {kind} {id!r} was known, and forgotten to make room")
-        message = f"no event of the {kind} {id!r} has been seen"
-        record = tasks.get(id)
-        if record is not None:  # and a workflow was asked for
+        for record in tasks.find(id, cluster):  # and a workflow was asked for
             root_id = record.task.root_id
             message = f"the task {id!r} is not the root of a workflow"
+            if root_id is not None:
+                message = f"the task {id!r} belongs to the root {root_id!r}"
             return refusal(404, f"{kind}-unknown", message, root_id=root_id)
-        return refusal(404, f"{kind}-unknown", message)
+        return refusal(404, f"{kind}-unknown", f"no event of the {kind} {id!r} has been seen")
 
 
 class _Pace:
@@ -376,6 +384,18 @@ class _Held(Response):
             with suppress(TimeoutError):  # the server sees that it is not whole, and ends the connection
                 async with asyncio.timeout(SLOW_PERIODS * self._slow_seconds):
                     await response(scope, receive, send_in_time)
+
+
+def _ambiguous(kind: str, id: str, records: Iterable[Record]) -> Response:
+    """Return the 409 for an id that several brokers have."""
+    clusters = [record.task.cluster for record in records]
+    return refusal(
+        409,
+        "ambiguous",
+        f"the {kind} {id!r} is known from several brokers: choose one with cluster=, of {clusters}",
+        parameter="cluster",
+        allowed=clusters,
+    )
 
 
 def _is_known(request: Request, etag: str) -> bool:

@@ -4,14 +4,14 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from starlette.datastructures import QueryParams
 from starlette.requests import HTTPConnection
 
 from gateway.errors import BadRequest
 from gateway.event import FILTER_FIELDS
-from gateway.filter import parse
+from gateway.filter import Filter, parse
 from gateway.frames import FORMATS
 from gateway.index import Matcher
 from gateway.until import Goal
@@ -21,12 +21,13 @@ ACCESS_TOKEN = "access_token"
 STREAM_PARAMETERS = (
     *FILTER_FIELDS,
     ACCESS_TOKEN,
-    *("fields", "format", "last_event_id", "since", "snapshot", "until"),
+    *("fields", "format", "last_event_id", "quiet_time", "since", "snapshot", "until"),
 )
 GIVEN_FORMATS = ("sse", "ndjson")
 MAX_FIELDS = 100
-_NO_ID = frozenset("*?,!")
+MAX_QUIET_SECONDS = 86_400
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)")
+_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 _AGE_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -72,7 +73,7 @@ def stream_query(request: HTTPConnection) -> StreamQuery:
         since=moment(since),
         fields=fields(parameters),
         snapshot=snapshot,
-        until=_until(parameters),
+        until=goal(only(parameters, "until"), only(parameters, "quiet_time"), filter),
     )
 
 
@@ -123,28 +124,52 @@ def _flag(parameters: QueryParams, name: str) -> bool:
     return text == "1"
 
 
-def _until(parameters: QueryParams) -> Goal | None:
-    text = only(parameters, "until")
+def goal(until: str | None, quiet_time: str | None, filter: Matcher) -> Goal | None:
+    """Return what a stream waits for.
+
+    Args:
+        until: the only supported value is ``ready``.
+        quiet_time: how long all known tasks of a workflow have to be ready: seconds, or an age such as 1m.
+        filter: the stream's: it names the task or the workflow.
+
+    Raises:
+        BadRequest: a bad value, or a filter that names no single task or workflow.
+    """
+    if until is None:
+        if quiet_time is not None:
+            raise _bad_value("quiet_time", f"quiet_time={quiet_time!r}: it goes with until=ready")
+        return None
+    if until != "ready":
+        message = f"invalid until={until!r}: the only supported value is 'ready'"
+        raise _bad_value("until", message, ("ready",))
+    only = filter.only if isinstance(filter, Filter) else lambda field: None
+    fields: tuple[Literal["uuid", "root_id"], ...] = ("uuid", "root_id")
+    for field in fields:
+        if (value := only(field)) is not None:
+            return Goal(field, value, only("cluster"), _quiet_seconds(quiet_time))
+    raise _bad_value(
+        "until",
+        "until=ready waits for one task or one workflow: give one uuid or one root_id, without wildcards "
+        "(a backslash before * ? , ! takes it literally)",
+    )
+
+
+def _quiet_seconds(text: str | None) -> float | None:
     if text is None:
         return None
-    if text != "ready":
-        raise BadRequest(
-            f"until={text!r}: the one end that there is is ready",
-            code="bad-value",
-            parameter="until",
-            allowed=("ready",),
-        )
-    for field in ("uuid", "root_id"):
-        values = parameters.getlist(field)
-        if len(values) == 1 and not (_NO_ID & set(values[0])):
-            return Goal(field, values[0])
-        if values:
-            break
-    raise BadRequest(
-        "until=ready waits for one task or one workflow: give one uuid= or one root_id=, without wildcards",
-        code="bad-value",
-        parameter="until",
-    )
+    seconds = -1.0
+    if age := _AGE.fullmatch(text):
+        seconds = float(age[1]) * _AGE_UNIT_SECONDS[age[2]]
+    elif _SECONDS.fullmatch(text):
+        seconds = float(text)
+    if not 0 <= seconds <= MAX_QUIET_SECONDS:
+        message = f"invalid quiet_time={text!r}: give seconds up to {MAX_QUIET_SECONDS}, or an age such as 1m"
+        raise _bad_value("quiet_time", message, ("30", "1m"))
+    return seconds
+
+
+def _bad_value(parameter: str, message: str, allowed: Sequence[str] = ()) -> BadRequest:
+    return BadRequest(message, code="bad-value", parameter=parameter, allowed=tuple(allowed))
 
 
 def only(parameters: QueryParams, name: str) -> str | None:

@@ -11,7 +11,7 @@ from gateway.subscription import Subscription
 
 
 def is_over(pipeline: Pipeline, query: StreamQuery) -> bool:
-    """Tell whether a client comes back to a stream whose end it has seen: what it waited for is ready."""
+    """Return whether a client comes back to a stream whose end it has seen."""
     return (
         query.until is not None
         and query.last_event_id is not None
@@ -42,6 +42,7 @@ def subscribe(pipeline: Pipeline, query: StreamQuery, framing: Plain) -> Subscri
         begin,
         is_due_when_resumed=asked is not None and asked.is_due_when_resumed,
     )
+    subscription.tell(pipeline.status(subscription.id))
     if query.until is not None:
         pipeline.until.add(subscription, query.until)
     return subscription

@@ -22,8 +22,8 @@ class Sink(Protocol):
     def message(self, message: Message) -> None:
         """Take one message; the order of the calls is the order of the stream."""
 
-    def consuming(self) -> None:
-        """Take note that consuming has begun, at first or again after an outage."""
+    def status(self, status: Status) -> None:
+        """Take note that the source's status is another one now."""
 
     def lost(self) -> None:
         """Take note that messages may have been missed here (the source was away from the broker)."""

@@ -36,7 +36,7 @@ class _Narrowed:
         self._sink = sink
         self._content_types = content_types
         self.lost = sink.lost
-        self.consuming = sink.consuming
+        self.status = sink.status
 
     def message(self, message: Message) -> None:
         content_type = message.content_type

@@ -134,8 +134,7 @@ class AMQPSource:
             try:
                 await consumer.begin(has_failed)
                 attempts.succeeded(f"consuming {self._exchange} of {full_url.host}:{full_url.port}")
-                self._status = Status(True, f"consuming {self._exchange}")
-                sink.consuming()
+                self._tell(sink, Status(True, f"consuming {self._exchange}"))
                 failure = await consumer.failure(url)
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
@@ -147,10 +146,14 @@ class AMQPSource:
             finally:
                 has_failed = True
                 if self._status.is_consuming:
-                    self._status = Status(False, "the connection to the broker has ended")
+                    self._tell(sink, Status(False, "the connection to the broker has ended"))
                 await consumer.end()
-            self._status = Status(False, f"{failure.what}. {failure.remedy}")
+            self._tell(sink, Status(False, f"{failure.what}. {failure.remedy}"))
             await asyncio.sleep(attempts.failed(failure))
+
+    def _tell(self, sink: Sink, status: Status) -> None:
+        self._status = status
+        sink.status(status)
 
 
 class _Consumer:

@@ -136,7 +136,7 @@ class VirtualSource:
                 if failure.code == "unexpected":
                     log.exception("broker: an error that was not foreseen; the source goes on")
             has_failed = True
-            self._status = Status(False, f"{failure.what}. {failure.remedy}")
+            self._tell(loop, sink, Status(False, f"{failure.what}. {failure.remedy}"))
             self._stopping.wait(attempts.failed(failure))
 
     def _connect_and_consume(
@@ -180,13 +180,16 @@ class VirtualSource:
                 with suppress(TimeoutError):  # what subscribes, on Redis
                     connection.drain_events(timeout=SUBSCRIBE_SECONDS)
                 attempts.succeeded(f"consuming {self._exchange} of {connection.as_uri()}")
-                self._status = Status(True, f"consuming {self._exchange}")
-                loop.call_soon_threadsafe(sink.consuming)
+                self._tell(loop, sink, Status(True, f"consuming {self._exchange}"))
                 while not self._stopping.is_set():
                     try:
                         connection.drain_events(timeout=POLL_SECONDS)
                     except TimeoutError:
                         connection.heartbeat_check()
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, sink: Sink, status: Status) -> None:
+        self._status = status
+        loop.call_soon_threadsafe(sink.status, status)
 
 
 def _text(property: Any) -> str | None:

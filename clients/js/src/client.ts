@@ -1,7 +1,7 @@
 import { guarded, nothing } from "./environment.js";
 import { type Feed, feed, type Model } from "./feed.js";
 import { parse } from "./filter.js";
-import { tasks, workers } from "./models.js";
+import { type MakeTasks, tasks, workers } from "./models.js";
 import { sse } from "./sse.js";
 import { type Stream, stream } from "./stream.js";
 import { workflow } from "./tree.js";
@@ -12,7 +12,9 @@ import type {
   Event,
   EventsOptions,
   Gap,
+  Source,
   Status,
+  TasksOptions,
   WorkersWatch,
   WorkflowWatch,
 } from "./types.js";
@@ -38,12 +40,14 @@ export function connect(options: ClientOptions): Client {
   const streams = new Set<Stream>();
   /** By what they tell of. */
   const feeds = new Map<unknown, Feed>();
-  const listeners = { status: new Set<unknown>(), gap: new Set<unknown>(), error: new Set<unknown>() };
+  const listeners: { [type: string]: Set<unknown> } = {};
   let status: Status = "idle";
+  let sources: readonly Source[] = [];
   let over: [Error?] | undefined;
 
   const emit = <K extends keyof ClientEvents>(type: K, told: Parameters<ClientEvents[K]>[0]): void => {
-    for (const listener of [...listeners[type]]) guarded(listener as (told: unknown) => void, told);
+    if (type === "source") sources = told as readonly Source[];
+    for (const listener of [...(listeners[type] ?? [])]) guarded(listener as (told: unknown) => void, told);
   };
 
   /** The status is that of the stream that is worst off. */
@@ -107,6 +111,12 @@ export function connect(options: ClientOptions): Client {
   signal?.addEventListener("abort", abort);
   if (signal?.aborted) close();
 
+  const refuse = (error: Error): void => emit("error", error);
+  const tasksOf = (field: "uuid" | "root_id", id: string, options: TasksOptions = {}, make: MakeTasks<unknown>) => {
+    const { signal, cluster } = options;
+    return watch(source(field + [cluster, id], tasks(field, id, make, refuse, cluster)), signal);
+  };
+
   return {
     get status() {
       return status;
@@ -118,14 +128,14 @@ export function connect(options: ClientOptions): Client {
       const onLost = (lost: number, { id }: Event): void => gap({ type: "gateway-gap", id, reason: "slow", lost });
       return watch(source({}, () => ({ filters, gap }), since ?? lastEventId ? given : undefined), signal, Max.UNREAD, onLost);
     },
-    task: (uuid, { signal } = {}) =>
-      watch(source(`u${uuid}`, tasks("uuid", uuid, (known) => known.get(uuid) ?? null)), signal),
-    workflow: (rootId, { signal } = {}) =>
-      watch(source(`r${rootId}`, tasks("root_id", rootId, (known) => workflow(rootId, known))), signal) as unknown as WorkflowWatch,
-    workers: ({ signal } = {}) => watch(source("", workers), signal) as unknown as WorkersWatch,
+    task: (uuid, options) => tasksOf("uuid", uuid, options, (_, last) => last),
+    workflow: (rootId, options) =>
+      tasksOf("root_id", rootId, options, (members) => workflow(rootId, members)) as unknown as WorkflowWatch,
+    workers: ({ signal } = {}) => watch(source("", () => workers(() => sources)), signal) as unknown as WorkersWatch,
     on(type, listener) {
-      listeners[type].add(listener);
-      return () => void listeners[type].delete(listener);
+      const set = (listeners[type] ??= new Set());
+      set.add(listener);
+      return () => void set.delete(listener);
     },
     close: () => close(),
   };

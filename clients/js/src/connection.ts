@@ -1,6 +1,6 @@
 /** What a stream comes through; `sse` and `websocket` open such. */
 import type { Patterns } from "./filter.js";
-import type { Gap, Task, Worker } from "./types.js";
+import type { Gap, Source, Task, Worker } from "./types.js";
 
 /** The body of `POST /events`, and what goes with `{"op": "open"}`. */
 export interface StreamRequest {
@@ -31,6 +31,7 @@ export type Control =
   | Gap
   | { readonly type: "gateway-open"; readonly id: string; readonly resume: "live" | "resumed" | "reset" }
   | { readonly type: "gateway-bookmark"; readonly id: string }
+  | { readonly type: "gateway-status"; readonly id: string; readonly sources: readonly Source[] }
   | { readonly type: "gateway-close"; readonly id: string; readonly reason: string; readonly retry_ms?: number }
   | {
       readonly type: "gateway-error";

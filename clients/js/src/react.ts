@@ -51,25 +51,40 @@ export function useGateway(): Client {
   return client;
 }
 
-/** A task as it is now; `null` as long as nothing is known of it, or without a uuid. */
-export function useTask(uuid: string | null | undefined): Task | null {
+/**
+ * The current record of a task; `null` while it is not known, or without a uuid. With `cluster`, the task of that
+ * broker; without it, the record that changed last.
+ */
+export function useTask(uuid: string | null | undefined, { cluster }: UseTasksOptions = {}): Task | null {
   const client = useGateway();
-  return useValue(useMemo(() => (uuid == null ? null : client.task(uuid)), [client, uuid]));
+  return useValue(useMemo(() => (uuid == null ? null : client.task(uuid, { cluster })), [client, uuid, cluster]));
 }
 
-/** A workflow as it is now; `null` as long as nothing is known of it, or without a root_id. */
-export function useWorkflow(rootId: string | null | undefined): Workflow | null {
+/**
+ * The current value of a workflow; `null` while it is not known, or without a root_id.
+ *
+ * If the id is that of a task with another root, the value stays `null`, and the client emits an `error` event once:
+ * a GatewayError with the code `not-a-root`. The watch stays open.
+ */
+export function useWorkflow(rootId: string | null | undefined, { cluster }: UseTasksOptions = {}): Workflow | null {
   const client = useGateway();
-  return useValue(useMemo(() => (rootId == null ? null : client.workflow(rootId)), [client, rootId]));
+  return useValue(
+    useMemo(() => (rootId == null ? null : client.workflow(rootId, { cluster })), [client, rootId, cluster]),
+  );
 }
 
-/** The workers, alive or not; `null` until the gateway has told of them. */
+export interface UseTasksOptions {
+  /** The broker's name, if the gateway has several that may have the same ids. */
+  cluster?: string | undefined;
+}
+
+/** All workers, whatever their status; `null` until the first snapshot. */
 export function useWorkers(): readonly Worker[] | null {
   const client = useGateway();
   return useValue(useMemo(() => client.workers(), [client]));
 }
 
-/** How the client's connection is. */
+/** The status of the client's connection. */
 export function useStatus(): Status {
   const client = useGateway();
   const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);

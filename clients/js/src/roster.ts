@@ -1,6 +1,6 @@
-/** The workers, and which of them are gone, as the gateway tells them apart: see `Worker.alive`. Pure. */
-import { blank, words } from "./task.js";
-import type { Event, Worker } from "./types.js";
+/** The workers and their status, by the rules of the gateway (gateway/workers.py). */
+import { blank, keyOf, words } from "./task.js";
+import type { Event, Source, Worker } from "./types.js";
 
 const enum Silent {
   SECONDS = 15,
@@ -15,31 +15,56 @@ export class Roster {
 
   /** Take over what is known of a worker. */
   put(worker: Worker, nowMs: number): void {
-    this.#known.set(keyOf(worker), [worker, nowMs]);
+    this.#known.set(keyOf(worker.cluster, worker.hostname), [worker, nowMs]);
   }
 
-  /** Take a worker's event in. */
+  /** Take in an event. An application's own worker events make no worker. */
   hear(event: Event, nowMs: number): void {
-    const { type, hostname, cluster } = event;
+    const { type, hostname, cluster, pid, timestamp } = event;
     const word = type.slice(7);
-    const known: { [field: string]: unknown } = { ...BLANK, ...this.#known.get(keyOf(event))?.[0], hostname };
-    if (cluster) known["cluster"] = cluster;
-    for (const field in BLANK) known[field] = event[field] ?? known[field];
-    if (word in BLANK) known[word] = event.timestamp; // online, offline
-    this.put({ ...known, alive: word !== "offline" } as unknown as Worker, nowMs);
+    if (!/^(online|heartbeat|offline)$/.test(word)) return;
+    const before = this.#known.get(keyOf(cluster, hostname))?.[0];
+    const worker: { [field: string]: any } = { ...BLANK, hostname, ...((cluster && { cluster }) as {}), ...before };
+    const isOther = before && before.pid !== pid;
+    const isOffline = word === "offline";
+    if (word in BLANK) worker[word] = timestamp;
+    // A process that stops says nothing about the one that has replaced it.
+    if (!(isOther && isOffline)) {
+      if (isOther) worker.active = worker.processed = worker.loadavg = null;
+      for (const field in BLANK) worker[field] = event[field] ?? worker[field];
+      const status = isOffline ? (worker.active ? "stopping" : "offline") : "online";
+      if (worker.status !== status) worker.since = seconds(nowMs);
+      Object.assign(worker, { status, alive: status !== "offline", heartbeats: true });
+    }
+    this.put(worker as Worker, nowMs);
   }
 
-  /** Return the workers as of now. */
-  look(nowMs: number): Worker[] {
-    for (const [key, [worker, heardAtMs]] of this.#known) {
-      const silentMs = 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * (worker.freq ?? 0));
-      if (worker.alive && nowMs - heardAtMs > silentMs) this.put({ ...worker, alive: false }, heardAtMs);
-      if (nowMs - heardAtMs > Silent.FORGET_MS) this.#known.delete(key);
-    }
-    return [...this.#known].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, [worker]]) => worker);
+  /**
+   * Return the workers as of now.
+   *
+   * @param sources the brokers. Silence does not count while the gateway is not consuming from a broker.
+   */
+  look(nowMs: number, sources: readonly Source[]): Worker[] {
+    return [...this.#known]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .flatMap(([key, [worker, heardAtMs]]) => {
+        const silentMs = nowMs - heardAtMs;
+        const source = sources.find(({ consuming, cluster }) => !consuming && cluster == worker.cluster);
+        if (source) {
+          this.put(worker, nowMs);
+          return { ...worker, status: "unknown", since: source.since };
+        }
+        if (silentMs > Silent.FORGET_MS) {
+          this.#known.delete(key);
+          return [];
+        }
+        if (!worker.alive || !worker.heartbeats || silentMs <= 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * (worker.freq ?? 0))) return worker;
+        return { ...worker, alive: false, status: worker.status === "stopping" ? "offline" : "silent", since: seconds(heardAtMs) };
+      });
   }
 }
 
-function keyOf({ cluster, hostname }: { cluster?: unknown; hostname?: unknown }): string {
-  return `${[cluster, hostname]}`;
+/** Return the time of day, in epoch seconds, of a time of `nowMs`. */
+function seconds(ms: number): number {
+  return (performance.timeOrigin + ms) / 1_000;
 }

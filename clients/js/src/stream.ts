@@ -179,6 +179,9 @@ export function stream(
         }
         planNext();
         break;
+      case "gateway-status":
+        emit("source", message.sources);
+        break;
       case "gateway-close":
         fail(undefined, message.retry_ms);
         break;

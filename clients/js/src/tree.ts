@@ -1,56 +1,60 @@
-/** The tree of a workflow's tasks, with counts and progress: as `GET /workflows/{root_id}` has it. Pure. */
-import { isReady } from "./task.js";
+/** The tree of a workflow's tasks, with counts and progress: as `GET /workflows/{root_id}` returns it. Pure. */
+import { isReady, keyOf } from "./task.js";
 import type { Task, Workflow, WorkflowTask } from "./types.js";
 
 const enum Max {
   DEPTH = 100,
 }
+type Node = WorkflowTask & { children: WorkflowTask[] };
 
 /**
- * Return the workflow of a root; null if it has no tasks. Nothing recurses: there may be 50,000 of them,
- * abreast or in a chain.
+ * Return the workflow of a root; null if it has no tasks. Nothing recurses: there may be 50,000 tasks, side by
+ * side or in a chain.
  *
- * @param members by uuid, in the order in which they became known. Parents may lead in a circle.
+ * @param members its tasks, in the order in which they became known. Parents may form a circle.
  */
-export function workflow(rootId: string, members: ReadonlyMap<string, Task>): Workflow | null {
-  const total = members.size;
+export function workflow(rootId: string, members: readonly Task[]): Workflow | null {
+  const total = members.length;
   if (!total) return null;
+  const nodes = new Map<string, Node>();
   const counts: { [state: string]: number } = {};
-  const below = new Map<string | null, Task[]>();
-  const roots: Task[] = [];
   let ready = 0;
   let progress = 0;
-  for (const task of members.values()) {
-    const { uuid, parent_id: parentId } = task;
+  let isSent = true;
+  for (const task of members) {
     const state = task.state ?? "PENDING";
     counts[state] = (counts[state] ?? 0) + 1;
-    ready += +isReady(task);
+    if (isReady(task)) ready++;
     progress += isReady(task) ? 1 : (task.progress ?? 0);
-    const beside = below.get(parentId);
-    if (parentId === uuid || !members.has(parentId as string)) roots.push(task);
-    else if (beside) beside.push(task);
-    else below.set(parentId, [task]);
+    isSent &&= task.sent !== null;
+    nodes.set(keyOf(task.cluster, task.uuid), { ...task, children: [] });
+  }
+  const roots: Node[] = [];
+  for (const node of nodes.values()) {
+    const parent = nodes.get(keyOf(node.cluster, node.parent_id)) ?? node;
+    (parent === node ? roots : parent.children).push(node);
   }
 
-  const tasks: WorkflowTask[] = [];
-  const placed = new Set<Task>();
-  const plant = (root: Task): void => {
-    const due: [Task, WorkflowTask[], number][] = [[root, tasks, 1]];
-    for (let next; (next = due.pop()); ) {
-      const [task, beside, depth] = next;
-      if (placed.has(task)) continue;
-      placed.add(task);
-      const children: WorkflowTask[] = [];
-      beside.push({ ...task, children });
-      const following = below.get(task.uuid) ?? [];
-      if (depth < Max.DEPTH) for (const child of [...following].reverse()) due.push([child, children, depth + 1]);
-      else for (const child of following) roots.push(child);
+  const placed = new Set<WorkflowTask>();
+  const isNew = (node: WorkflowTask): boolean => !placed.has(node) && !!placed.add(node);
+  const tasks: Node[] = [];
+  let next = 0;
+  for (const extra of [null, ...nodes.values()]) {
+    if (extra) roots.push(extra); // parents in a circle have no root
+    for (let root; (root = roots[next++]); ) {
+      if (!isNew(root)) continue;
+      tasks.push(root);
+      let level = [root];
+      for (let depth = 1; level.length; depth++) {
+        level = level.flatMap((node) => {
+          const children = node.children as Node[];
+          if (depth < Max.DEPTH) return (node.children = children.filter(isNew));
+          for (const child of children) roots.push(child);
+          return (node.children = []);
+        });
+      }
     }
-  };
-  let planted = 0;
-  for (const task of [undefined, ...members.values()]) {
-    if (task) roots.push(task); // it has no root if parents lead in a circle
-    while (planted < roots.length) plant(roots[planted++] as Task); // there are more where the tree is cut
+    next--;
   }
-  return { root_id: rootId, total, ready, progress: progress / total, counts, tasks };
+  return { root_id: rootId, total, known: total, ready, sent_events: isSent, progress: progress / total, counts, tasks };
 }

@@ -1,13 +1,13 @@
-/** The values that the gateway tells of, and what watches them. All of them are to be read, not changed. */
+/** The values that the gateway sends, and the interfaces of what watches them. All values are read-only. */
 
 /**
- * An event of Celery's: a flat JSON object with every field that Celery or the sender gave it, and what the
- * gateway adds. More fields by type: https://docs.celeryq.dev/en/stable/userguide/monitoring.html#event-reference
+ * A Celery event: a flat JSON object with all fields that Celery or the sender set, and the fields that the gateway
+ * adds. Fields by type: https://docs.celeryq.dev/en/stable/userguide/monitoring.html#event-reference
  */
 export interface Event {
-  /** Such as `task-sent`, `task-succeeded`, `worker-heartbeat`, or of your own making: `task-progress`. */
+  /** Such as `task-sent`, `task-succeeded`, `worker-heartbeat`, or a custom type such as `task-progress`. */
   readonly type: string;
-  /** Its position in the stream, opaque; what `lastEventId` takes. */
+  /** Its position in the stream, an opaque string for `lastEventId`. */
   readonly id: string;
   /** When it was sent, RFC 3339 in UTC with microseconds. */
   readonly time?: string | null;
@@ -15,26 +15,38 @@ export interface Event {
   readonly timestamp?: number;
   /** The node that sent it. */
   readonly hostname?: string;
-  /** Of which task it tells. */
+  /** The id of its task. Celery sends other JSON types, too, if an application uses such ids. */
   readonly uuid?: string;
-  /** Of the task; `null` as long as it is not known. */
+  /** The task's name; `null` while it is not known. */
   readonly name?: string | null;
   readonly root_id?: string | null;
   readonly parent_id?: string | null;
+  /** The task's queue; `null` while it is not known. */
+  readonly queue?: string | null;
   /** The task's state after this event. */
   readonly state?: string | null;
+  /** The number of the attempt that it belongs to; of a `task-sent`, the number of the attempt that it announces. */
+  readonly attempt?: number;
+  /** The broker's name, if the gateway has several. */
+  readonly cluster?: string;
   readonly [field: string]: unknown;
 }
 
-/** What is known of one task. Times are epoch seconds in UTC on the sender's clock, durations seconds. */
+/**
+ * The record of one task. Times are epoch seconds in UTC on the sender's clock, durations are seconds.
+ *
+ * State, times, worker and outcome are those of the last attempt that a worker took. The call (`sent`, `args`, `eta`,
+ * `queue`, `retries`, …) is that of the youngest message. A run is a series of attempts up to SUCCESS, FAILURE or
+ * REVOKED.
+ */
 export interface Task {
   readonly uuid: string;
   readonly name: string | null;
-  /** Celery's own (`PENDING` … `SUCCESS`, `FAILURE`, `REVOKED`), or a custom one such as `PROGRESS`. */
+  /** Celery's own (`PENDING` … `SUCCESS`, `FAILURE`, `REVOKED`), a custom one such as `PROGRESS`, or `LOST`. */
   readonly state: string | null;
   readonly root_id: string | null;
   readonly parent_id: string | null;
-  /** Of the youngest event, as are `timestamp` and `clock`. */
+  /** The type of the event that set the state last; `timestamp` and `clock` are of the same event. */
   readonly type: string | null;
   readonly timestamp: number;
   /** The node that received or runs it. */
@@ -49,40 +61,42 @@ export interface Task {
   readonly started: number | null;
   readonly succeeded: number | null;
   readonly failed: number | null;
+  /** When an attempt of this run last ended in RETRY. */
   readonly retried: number | null;
   readonly revoked: number | null;
+  /** When an attempt of this run last ended in REJECTED. */
   readonly rejected: number | null;
-  /** As Python writes them, cut off at about 1,024 characters: for people, not to be parsed. */
+  /** When the gateway detected that the worker's process is gone, on the gateway's clock. */
+  readonly lost: number | null;
+  /** Python's `repr`, truncated by Celery to about 1,024 characters. It is for people, not for parsers. */
   readonly args: string | null;
   readonly kwargs: string | null;
   readonly eta: string | null;
   readonly expires: string | number | null;
-  /** Of the youngest message. */
+  /** The retries in the youngest message. */
   readonly retries: number;
-  /** How often a worker has begun it, so far as that follows from all that was heard. */
+  /** The number of the attempt, counted from 1 in its run; 0 while the task is only sent. */
   readonly attempts: number;
-  /** How often it was heard to begin; in a task that was retried before the gateway listened, from there on. */
-  readonly starts: number;
-  /** How long the last attempt was in the queue. */
+  /** How long the attempt was in the queue. */
   readonly queued_seconds: number | null;
-  /** How long the last attempt ran, in seconds, once it has ended. */
+  /** How long the attempt ran, in seconds, once it has ended. */
   readonly runtime: number | null;
   readonly result: string | null;
   readonly exception: string | null;
   readonly traceback: string | null;
-  /** The time of the last custom event, such as `task-progress`, of this attempt. */
+  /** The time of the last custom event, such as `task-progress`, of the attempt. */
   readonly informed: number | null;
-  /** The own fields of that event. */
+  /** The fields that the application set in that event. */
   readonly info: { readonly [field: string]: unknown } | null;
-  /** 0..1, where it says how far it is. */
+  /** 0..1, as that event reports it; 1 at SUCCESS. */
   readonly progress: number | null;
   readonly clock: number | null;
   readonly pid: number | null;
-  /** The broker's name, where the gateway has several. */
+  /** The broker's name, if the gateway has several. */
   readonly cluster?: string;
-  /** The uuids of the tasks that it has started, as of when the gateway was last asked. See `workflow`. */
+  /** The uuids of its child tasks, as of the last snapshot. For current ones use `workflow`. */
   readonly children: readonly string[];
-  /** Its worker died while it had it, as of when the gateway was last asked. */
+  /** True if `lost` is not null. */
   readonly stale: boolean;
 }
 
@@ -94,64 +108,91 @@ export interface WorkflowTask extends Omit<Task, "children"> {
 /** The tasks of one root, as a tree. */
 export interface Workflow {
   readonly root_id: string;
-  /** How many tasks there are. */
+  /** The number of tasks that are known. */
   readonly total: number;
-  /** How many of them are in SUCCESS, FAILURE or REVOKED. */
+  /** The same as `total`. */
+  readonly known: number;
+  /** The number of tasks in SUCCESS, FAILURE or REVOKED. */
   readonly ready: number;
-  /** 0..1 of all: a task that is ready counts 1, one that is not as far as it says it is. */
+  /** True if a `task-sent` of each task is known. If not, more tasks may wait in a queue. */
+  readonly sent_events: boolean;
+  /** 0..1: a ready task counts 1, another one counts its own progress. */
   readonly progress: number;
-  /** How many tasks are in each state. */
+  /** The number of tasks in each state. */
   readonly counts: { readonly [state: string]: number };
   /**
-   * The roots: tasks whose parent is not among them. Roots and children are in the order in which they became
-   * known. At a depth of 100 the tree is cut: what would come below stands as a further root.
+   * The roots: tasks without a known parent. Roots and children are in the order in which they became known. Trees
+   * deeper than 100 levels are split; deeper tasks appear as extra roots.
    */
   readonly tasks: readonly WorkflowTask[];
 }
 
-/** What is known of a worker. Times are epoch seconds in UTC on the worker's clock. */
+/** A worker. Times are epoch seconds in UTC on the worker's clock. */
 export interface Worker {
   /** Its node name, such as `celery@host`. */
   readonly hostname: string;
-  /** It was heard within three heartbeats, at least 15 s, and has not said goodbye. */
+  /** True if it is online or stopping. */
   readonly alive: boolean;
-  /** Seconds from heartbeat to heartbeat. */
+  /**
+   * - `online`: its last event came within three heartbeats, at least 15 s;
+   * - `stopping`: it has sent `worker-offline` and still runs tasks;
+   * - `silent`: its last event is older: it is busy, or dead;
+   * - `offline`: it has stopped;
+   * - `unknown`: the gateway is not connected to its broker.
+   */
+  readonly status: "online" | "stopping" | "silent" | "offline" | "unknown";
+  /** When the status began: on the gateway's clock in a snapshot, on this client's clock after a change. */
+  readonly since: number | null;
+  /** True if it sends heartbeats. If not, it is never silent. */
+  readonly heartbeats: boolean;
+  /** Seconds between two heartbeats. */
   readonly freq: number | null;
-  /** How many tasks it runs. */
+  /** The number of tasks that it runs. */
   readonly active: number | null;
-  /** How many tasks it has begun since its start. */
+  /** The number of tasks that it has started since its own start. */
   readonly processed: number | null;
-  /** Of its machine, over 1, 5 and 15 minutes. */
+  /** The load of its machine, over 1, 5 and 15 minutes. */
   readonly loadavg: readonly number[] | null;
   readonly pid: number | null;
   readonly clock: number | null;
-  /** Of its youngest event. */
+  /** The time of its youngest event. */
   readonly timestamp: number | null;
-  /** When it came up, if that was seen. */
+  /** The time of its last `worker-online`, if that was seen. */
   readonly online: number | null;
-  /** When it said last that it ends. */
+  /** The time of its last `worker-offline`, if that was seen. */
   readonly offline: number | null;
   readonly sw_ident: string | null;
   readonly sw_ver: string | null;
   readonly sw_sys: string | null;
-  /** The broker's name, where the gateway has several. */
+  /** The broker's name, if the gateway has several. */
   readonly cluster?: string;
 }
 
-/** Here events were, or may have been, lost. */
+/** Events were lost, or may have been lost, at this point of a stream. */
 export interface Gap {
   readonly type: "gateway-gap";
-  /** The position up to which they were. */
+  /** The position up to which they were lost. */
   readonly id: string;
   /**
    * `evicted`: they are no longer in the gateway's history. `slow`: they were not read in time. `broker`: the
-   * gateway lost its broker. `unknown-id`: the gateway does not know where this client was (it was restarted).
+   * gateway lost its broker. `unknown-id`: the gateway cannot resume from the client's position (it was restarted).
    */
   readonly reason: "evicted" | "slow" | "broker" | "unknown-id";
-  /** How many; `null` where that is not known. */
+  /** The number of lost events; `null` if it is not known. */
   readonly lost: number | null;
-  /** Of which broker, where the gateway has several. */
+  /** The broker's name, if the gateway has several. */
   readonly cluster?: string;
+}
+
+/** A broker, and whether the gateway consumes its events. */
+export interface Source {
+  /** The broker's name; `null` if the gateway has only one. */
+  readonly cluster: string | null;
+  readonly consuming: boolean;
+  /** A text for people. */
+  readonly reason: string;
+  /** When `consuming` last changed, in epoch seconds on the gateway's clock. */
+  readonly since: number;
 }
 
 export type FilterField =
@@ -166,43 +207,43 @@ export type FilterField =
   | "cluster";
 
 /**
- * What an event has to be: all fields given have to match, each with any of its patterns. `*` stands for any
- * text and `?` for one character; a pattern that begins with `!` excludes. `{}` matches everything.
+ * The condition on an event: all given fields have to match, each with any of its patterns. `*` matches any text and
+ * `?` one character; a leading `!` excludes. `escape` returns the pattern for a literal text. `{}` matches all events.
  *
  * @example { type: ["task-failed", "task-retried"], name: ["shop.*", "!shop.internal.*"] }
  */
 export type Filter = { readonly [field in FilterField]?: string | readonly string[] };
 
 /**
- * - `idle`: nobody watches anything, so there is no connection;
+ * - `idle`: nothing is watched, so there is no connection;
  * - `connecting`, `open`;
- * - `waiting`: the connection was lost, and is tried again by itself;
- * - `closed`: by `close()`, or the gateway refused what cannot get better by trying: see the `error` event.
+ * - `waiting`: the connection is lost; the client will reconnect;
+ * - `closed`: by `close()`, or because the gateway refused permanently: see the `error` event.
  */
 export type Status = "idle" | "connecting" | "open" | "waiting" | "closed";
 
 export interface ClientOptions {
-  /** Of the gateway, with or without a trailing slash; in browsers it may be relative, such as `/celery`. */
+  /** The gateway's URL, with or without a trailing slash; in browsers it may be relative, such as `/celery`. */
   url: string | URL;
   /**
-   * Goes along as `Authorization: Bearer …` (over WebSocket as `access_token=…`). A function is asked anew for
-   * every connection. If it throws, that is told as an `error` event and tried again.
+   * Sent as `Authorization: Bearer …` (over WebSocket as `access_token=…`). A function is called for every connection.
+   * If it throws, the client emits an `error` event and tries again.
    */
   token?: string | (() => string | Promise<string>) | undefined;
-  /** How the stream comes: Server-Sent Events over fetch, or a WebSocket. */
+  /** The transport of the stream: Server-Sent Events over fetch (default), or a WebSocket. */
   transport?: "sse" | "websocket" | undefined;
-  /** Milliseconds of silence after which a connection is taken for dead; 45,000. The gateway's keep-alives
-   * come about every 15 s. */
+  /** Milliseconds of silence after which a connection counts as lost; 45,000. The gateway sends keep-alives about
+   * every 15 s. */
   staleMs?: number | undefined;
-  /** In place of the global `fetch`. */
+  /** Replaces the global `fetch`. */
   fetch?: typeof globalThis.fetch | undefined;
-  /** In place of the global `WebSocket`; Node has none before 22. */
+  /** Replaces the global `WebSocket`. Node has none before 22. */
   WebSocket?: WebSocketConstructor | undefined;
   /** Closes the client when it is aborted. */
   signal?: AbortSignal | undefined;
 }
 
-/** What is needed of a WebSocket; the browsers' own, and that of the package `ws`, have it. */
+/** What the client uses of a WebSocket. Those of browsers, and of the package `ws`, have it. */
 export type WebSocketConstructor = new (url: string) => {
   onopen: ((event: never) => void) | null;
   onmessage: ((event: never) => void) | null;
@@ -217,90 +258,109 @@ export interface WatchOptions {
   signal?: AbortSignal | undefined;
 }
 
+export interface TasksOptions extends WatchOptions {
+  /** The broker's name, if the gateway has several that may have the same ids. */
+  cluster?: string | undefined;
+}
+
 export interface EventsOptions extends WatchOptions {
-  /** Begin with what the gateway still holds: `earliest`, an age such as `10m`, or an RFC 3339 time. */
+  /** Begin with events of the gateway's history: `earliest`, an age such as `10m`, or an RFC 3339 time. */
   since?: string | undefined;
-  /** Go on right after the event with this `id`. Goes before `since`. */
+  /** Resume right after the event with this `id`. It overrides `since`. */
   lastEventId?: string | undefined;
-  /** Called where events of this stream are, or may be, missing: in order with callbacks, before unread items. */
+  /** Called for each gap in this stream: in order with callbacks, but before unread items of an iterator. */
   onGap?: ((gap: Gap) => void) | undefined;
 }
 
 /**
- * Events as they come, in order, each once; also across lost connections. It begins with the first
- * `subscribe` or iteration (without `since` and `lastEventId`: with what happens from then on), and ends a
- * second after the last of them has gone.
+ * Events in order, each once, across reconnects. It begins with the first `subscribe` or iteration (without `since` and
+ * `lastEventId`: with new events), and ends a second after the last subscriber has left.
  */
 export interface EventStream extends AsyncIterable<Event> {
-  /** Call back with every event. What the callback throws is reported, and disturbs nothing. */
+  /** Call back with every event. An exception of the callback is reported as uncaught. Returns a function to leave. */
   subscribe(callback: (event: Event) => void): () => void;
   /**
-   * Holds up to 10,000 events that are not read yet; then the oldest are dropped, which `onGap` is told with
-   * the reason `slow`. Ends with `close()`; throws a GatewayError if the gateway refuses.
+   * Buffers up to 10,000 unread events. It drops older ones and reports them to `onGap` with the reason `slow`. Ends
+   * with `close()`; throws a GatewayError if the gateway refuses.
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<Event>;
-  /** End it: iterators end, callbacks are called no more. It may be used again no more. */
+  /** End it: iterators end, and callbacks are not called any more. It cannot be reused. */
   close(): void;
 }
 
 /**
- * A value that changes. It is watched from the first `subscribe` or iteration on, until a second after the last
- * of them has gone. Equal watches share their value.
+ * A value that changes. It is watched from the first `subscribe` or iteration until a second after the last subscriber
+ * has left. Equal watches share their value.
  */
 export interface Watch<T> extends AsyncIterable<T> {
-  /** As it is now: `null` as long as nothing is known. A new object for every change. */
+  /** The current value: `null` while nothing is known. Each change makes a new object. */
   readonly value: T | null;
-  /** Call back when `value` has changed. What the callback throws is reported, and disturbs nothing. */
+  /** Call back when `value` has changed. An exception of the callback is reported as uncaught. Returns a function to
+   * leave. */
   subscribe(callback: () => void): () => void;
-  /** Gives the value as it is, then whenever it has changed the latest: none is given late. */
+  /** Yields the current value, then the latest one after each change. It skips outdated values. */
   [Symbol.asyncIterator](): AsyncIterableIterator<T>;
-  /** End it: iterators end, callbacks are called no more. It may be used again no more. */
+  /** End it: iterators end, and callbacks are not called any more. It cannot be reused. */
   close(): void;
 }
 
 export interface TaskWatch extends Watch<Task> {
   /**
-   * The task at SUCCESS. Rejects with a TaskError at FAILURE or REVOKED, with a GatewayError if the gateway
-   * refuses, and with an AbortError if the watch is closed before. Nobody has to await it.
+   * Resolves with the task at SUCCESS. Rejects with a TaskError at FAILURE or REVOKED, with a GatewayError if the
+   * gateway refuses, and with an AbortError if the watch is closed. It may be left unawaited.
    */
   readonly ready: Promise<Task>;
 }
 
 export type WorkflowWatch = Watch<Workflow>;
 
-/** Workers by cluster and hostname, alive or not. */
+/** All workers by cluster and hostname, whatever their status. */
 export type WorkersWatch = Watch<readonly Worker[]>;
 
 export interface ClientEvents {
   /** The status has changed. */
   status: (status: Status) => void;
-  /** Events were, or may have been, lost. What is watched is asked for anew by itself. */
+  /** Events were lost, or may have been lost. Watched values are refetched. */
   gap: (gap: Gap) => void;
   /**
-   * Something was refused. If it cannot be mended by trying again, the status is `closed` now; or, if a stream
-   * with `since` or `lastEventId` was refused, that has ended alone.
+   * The gateway refused something. If a retry cannot help, the status is `closed` now; or, if a stream with `since` or
+   * `lastEventId` was refused, only that stream has ended. The code `not-a-root` closes nothing: see `workflow`.
    */
   error: (error: Error) => void;
+  /** The brokers, after each connect and when the gateway has lost a broker or is consuming from it again. */
+  source: (sources: readonly Source[]) => void;
 }
 
-/** One connection to a gateway, for all that is watched through it. */
+/** One connection to a gateway, shared by all watches. */
 export interface Client {
   readonly status: Status;
   /**
-   * Events that match a filter, or any of several; all if it is left out.
+   * Watch events that match a filter, or any of several filters; all events without one.
    *
-   * @throws TypeError for an unknown field, or a value that is no text of 1 to 1,000 characters; RangeError for
+   * @throws TypeError for an unknown field, or a value that is not a text of 1 to 1,000 characters; RangeError for
    *   more than 1,000 values, or 100 with wildcards.
    */
   events(filter?: Filter | readonly Filter[], options?: EventsOptions): EventStream;
-  /** One task as it goes on. @throws TypeError without a uuid. */
-  task(uuid: string, options?: WatchOptions): TaskWatch;
-  /** All tasks of one root as a tree; told at most 20 times a second. @throws TypeError without a root_id. */
-  workflow(rootId: string, options?: WatchOptions): WorkflowWatch;
-  /** All workers; told at most 20 times a second. */
+  /**
+   * Watch one task. If several brokers have this uuid and `cluster` is not given, the value is the record that changed
+   * last.
+   *
+   * @throws TypeError without a uuid.
+   */
+  task(uuid: string, options?: TasksOptions): TaskWatch;
+  /**
+   * Watch all tasks of one root as a tree. It changes at most 20 times a second.
+   *
+   * If the id is that of a task with another root, the value stays `null`, and the client emits an `error` event once:
+   * a GatewayError with the code `not-a-root`. The watch stays open.
+   *
+   * @throws TypeError without a root_id.
+   */
+  workflow(rootId: string, options?: TasksOptions): WorkflowWatch;
+  /** Watch all workers. The value changes at most 20 times a second. */
   workers(options?: WatchOptions): WorkersWatch;
-  /** Call back at such events; returns what ends that. */
+  /** Call back at each event of this type. Returns a function that ends this. */
   on<K extends keyof ClientEvents>(type: K, listener: ClientEvents[K]): () => void;
-  /** End it and all its watches. */
+  /** Close the client and all its watches. */
   close(): void;
 }

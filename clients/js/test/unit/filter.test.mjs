@@ -1,14 +1,23 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { matcher, parse, union } from "../../dist/filter.js";
+import { escape, matcher, parse, union } from "../../dist/filter.js";
+import { escape as exported } from "../../dist/index.js";
+import { tasks } from "../../dist/models.js";
 
 const table = JSON.parse(readFileSync(new URL("../../../../tests/conformance/filter.json", import.meta.url), "utf8"));
 
-/** The filter of a query string: values between commas, as the gateway splits them. */
+/** The filter of a query string: values between commas that are not escaped, as the gateway splits them. */
 function fromQuery(query) {
   const filter = {};
-  for (const [field, value] of new URLSearchParams(query)) (filter[field] ??= []).push(...value.split(","));
+  for (const [field, value] of new URLSearchParams(query)) {
+    const values = [""];
+    for (const [sign] of value.matchAll(/\\[\\,*?!]|[^]/g)) {
+      if (sign === ",") values.push("");
+      else values[values.length - 1] += sign;
+    }
+    (filter[field] ??= []).push(...values);
+  }
   return filter;
 }
 
@@ -26,6 +35,55 @@ for (const { query, code } of table.refused) {
   });
 }
 
+test("a comma needs no escape here, and may have one", () => {
+  for (const name of ["a,b", "a\\,b"]) {
+    const passes = matcher(parse({ name }));
+    assert.ok(passes({ name: "a,b" }));
+    for (const other of ["a", "b", "a\\,b", "a\\"]) assert.ok(!passes({ name: other }), other);
+  }
+});
+
+test("an escaped text matches itself and nothing else", () => {
+  assert.equal(exported, escape);
+  const signs = [..."aab.*?![]\\\\\\,,^$+(){}|-/ \n\u2028é😀", "\ud83d", "\ude00"];
+  let seed = 1;
+  const below = (end) => (seed = (seed * 48271) % 0x7fffffff) % end;
+  const draw = () => Array.from({ length: below(6) }, () => signs[below(signs.length)]).join("");
+  for (let round = 0; round < 3_000; round++) {
+    const text = draw() || "!";
+    const at = below(text.length + 1);
+    const near = [text.slice(0, at) + text.slice(at + 1), text.slice(0, at) + signs[below(signs.length)] + text.slice(at)];
+    const others = [...near, `\\${text}`, `${text}\\`, `!${text}`, escape(text), draw(), draw(), ...text.split(",")];
+    const passes = matcher(parse({ name: escape(text) }));
+    const stops = matcher(parse({ name: `!${escape(text)}` }));
+    const begins = matcher(parse({ name: `${escape(text)}*` }));
+    const watches = matcher(tasks("uuid", text, () => null)().filters);
+    const any = matcher(parse({ name: [text, ...others].filter(Boolean).map(escape) }));
+    for (const name of [text, ...others]) {
+      const which = JSON.stringify([text, name]);
+      assert.equal(passes({ name }), name === text, which);
+      assert.equal(watches({ uuid: name }), name === text, which);
+      assert.equal(stops({ name }), name !== text, which);
+      // A surrogate pair is one character, and half of it is not its beginning.
+      if (!/[\ud800-\udfff]/.test(text)) assert.equal(begins({ name }), name.startsWith(text), which);
+      if (name) assert.ok(any({ name }), which);
+    }
+  }
+});
+
+test("escaped wildcards are not counted as wildcards, and an escape counts as one character", () => {
+  const literal = Array.from({ length: 1000 }, (_, index) => `${index}\\*\\?`);
+  assert.equal(parse({ uuid: literal })[0].uuid.length, 1000);
+  assert.deepEqual(union(literal.map((uuid) => ({ filters: [{ uuid: [uuid] }] }))), [{ uuid: literal }]);
+  assert.throws(() => parse({ uuid: literal.slice(0, 101).map((id) => `${id}\\\\*`) }), RangeError);
+  assert.ok(parse({ uuid: escape("*".repeat(1000)) }));
+  assert.throws(() => parse({ uuid: escape("*".repeat(1001)) }), TypeError);
+});
+
+test("a watch of a task or a workflow wants an id", () => {
+  for (const id of [undefined, null, "", 7]) assert.throws(() => tasks("uuid", id, () => null), TypeError);
+});
+
 test("any of several filters is enough, none of none", () => {
   const passes = matcher(parse([{ type: "task-sent", name: "a" }, { uuid: ["u", "v"] }]));
   assert.ok(passes({ type: "task-sent", name: "a" }));
@@ -39,6 +97,8 @@ test("a field that is undefined is not given, an empty list is a mistake", () =>
   assert.deepEqual(parse({ name: undefined, type: "t" }), [{ type: ["t"] }]);
   assert.throws(() => parse({ uuid: [] }), TypeError);
   assert.throws(() => parse({ uuid: [7] }), TypeError);
+  assert.throws(() => parse({ nmae: "a" }), /invalid nmae=a: expected name,/);
+  assert.throws(() => parse({ uuid: "!" }), /invalid uuid=!: /);
 });
 
 test("the bounds are the gateway's", () => {
@@ -63,7 +123,12 @@ test("the filters of a stream are as few as is easy, and pass what any of them d
     { name: ["a"], type: ["t"] },
     { name: ["a"] },
   ]);
+  assert.deepEqual(union(watched({ uuid: ["a", "b"] }, { uuid: ["b", "c"] })), [{ uuid: ["a", "b", "c"] }]);
+  assert.deepEqual(union(watched({ uuid: ["a"] }, { uuid: ["\\!b"] })), [{ uuid: ["a", "\\!b"] }]);
   assert.ok(matcher(union(watched({}, { uuid: ["a"] })))({ type: "any" }));
+  for (const value of ['"!', "],", "{}", '"],"']) {
+    assert.ok(matcher(union(watched({ uuid: ["a"] }, { uuid: [value] })))({ uuid: value }), value);
+  }
   const many = Array.from({ length: 1001 }, (_, index) => ({ uuid: [`u${index}`] }));
   assert.equal(union(watched(...many)), undefined, "more than the gateway takes: everything");
 });

@@ -1,0 +1,121 @@
+"""A simulated cluster's history as the gateway's reducer has it, and where that differs from the truth."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from gateway.event import Event
+from gateway.process import Process
+from gateway.state import NOT_HELD_STATES
+from gateway.tasks import Record, Tasks
+from gateway.workers import Workers
+from gateway.workflow import Workflow
+from tests.simulated_cluster import Arrival, History, Truth
+
+
+class Reducer:
+    """The gateway's stages from normalized events to joined ones, wired as in `gateway.pipeline`."""
+
+    def __init__(self) -> None:
+        self.tasks = Tasks(max_tasks=1_000_000, max_bytes=1 << 40)
+        self.workers = Workers()
+        self._next_tick = 0.0
+
+    def take(self, arrival: Arrival) -> Iterator[Event]:
+        """Give the events that go on into the stream now, joined."""
+        now, event = arrival.at, dict(arrival.event)
+        while self._next_tick <= now:
+            yield from self.tick(self._next_tick)
+            self._next_tick += 0.5
+        process = self.workers.hear(event, now)
+        yield from self.tasks.join(event, now, process)
+        yield from self._lost(now)
+
+    def tick(self, now: float) -> Iterator[Event]:
+        """Give the events that go on since time has passed."""
+        yield from self.tasks.release(now)
+        yield from self._lost(now)
+
+    def _lost(self, now: float) -> Iterator[Event]:
+        for process, why, successor in self.workers.find_gone(now):
+            yield from self.tasks.lose(process, why, 1e9 + now, successor)
+
+
+def reduce(history: History) -> Reducer:
+    """Return the reducer after a whole history."""
+    reducer = Reducer()
+    for arrival in history.arrivals:
+        for _ in reducer.take(arrival):
+            pass
+    for _ in reducer.tick(history.ended_at + 2.0):
+        pass
+    return reducer
+
+
+def differences(history: History, reducer: Reducer) -> Iterator[str]:
+    """Give what is not as it should be, a line each."""
+    for uuid, truth in history.truth.items():
+        record = reducer.tasks.get(uuid)
+        if not truth.is_exact and (record is None or truth.attempts_joined > 1):
+            continue  # with events missing, one attempt can be taken for another
+        if record is None:
+            yield f"{uuid}: not known"
+            continue
+        for what, found, right in _compared(record, truth):
+            if found not in right:
+                yield f"{uuid}: {what} is {found!r}, not {' or '.join(map(repr, right))}"
+
+
+def _compared(record: Record, truth: Truth) -> Iterator[tuple[str, object, tuple[object, ...]]]:
+    task = record.task
+    if truth.final_state is not None:
+        states = (truth.final_state, "LOST") if truth.may_be_lost else (truth.final_state,)
+        # Progress of a retry that overtakes the end of the attempt before it may count as that one's.
+        yield "state", task.state, (*states, "STARTED") if "PROGRESS" in states else states
+    if not truth.is_exact:
+        return
+    # Where it was replaced, its clients' words may come in any order: then which run began is not certain.
+    first = truth.attempts if truth.attempts == truth.attempts_joined else 1
+    yield "attempts", task.attempts, tuple(range(first, truth.attempts_joined + 1))
+    if truth.retries is not None:
+        yield "retries", task.retries, (truth.retries,)
+    yield "worker", task.worker, (truth.worker,)
+    yield "result", task.result, (truth.result,)
+    yield "exception", task.exception, (truth.exception,)
+    if task.state != "REVOKED":  # the worker that discards a message does not name it
+        yield "name", task.name, (truth.name,)
+    yield "root_id", task.root_id, (truth.root_id,)
+    yield "parent_id", task.parent_id, (truth.parent_id,)
+    yield "lost", task.lost is not None, (task.state == "LOST",)
+
+
+def inconsistencies(reducer: Reducer) -> Iterator[str]:
+    """Give what the table says of workflows and processes that its tasks do not, a line each."""
+    records = list(reducer.tasks.newest())
+    by_root: dict[str, list[Record]] = {}
+    held: dict[object, set[str]] = {}
+    for record in records:
+        if record.task.root_id is not None:
+            by_root.setdefault(record.task.root_id, []).append(record)
+        for attempt in record.kept():
+            if attempt.process is not None and attempt.state not in NOT_HELD_STATES:
+                held.setdefault(attempt.process, set()).add(record.key)
+    for root_id, members in by_root.items():
+        (root,) = reducer.tasks.roots(root_id)
+        workflow = Workflow(root_id, frozenset())
+        for record in members:
+            workflow.take(record)
+        told = msgspec.json.decode(b"".join(workflow.pieces()) + b"}")
+        found = (len(root.members), root.unready, root.lost, root.unsent == 0)
+        right = (
+            told["total"],
+            told["total"] - told["ready"],
+            told["counts"].get("LOST", 0),
+            told["sent_events"],
+        )
+        if found != right:
+            yield f"{root_id}: the root has {found}, its tasks {right}"
+    for process, keys in held.items():
+        assert isinstance(process, Process)
+        if {record.key for record in process.held if isinstance(record, Record)} != keys:
+            yield f"{process.key}: holds {process.held}, not {keys}"
