@@ -7,7 +7,7 @@ PYTHON ?=
 # What demo and test pass on: make demo ARGS='--port 9000', make test ARGS='-k filter' (of Python's tests only).
 ARGS ?=
 
-.PHONY: help install demo test test-js bench soak lint format clean
+.PHONY: help install demo test test-js bench soak fuzz lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is
@@ -31,6 +31,9 @@ bench: $(VENV)/.installed-dev  ## Measure, side by side with the peers, into doc
 
 soak: $(VENV)/.installed-dev  ## Ten minutes of load and broker restarts: nothing lost untold, memory flat
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+fuzz: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## A million events of simulated clusters: every state is the true one
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.fuzz $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## Check style, types and the import ranks
 	$(BIN)/ruff check .

@@ -243,8 +243,6 @@ class Attempts:
         if unsent:
             own = unsent[-1] if is_sent else unsent[0]
             if told.now - own.opened_at <= (LATE_RESENT_SECONDS if is_sent else LATE_SENT_SECONDS):
-                if is_sent:
-                    self._begin_run(own)
                 return own, True
         for attempt in reversed(kept):  # the words of clients can come in another order than the messages
             if attempt.retries == retries and attempt.sent is None and self._is_new(attempt, told):
@@ -388,17 +386,6 @@ class Attempts:
             attempt.state = None  # a worker has it
         return attempt
 
-    def _begin_run(self, first: Attempt) -> None:
-        """Let a run begin with an attempt that was taken for another one of the run before."""
-        before = first.number - 1
-        attempt = self.last
-        while attempt is not None:
-            attempt.run += 1
-            attempt.number -= before
-            if attempt is first:
-                return
-            attempt = attempt.previous
-
     def show(self) -> Attempt | None:
         """Find, and return, the attempt that is the task's now."""
         attempt = self.last
@@ -422,7 +409,7 @@ class Attempts:
 
 
 def _not_superseded(attempts: list[Attempt], kept: list[Attempt], *, by_runs: bool = True) -> list[Attempt]:
-    """Return attempts without those that have been begun again since, unless that leaves none.
+    """Return attempts without those that have been begun again since.
 
     Such a one has replaced itself, or its worker gave it up with the connection to the broker.
 
@@ -430,7 +417,7 @@ def _not_superseded(attempts: list[Attempt], kept: list[Attempt], *, by_runs: bo
         by_runs: also those after which another run has begun.
     """
     begun = [attempt for attempt in kept if attempt.started is not None]
-    left = [
+    return [
         attempt
         for attempt in attempts
         if not any(
@@ -439,14 +426,13 @@ def _not_superseded(attempts: list[Attempt], kept: list[Attempt], *, by_runs: bo
             for later in begun[begun.index(attempt) + 1 if attempt in begun else len(begun) :]
         )
     ]
-    return left or attempts
 
 
 def _ended_one(under_way: list[Attempt], kept: list[Attempt], type: str) -> Attempt:
     """Return which of a process's attempts, of which none has ended, an end is of."""
     if type == "task-revoked":
         return under_way[-1]
-    under_way = _not_superseded(under_way, kept, by_runs=type != "task-retried")
+    under_way = _not_superseded(under_way, kept, by_runs=type != "task-retried") or under_way
     # One that a message with more retries follows can only have been retried.
     followed = [
         attempt

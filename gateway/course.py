@@ -213,7 +213,7 @@ def _take_sent(task: Task, attempts: Attempts, attempt: Attempt, event: Event, s
     if attempt.received is None:
         attempt.eta = task.eta
     if attempts.shown is attempt:
-        task.attempts = attempt.number if attempt.is_heard else 0  # a run may begin with it
+        task.attempts = attempt.number if attempt.is_heard else 0
         _measure(task)
     return grown
 

@@ -473,7 +473,9 @@ class Tasks:
         self._touch(record)
         if task.name is None and "name" not in event:
             self._unnamed_events += 1
-        return _joined(event, task, attempt.number)
+        shown = record.shown
+        is_of_run = shown is None or shown.run == attempt.run
+        return _joined(event, task, attempt.number if is_of_run else 0)
 
     def _touch(self, record: Record) -> None:
         """Take note that a record has changed; those that changed last are last in their line."""
@@ -517,7 +519,11 @@ def _key(cluster: object, id: str) -> str:
 
 
 def _joined(event: Event, task: Task, attempt: int | None = None) -> Event:
-    """Add to an event what it does not say itself."""
+    """Add to an event what it does not say itself.
+
+    Args:
+        attempt: the number of the attempt of the task's run that it belongs to; 0 if that is of a run before.
+    """
     event.setdefault("name", task.name)
     event.setdefault("root_id", task.root_id)
     event.setdefault("parent_id", task.parent_id)

@@ -7,6 +7,7 @@ import msgspec
 from gateway.event import Event
 from gateway.process import Process
 from gateway.state import NOT_HELD_STATES
+from gateway.task import view
 from gateway.tasks import Record, Tasks
 from gateway.workers import Workers
 from gateway.workflow import Workflow
@@ -30,6 +31,10 @@ class Reducer:
         process = self.workers.hear(event, now)
         yield from self.tasks.join(event, now, process)
         yield from self._lost(now)
+
+    def view(self, record: Record) -> bytes:
+        """Return a record as GET /tasks/{uuid} has it."""
+        return view(record.task, record.child_ids, record.tries())
 
     def tick(self, now: float) -> Iterator[Event]:
         """Give the events that go on since time has passed."""

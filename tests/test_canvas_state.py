@@ -276,11 +276,14 @@ def test_link_error(celery: Celery, lookup: Lookup) -> None:
 
 
 def test_replaced_is_the_same_task_under_its_new_name(celery: Celery, lookup: Lookup) -> None:
-    task = celery.send_task("ends.replaced", (1, 2))
+    """Its `task-sent` is the second one with the same retries, so it is a run of its own."""
+    tasks = [celery.send_task("ends.replaced", (number, 2)) for number in range(20)]
 
-    view = lookup.ended(task.id)
-    assert (view["name"], view["result"], view["attempts"]) == ("canvas.add", "3", 2)
-    assert (view["parent_id"], view["children"]) == (None, []), "it is not its own child"
+    for number, task in enumerate(tasks):
+        view = lookup.ended(task.id)
+        assert (view["name"], view["result"]) == ("canvas.add", str(number + 2))
+        assert (view["attempts"], [attempt["state"] for attempt in view["tries"]]) == (1, ["SUCCESS"])
+        assert (view["parent_id"], view["children"]) == (None, []), "it is not its own child"
 
 
 # ------------------------------------------------------------------------------- retries, rejections

@@ -72,9 +72,7 @@ export function workers(sources: () => readonly Source[]): Model<readonly Worker
     paceMs: Ms.PACE,
     lookAgainMs: Ms.LOOK_AGAIN,
     event: (event) => roster.hear(event, nowMs()),
-    refresh(pages) {
-      for (const page of pages) for (const worker of page.workers) roster.put(worker, nowMs());
-    },
+    refresh: (pages) => roster.refresh(pages.flatMap((page) => page.workers), nowMs()),
     make: () => roster.look(nowMs(), sources()),
   };
 }

@@ -13,8 +13,13 @@ const BLANK = blank(words("freq active processed loadavg pid clock timestamp onl
 export class Roster {
   readonly #known = new Map<string, [worker: Worker, heardAtMs: number]>();
 
-  /** Take over what is known of a worker. */
-  put(worker: Worker, nowMs: number): void {
+  /** Take over all workers of a snapshot. One that is missing stays until it is silent, if it sends heartbeats. */
+  refresh(workers: readonly Worker[], nowMs: number): void {
+    for (const [key, [worker]] of this.#known) if (!worker.heartbeats) this.#known.delete(key);
+    for (const worker of workers) this.#put(worker, nowMs);
+  }
+
+  #put(worker: Worker, nowMs: number): void {
     this.#known.set(keyOf(worker.cluster, worker.hostname), [worker, nowMs]);
   }
 
@@ -36,7 +41,7 @@ export class Roster {
       if (worker.status !== status) worker.since = seconds(nowMs);
       Object.assign(worker, { status, alive: status !== "offline", heartbeats: true });
     }
-    this.put(worker as Worker, nowMs);
+    this.#put(worker as Worker, nowMs);
   }
 
   /**
@@ -51,7 +56,7 @@ export class Roster {
         const silentMs = nowMs - heardAtMs;
         const source = sources.find(({ consuming, cluster }) => !consuming && cluster == worker.cluster);
         if (source) {
-          this.put(worker, nowMs);
+          this.#put(worker, nowMs);
           return { ...worker, status: "unknown", since: source.since };
         }
         if (silentMs > Silent.FORGET_MS) {

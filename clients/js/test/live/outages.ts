@@ -227,7 +227,9 @@ export const outages: Test[] = [
       async run(t) {
         const { client, door } = await t.enter();
         const gaps: Gap[] = [];
+        const consuming: boolean[] = [];
         client.on("gap", (gap) => gaps.push(gap));
+        client.on("source", (sources) => consuming.push(...sources.map((source) => source.consuming)));
         const stream = unique("tick");
         const told = listen(client, stream);
         const { uuid } = await t.run("canvas.forever");
@@ -241,6 +243,7 @@ export const outages: Test[] = [
         await t.until("the gap is told", () => gaps.some((gap) => gap.reason === "broker"), 20_000);
         await t.until("to the watch, too", () => told.some((item) => item["reason"] === "broker"));
         await t.until("the gateway is back", async () => (await fetch(`${door.url}/readyz`)).ok, 20_000);
+        await t.until("the client is told", () => consuming.includes(false) && consuming.at(-1), 20_000);
         await t.command("/revoke", { uuid });
         await t.until("it is revoked", async () => (await door.get(`/tasks/${uuid}`)).state === "REVOKED");
         await sameTask(t, door, running, uuid);

@@ -1,12 +1,12 @@
 /** Tasks, workflows and workers: at the end, what a client has made of events is what the gateway says. */
-import { TaskError, type Task, type Workflow } from "../../dist/index.js";
+import { type GatewayError, TaskError, type Task, type Workflow } from "../../dist/index.js";
 import type { Test } from "./list.js";
 import { type Door, pause, type Trial, unique } from "./trial.js";
 
-/** What `src/task.ts` says that it does not follow. */
-const NOT_FOLLOWED: readonly string[] = [];
+/** The fields of `GET /tasks/{uuid}` that no record of the client has. */
+const NOT_FOLLOWED = ["tries"];
 
-/** A task, or one of a workflow, as JSON without what a client does not follow. */
+/** A task, or one of a workflow, as JSON without the fields that a client does not follow. */
 export function comparable(task: any): any {
   if (task === null) return null;
   const { children, ...rest } = task;
@@ -177,15 +177,19 @@ export const state: Test[] = [
         ["succeeded", 12],
       ];
       const watches = [watch];
-      // A record has the clock of its youngest event.
-      const clock = (last: number) =>
-        told.slice(0, last + 1).reduce((youngest, [, at], index, all) => (at >= all[youngest]![1] ? index : youngest), 0);
+      const heard: unknown[] = [];
+      client.events({ uuid }).subscribe((event) => heard.push(event));
+      await t.until("the events are watched", async () => {
+        await t.command("/publish", { bodies: [{ type: "worker-probe", uuid, timestamp: now }] });
+        return heard.length;
+      });
+      heard.length = 0;
       for (const [index, [type, at, retries]] of told.entries()) {
         const hostname = type === "sent" ? "gen7@host" : "walk@host";
         const event = { uuid, hostname, pid: 1, utcoffset: 0, clock: index, type: `task-${type}` };
         const body = { ...event, timestamp: now + at / 1000, ...(retries !== undefined && { ...call, retries }) };
         await t.command("/publish", { bodies: [body] });
-        await t.until("it is heard", async () => (await door.get(`/tasks?uuid=${uuid}`)).tasks[0]?.clock >= clock(index));
+        await t.until("it is heard", () => heard.some((event: any) => event.clock === index));
         if (type === "sent" && retries === 1) {
           watches.push(t.connect({ url: door.url }).task(uuid)); // this one sees it in a snapshot first
           watches[1]!.subscribe(() => undefined);
@@ -243,6 +247,29 @@ export const state: Test[] = [
     },
   },
   {
+    name: "workflow: an id that is no root is refused once, whether its task is known before or comes later",
+    async run(t) {
+      const { client, door } = await t.enter();
+      const { uuid, root_id } = await t.run("chain", 1, 2, 3);
+      const later = unique("child");
+      const errors: Error[] = [];
+      client.on("error", (error) => errors.push(error));
+      const watches = [client.workflow(uuid), client.workflow(later), client.workflow(root_id)];
+      for (const watch of watches) watch.subscribe(() => undefined);
+      await t.until("the root's workflow is known", () => watches[2]!.value?.ready);
+      const now = Date.now() / 1000;
+      const call = { name: "walk", root_id, parent_id: root_id, args: "()", kwargs: "{}", retries: 0 };
+      const received = { type: "task-received", uuid: later, hostname: "walk@host", pid: 1, timestamp: now };
+      for (const _ of [1, 2]) await t.command("/publish", { bodies: [{ ...received, ...call }] });
+      await t.until("both are refused", () => errors.length >= 2);
+      const refused = (id: string) => `the task ${id} belongs to the root ${root_id}`;
+      t.equal(errors.map((error) => error.message).sort(), [uuid, later].map(refused).sort(), "what is refused");
+      t.equal((errors[0] as GatewayError).code, "not-a-root", "the code");
+      t.equal([watches[0]!.value, watches[1]!.value, client.status], [null, null, "open"], "the watches stay open");
+      await sameWorkflow(t, door, watches[2]!, root_id);
+    },
+  },
+  {
     name: "workflow: one that is watched when all is over, and by many",
     async run(t) {
       const { client, door } = await t.enter();
@@ -293,20 +320,35 @@ export const state: Test[] = [
       await t.until("a value", () => watch.value?.length);
       const hostname = `${unique("brief")}@host`;
       const said = { hostname, pid: 7, utcoffset: 0, sw_ident: "py-celery", sw_ver: "5.7.0", sw_sys: "Linux" };
-      const load = { freq: 2, active: 1, processed: 3, loadavg: [0.5, 0.25, 0] };
-      const bodies = ["worker-online", "worker-heartbeat"].map((type, clock) => ({
-        ...{ ...said, ...load, type, clock, timestamp: Date.now() / 1000 + clock / 1000 },
-      }));
-      const known = () => watch.value?.find((worker) => worker.hostname === hostname);
-      const theirs = async () =>
-        (await door.get("/workers")).workers.find((worker: any) => worker.hostname === hostname);
-      await t.command("/publish", { bodies });
-      await t.until("it is alive", () => known()?.alive);
+      const load = { freq: 2, active: 0, processed: 3, loadavg: [0.5, 0.25, 0] };
+      let clock = 0;
+      const publish = async (type: string, fields: object = load) => {
+        clock += 1;
+        const body = { ...said, ...fields, type, clock, timestamp: Date.now() / 1000 };
+        await t.command("/publish", { bodies: [body] });
+      };
+      /** Of the same hostname; `since` is of this client's clock. */
+      const of = (workers: readonly any[]) => {
+        const { since, ...rest } = workers.find((worker) => worker.hostname === hostname) ?? {};
+        return [rest, Math.abs(since - Date.now() / 1000) < 30];
+      };
+      const known = () => of(watch.value ?? []);
+      const theirs = async () => of((await door.get("/workers")).workers);
+      await publish("worker-online");
+      await publish("worker-heartbeat");
+      await t.until("it is alive", () => known()[0].alive);
       await t.same("the worker", known, theirs);
-      const offline = { ...said, type: "worker-offline", clock: 3, timestamp: Date.now() / 1000 + 0.01 };
-      await t.command("/publish", { bodies: [{ ...offline, ...load }] });
-      await t.until("it is offline", () => known()?.alive === false);
-      await t.same("the worker", known, theirs);
+      await publish("worker-mine", { ...load, active: 9, freq: 900 });
+      const call = { uuid: unique("running"), name: "walk", args: "()", kwargs: "{}", retries: 0 };
+      await publish("task-received", call);
+      await publish("task-started", { uuid: call.uuid });
+      await publish("worker-offline", { ...load, active: 1 });
+      await t.until("it is stopping", () => known()[0].status === "stopping");
+      await t.same("the worker that is stopping", known, theirs);
+      await publish("task-succeeded", { uuid: call.uuid, result: "1", runtime: 1 });
+      await publish("worker-offline");
+      await t.until("it is offline", () => known()[0].alive === false);
+      await t.same("the worker that is offline", known, theirs);
     },
   },
   {

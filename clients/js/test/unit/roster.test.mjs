@@ -56,10 +56,12 @@ test("the process that came up last speaks for its hostname", () => {
   assert.deepEqual([worker.status, worker.offline, worker.active, worker.pid], ["online", 120, null, 8]);
 });
 
-test("without heartbeats it is never silent", () => {
-  const known = new Roster();
-  known.put({ hostname: NAME, status: "online", alive: true, heartbeats: false, freq: null }, 0);
+test("a worker without heartbeats is never silent, but it is gone if a snapshot does not have it", () => {
+  const known = roster(event("worker-online", { hostname: "celery@w2" }));
+  known.refresh([{ hostname: NAME, status: "online", alive: true, heartbeats: false, freq: null }], 0);
   assert.deepEqual(statusAt(known, 1_000_000), ["online", true]);
+  known.refresh([], 1_000_000);
+  assert.deepEqual(known.look(1_000_000, []).map(({ hostname }) => hostname), ["celery@w2"]);
 });
 
 test("silence does not count while the gateway is not consuming from the broker", () => {
