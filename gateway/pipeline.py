@@ -199,6 +199,7 @@ class Pipeline:
         if passed_seconds > STANDSTILL_SECONDS:  # what has come meanwhile is still to be read
             self.workers.stood_still(passed_seconds)
         self._put_lost(now)
+        self.until.refresh()
 
     def _plan_release(self) -> None:
         """See to it that events do not wait for their task longer than they should."""

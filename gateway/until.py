@@ -91,6 +91,7 @@ class Until:
         self._waiting: dict[tuple[str, str], dict[Goal, _Wait]] = {}  # by field and value
         self._ended: OrderedDict[Goal, tuple[int, CloseReason]] = OrderedDict()  # where, and how
         self._sweep_at = SWEEP_FROM
+        self._evicted_seen = 0
 
     def is_over(self, goal: Goal, last_event_id: str) -> bool:
         """Return whether a client that has seen this id has seen its stream end, and nothing began since."""
@@ -118,6 +119,17 @@ class Until:
             waits = self._waiting.get((field, value)) if value is not None else None
             for goal, wait in tuple(waits.items()) if waits else ():
                 wait.cancel()
+                self._look(goal, wait)
+
+    def refresh(self) -> None:
+        """Look at all goals again, if records have been evicted: no event tells of that."""
+        statistics = self._tasks.statistics()
+        evicted = statistics.evicted_finished + statistics.evicted_unfinished
+        if evicted == self._evicted_seen or not self._waiting:
+            return
+        self._evicted_seen = evicted
+        for waits in tuple(self._waiting.values()):
+            for goal, wait in tuple(waits.items()):
                 self._look(goal, wait)
 
     def close(self) -> None:

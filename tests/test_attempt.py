@@ -272,6 +272,8 @@ def test_a_retry_is_another_attempt(text: str, shape: str) -> None:
         ("a.received a.started a.received/1 a.started a.succeeded", "1 STARTED a, 2* SUCCESS a"),
         ("a.received a.started a.received/1 a.started a.failed a.retried", "1 RETRY a, 2* FAILURE a"),
         ("a.received a.started a.received/1 a.revoked a.retried", "1 RETRY a, 2* REVOKED a"),
+        ("a.received a.received/1 a.retried a.started a.succeeded", "1 RETRY a, 2* SUCCESS a"),
+        ("a.received a.received/1 a.started a.started a.retried a.succeeded", "1 RETRY a, 2* SUCCESS a"),
         ("a.received a.started b.received/1 b.started a.retried b.failed", "1 RETRY a, 2* FAILURE b"),
         ("a.received a.started b.received/1 b.started b.succeeded a.retried", "1 RETRY a, 2* SUCCESS b"),
         ("a.received a.started b.received/1 b.started b.retried a.retried", "1 RETRY a, 2* RETRY b"),
@@ -286,6 +288,19 @@ def test_a_retry_is_another_attempt(text: str, shape: str) -> None:
 def test_an_immediate_retry_overtakes_the_task_retried_of_the_attempt_before(text: str, shape: str) -> None:
     """A worker receives the new message before its child has reported the end of the old one."""
     assert_shape(text, shape)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sent a.received sent/1 a.received/1 a.started a.retried a.started a.succeeded",
+        "a.received a.received/1 a.started a.retried a.started a.succeeded",
+    ],
+)
+@pytest.mark.xfail(strict=True, reason="suspected bug: the first start goes to the retry; a third attempt")
+def test_an_immediate_retry_overtakes_the_task_started_of_the_attempt_before(text: str) -> None:
+    """As recorded: a worker reads the new message, and then what its child has reported of the old one."""
+    assert_shape(text, "1 RETRY a, 2* SUCCESS a")
 
 
 def test_a_retry_ends_with_what_is_reported_after_it() -> None:
@@ -386,30 +401,26 @@ def test_a_retry_may_be_rejected_before_the_end_of_the_attempt_before_it_is_repo
     [
         ("sent a.received a.started sent", "1 STARTED a | 1* PENDING -"),
         ("sent a.received a.started sent b.received b.started b.succeeded", "1 STARTED a | 1* SUCCESS b"),
-        ("sent a.received a.started b.received sent b.started b.succeeded", "1 STARTED a | 1* SUCCESS b"),
-        ("sent a.received a.started b.received b.started sent b.failed", "1 STARTED a | 1* FAILURE b"),
-        ("sent a.received a.started b.received b.started b.failed sent", "1 STARTED a | 1* FAILURE b"),
+        ("sent a.received a.started sent a.received a.started a.succeeded", "1 STARTED a | 1* SUCCESS a"),
         (
-            f"{A_RETRY} sent/1 a.received/1 a.started sent/1 b.received/1 b.started",
-            "1 RETRY a, 2 STARTED a | 1/1* STARTED b",
-        ),
-        (
-            f"{A_RETRY} sent/1 a.received/1 a.started b.received/1 sent/1 b.started b.retried c.received/2",
+            f"{A_RETRY} sent/1 a.received/1 a.started sent/1 b.received/1 b.started b.retried c.received/2",
             "1 RETRY a, 2 STARTED a | 1/1 RETRY b, 2/2* RECEIVED c",
         ),
-        # Without `task-sent` it looks like a redelivery.
-        ("a.received a.started b.received b.started b.succeeded", "1 STARTED a, 2/0* SUCCESS b"),
     ],
 )
 def test_replace_sends_the_same_retries_again_and_begins_a_run(text: str, shape: str) -> None:
+    """The replaced task reports no end: what comes is the end of the replacement."""
     assert_shape(text, shape)
 
 
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
-        ("sent a.received a.started sent a.received a.started a.succeeded", "1 STARTED a | 1* SUCCESS a"),
-        ("sent a.received a.started a.received sent a.started a.failed", "1 STARTED a | 1* FAILURE a"),
+        ("sent a.received a.started b.received sent b.started b.succeeded", "1 STARTED a, 2/0* SUCCESS b"),
+        ("sent a.received a.started b.received b.started sent b.failed", "1 STARTED a, 2/0* FAILURE b"),
+        ("sent a.received a.started b.received b.started b.failed sent", "1 STARTED a, 2/0* FAILURE b"),
+        ("sent a.received a.started a.received sent a.started a.failed", "1 STARTED a, 2/0* FAILURE a"),
+        ("a.received a.started b.received b.started b.succeeded", "1 STARTED a, 2/0* SUCCESS b"),
         ("a.received a.started a.received a.started a.succeeded", "1 STARTED a, 2/0* SUCCESS a"),
         (
             f"{A_RETRY} a.received/1 a.started a.received/1 a.started a.succeeded",
@@ -417,8 +428,7 @@ def test_replace_sends_the_same_retries_again_and_begins_a_run(text: str, shape:
         ),
     ],
 )
-def test_a_task_that_is_replaced_on_the_same_process_ends(text: str, shape: str) -> None:
-    """The replaced task reports no end: what comes is the end of the replacement."""
+def test_replace_whose_task_sent_is_late_or_missing_looks_like_a_redelivery(text: str, shape: str) -> None:
     assert_shape(text, shape)
 
 
@@ -487,7 +497,7 @@ def test_a_task_sent_may_be_late_for_so_long_and_no_longer() -> None:
     assert told(f"{first} +{LATE_SENT_SECONDS - 1} sent").shape == "1* SUCCESS a"
     assert told(f"{first} +{LATE_SENT_SECONDS + 1} sent").shape == "1 SUCCESS a | 1* PENDING -"
     replaced = "sent a.received a.started b.received b.started"
-    assert told(f"{replaced} +{LATE_RESENT_SECONDS - 1} sent").shape == "1 STARTED a | 1* STARTED b"
+    assert told(f"{replaced} +{LATE_RESENT_SECONDS - 1} sent").shape == "1 STARTED a, 2/0* STARTED b"
     assert (
         told(f"{replaced} +{LATE_RESENT_SECONDS + 1} sent").shape
         == "1 STARTED a, 2/0 STARTED b | 1* PENDING -"
@@ -878,7 +888,8 @@ class History:
 
     Each attempt is one process's work on one message. A process sends ``task-retried`` when it has read the
     report of its child: the next attempts may have begun, or ended, before that. All other ends it sends at
-    once, and none if the task replaces itself. A client's ``task-sent`` may be a few events late.
+    once, and none if the task replaces itself. A client's ``task-sent`` may be a few events late; that of a
+    replacement begins a run if it is not.
     """
 
     def __init__(self, seed: int) -> None:
@@ -893,20 +904,22 @@ class History:
             self._arrive(A_WHILE, is_last=True)
 
     def _run(self) -> None:
-        retries, attempts, run = 0, self.rng.randint(1, 5), []
-        self.expected.append(run)
-        is_sent = self._has_sent
+        retries, attempts, end = 0, self.rng.randint(1, 5), "succeeded"
         for number in range(attempts):
-            is_last = number == attempts - 1
+            is_last, before = number == attempts - 1, end
             host = self.rng.choice("abc")
             ends = ENDS if is_last else ("retried", "rejected", "replaced")
             # That a message is discarded cannot be told from the end of what was replaced there.
             end = self.rng.choice(ends[:3] if host in self.replaced else ends)
-            if is_sent:
-                self._delayed.append((self.rng.choice((0, 0, 1, 2)), f"sent/{retries}"))
+            overtaken = 0
+            if self._has_sent and before != "rejected":
+                overtaken = 0 if end == "revoked" else self.rng.choice((0, 0, 1, 2))
+                self._delayed.append((overtaken, f"sent/{retries}"))
+            if before == "succeeded" or (before == "replaced" and self._has_sent and not overtaken):
+                self.expected.append([])
             has_progress = self.rng.random() < 0.3
             state = "PROGRESS" if end == "replaced" and has_progress else END_STATES[end]
-            run.append((retries, state, host))
+            self.expected[-1].append((retries, state, host))
             if end == "revoked":
                 self._arrive("", is_last=True)  # it does not say its retries
             else:
@@ -917,14 +930,10 @@ class History:
             if end == "replaced":
                 self.replaced.add(host)
                 self._arrive(A_WHILE, is_last=True)
-                if self._has_sent:
-                    run = []
-                    self.expected.append(run)
             else:
                 overtaken = self.rng.choice((0, 0, 0, 1, 2, 3)) if end == "retried" else 0
                 self._delayed.append((overtaken, f"{host}.{end}"))
             retries += end == "retried"
-            is_sent = self._has_sent and end != "rejected"
 
     def _arrive(self, word: str, *, is_last: bool = False) -> None:
         """Let an event arrive, after the events that are due and before those that it overtakes."""

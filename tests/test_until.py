@@ -1,23 +1,34 @@
-"""Streams that end when what they wait for is ready, on every transport, and `tail --until` for scripts."""
+"""Streams that end when what they wait for has ended, on every transport, and `tail --until` for scripts."""
 
+import asyncio
 import json
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from http.client import HTTPResponse
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
+from gateway.filter import Filter
+from gateway.frames import NDJSON
+from gateway.hub import Hub
+from gateway.subscription import Subscription
+from gateway.tasks import Tasks
+from gateway.until import Goal, Until
+from gateway.workers import Workers
 from tests.gateway_process import ROOT, GatewayProcess
 from tests.portable_server import PortableServer
 from tests.publisher import Publisher, received, task_event, walk
 from tests.stream_client import NdjsonStream
-from tests.transports import KINDS, Message, Server, messages
+from tests.transports import KINDS, NOISE, Message, Server, messages
 
 
 @pytest.fixture(scope="module", params=["direct", "portable"])
@@ -30,9 +41,393 @@ def server(request: pytest.FixtureRequest, broker: str, folder: Path) -> Iterato
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def hasty(broker: str, folder: Path) -> Iterator[GatewayProcess]:
+    """A gateway that does not wait for long."""
+    options = ("--worker-timeout", "1", "--lost-grace", "0.5", "--wait-known", "0.5")
+    gateway = GatewayProcess(broker, folder, options=options)
+    try:
+        gateway.start()
+        yield gateway
+    finally:
+        gateway.stop()
+
+
 @pytest.fixture
 def uid() -> str:
     return str(uuid.uuid4())
+
+
+# ------------------------------------------------------------------------- when, on a clock that jumps
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is that of the next timer as soon as nothing else is left to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seconds = 0.0
+
+    def time(self) -> float:
+        return self._seconds
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+            self._seconds = max(self._seconds, self._scheduled[0].when())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+class Stage:
+    """The table, the hub and `Until`, put together as the pipeline does."""
+
+    def __init__(self, **settings: Any) -> None:
+        clusters = settings.pop("clusters", ())
+        self.tasks = Tasks(max_tasks=settings.pop("max_tasks", 1_000), clusters=clusters)
+        self.workers = Workers(has_clusters=bool(clusters))
+        self.hub = Hub()
+        self.until = Until(self.tasks, self.hub, **settings)
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def send(self, *events: Message) -> None:
+        for event in events:
+            process = self.workers.hear(event, self.now)
+            for joined in self.tasks.join(event, self.now, process):
+                self.hub.append(joined)
+                self.until.saw(joined)
+        for gone in self.workers.find_gone(self.now):
+            for lost in self.tasks.lose(gone.process, gone.why, time.time()):
+                self.hub.append(lost)
+                self.until.saw(lost)
+
+    def restart(self, **fields: Any) -> None:
+        """Let the worker's process be gone, as its next life tells."""
+        for clock in (100, 1):
+            self.send(worker_event("worker-online", clock=clock, processed=0, **fields))
+
+    def wait_for(self, goal: Goal) -> "Ending":
+        subscription = self.hub.subscribe(Filter(), NDJSON())
+        self.until.add(subscription, goal)
+        return Ending(self, subscription)
+
+
+class Ending:
+    """The end of a stream: what it said last, and when."""
+
+    def __init__(self, stage: Stage, subscription: Subscription) -> None:
+        self.close: Message | None = None
+        self.at: float | None = None
+        self._reader = asyncio.ensure_future(self._read(stage, subscription))
+
+    async def _read(self, stage: Stage, subscription: Subscription) -> None:
+        while not subscription.is_ended:
+            await subscription.wait()
+            for line in subscription.read().splitlines():
+                message = json.loads(line)
+                if message["type"] == "gateway-close":
+                    self.close, self.at = message, stage.now
+
+    async def told(self) -> tuple[float, Message]:
+        """Return when the stream ended and its last message, without what all have."""
+        await self._reader
+        assert self.close is not None and self.at is not None
+        fields = {k: v for k, v in self.close.items() if k not in ("type", "id", "retry_ms")}
+        return round(self.at, 3), fields
+
+
+def staged(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test on a loop whose time jumps."""
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(asyncio.wait_for(test(), 100_000))  # type: ignore[arg-type]
+
+
+def worker_event(type: str, **fields: Any) -> Message:
+    """An event of the same process as those of `task_event`."""
+    return {"type": type, "hostname": "w1@host", "pid": 1, "timestamp": time.time(), "freq": 2.0} | fields
+
+
+def sent(uid: str, root_id: str | None = None, **fields: Any) -> Message:
+    """A task-sent, from a client."""
+    about = {"name": "shop.pay", "root_id": root_id or uid, "parent_id": None, "retries": 0}
+    return task_event("task-sent", uid, hostname="gen1@host", pid=9, **about) | fields
+
+
+def ended(uid: str, root_id: str = "r") -> list[Message]:
+    """All events of a task whose task-sent came."""
+    return [
+        sent(uid, root_id),
+        received(uid, "shop.pay", root_id),
+        task_event("task-succeeded", uid, result="1"),
+    ]
+
+
+def test_a_workflow_whose_tasks_were_all_sent_is_ready_after_two_quiet_seconds() -> None:
+    async def test() -> None:
+        stage = Stage()
+        stage.send(*ended("r"))
+        ending = stage.wait_for(Goal("root_id", "r"))
+        assert await ending.told() == (
+            2.0,
+            {"reason": "ready", "known": 1, "ready": 1, "sent_events": True},
+        )
+
+    staged(test)
+
+
+def test_a_workflow_without_task_sent_events_is_ready_after_thirty_quiet_seconds() -> None:
+    async def test() -> None:
+        stage = Stage()
+        stage.send(*ended("r"), *ended("a")[1:])
+        ending = stage.wait_for(Goal("root_id", "r"))
+        assert await ending.told() == (
+            30.0,
+            {"reason": "ready", "known": 2, "ready": 2, "sent_events": False},
+        )
+
+    staged(test)
+
+
+@pytest.mark.parametrize("quiet_seconds", [0.0, 5.0, 3600.0])
+def test_a_quiet_time_of_its_own_goes_before_both(quiet_seconds: float) -> None:
+    async def test() -> None:
+        stage = Stage()
+        stage.send(*ended("r"), *ended("a")[1:])
+        ending = stage.wait_for(Goal("root_id", "r", quiet_seconds=quiet_seconds))
+        at, close = await ending.told()
+        assert (at, close["reason"]) == (quiet_seconds, "ready")
+
+    staged(test)
+
+
+def test_the_quiet_time_begins_again_with_each_task_and_event() -> None:
+    async def test() -> None:
+        stage = Stage()
+        stage.send(*ended("r"))
+        ending = stage.wait_for(Goal("root_id", "r"))
+        await asyncio.sleep(1.9)
+        stage.send(sent("a", "r"))
+        await asyncio.sleep(1000)
+        stage.send(*ended("a")[1:])
+        await asyncio.sleep(1.9)
+        stage.send(task_event("task-progress", "a"))
+        await asyncio.sleep(1.9)
+        assert ending.close is None
+        at, close = await ending.told()
+        assert (at, close["known"], close["ready"]) == (1005.8, 2, 2)
+
+    staged(test)
+
+
+def test_a_late_task_sent_shortens_the_quiet_time() -> None:
+    async def test() -> None:
+        stage = Stage()
+        sending, *rest = ended("r")
+        stage.send(*rest)
+        ending = stage.wait_for(Goal("root_id", "r"))
+        await asyncio.sleep(10)
+        stage.send(sending)
+        assert await ending.told() == (
+            12.0,
+            {"reason": "ready", "known": 1, "ready": 1, "sent_events": True},
+        )
+
+    staged(test)
+
+
+def test_a_task_that_runs_again_is_waited_for() -> None:
+    """CASES.md A4: a nightly job with a fixed id."""
+
+    async def test() -> None:
+        stage = Stage()
+        stage.send(*ended("r"))
+        await asyncio.sleep(60)
+        stage.send(sent("r", timestamp=time.time() + 60))
+        endings = [stage.wait_for(Goal("root_id", "r")), stage.wait_for(Goal("uuid", "r"))]
+        await asyncio.sleep(1000)
+        assert [ending.close for ending in endings] == [None, None]
+        later = {"timestamp": time.time() + 61, "clock": 50}
+        stage.send(received("r", "shop.pay") | later, task_event("task-failed", "r", exception="E()") | later)
+        assert [(await ending.told())[0] for ending in endings] == [1062.0, 1060.0]
+
+    staged(test)
+
+
+def test_a_lost_task_ends_after_the_grace() -> None:
+    """CASES.md A3."""
+
+    async def test() -> None:
+        stage = Stage()
+        stage.send(received("u", "shop.pay"), task_event("task-started", "u"))
+        endings = [stage.wait_for(Goal("uuid", "u")), stage.wait_for(Goal("root_id", "u"))]
+        await asyncio.sleep(100)
+        stage.restart()
+        for ending in endings:
+            assert await ending.told() == (
+                160.0,
+                {"reason": "lost", "known": 1, "ready": 0, "sent_events": False},
+            )
+
+    staged(test)
+
+
+def test_a_lost_task_that_is_delivered_again_within_the_grace_is_waited_for() -> None:
+    async def test() -> None:
+        stage = Stage(lost_grace_seconds=20.0)
+        stage.send(received("u", "shop.pay"), task_event("task-started", "u"))
+        ending = stage.wait_for(Goal("uuid", "u"))
+        stage.restart()
+        await asyncio.sleep(19)
+        other = {"hostname": "w2@host"}
+        stage.send(received("u", "shop.pay") | other, task_event("task-started", "u") | other)
+        await asyncio.sleep(1000)
+        assert ending.close is None
+        stage.send(task_event("task-succeeded", "u", result="1") | other)
+        at, close = await ending.told()
+        assert (at, close["reason"], close["ready"]) == (1019.0, "ready", 1)
+
+    staged(test)
+
+
+def test_a_workflow_is_lost_only_when_nothing_else_of_it_goes_on() -> None:
+    async def test() -> None:
+        stage = Stage()
+        stage.send(*ended("r"), received("a", "shop.pay", "r"), task_event("task-started", "a"))
+        stage.send(received("b", "shop.pay", "r") | {"hostname": "w2@host"})
+        ending = stage.wait_for(Goal("root_id", "r"))
+        stage.restart()
+        await asyncio.sleep(1000)
+        assert ending.close is None
+        stage.send(task_event("task-revoked", "b", hostname="w2@host"))
+        assert await ending.told() == (
+            1060.0,
+            {"reason": "lost", "known": 3, "ready": 2, "sent_events": False},
+        )
+
+    staged(test)
+
+
+@pytest.mark.parametrize("field", ["uuid", "root_id"])
+def test_what_is_not_known_is_waited_for_and_then_unknown(field: Any) -> None:
+    async def test() -> None:
+        stage = Stage()
+        stage.send(*ended("another"))
+        ending = stage.wait_for(Goal(field, "typo"))
+        at, close = await ending.told()
+        assert (at, close["reason"]) == (30.0, "unknown")
+        assert "'typo'" in close["message"]
+
+    staged(test)
+
+
+def test_what_comes_to_be_known_in_time_is_waited_for() -> None:
+    async def test() -> None:
+        stage = Stage(wait_known_seconds=5.0)
+        endings = [stage.wait_for(Goal("uuid", "r")), stage.wait_for(Goal("root_id", "r"))]
+        await asyncio.sleep(4.9)
+        stage.send(sent("r"))
+        await asyncio.sleep(1000)
+        assert [ending.close for ending in endings] == [None, None]
+        stage.send(*ended("r")[1:])
+        assert [(await ending.told())[1]["reason"] for ending in endings] == ["ready", "ready"]
+
+    staged(test)
+
+
+def test_each_stream_waits_for_as_long_as_it_should() -> None:
+    async def test() -> None:
+        stage = Stage()
+        first = stage.wait_for(Goal("uuid", "u"))
+        await asyncio.sleep(29)
+        second = stage.wait_for(Goal("uuid", "u"))
+        assert (await first.told())[0] == 30.0
+        assert (await second.told())[0] == 59.0
+
+    staged(test)
+
+
+def test_an_id_that_is_no_root_ends_at_once_and_the_root_is_named() -> None:
+    """CASES.md A13: the id of a chain's result is that of its last task."""
+
+    async def test() -> None:
+        stage = Stage()
+        stage.send(*ended("r"), sent("last", "r"))
+        at, close = await stage.wait_for(Goal("root_id", "last")).told()
+        assert (at, close["reason"], close["root_id"]) == (0.0, "unknown", "r")
+        assert "'last'" in close["message"] and "'r'" in close["message"]
+        later = stage.wait_for(Goal("root_id", "next"))
+        await asyncio.sleep(3)
+        stage.send(sent("next", "r"))
+        at, close = await later.told()
+        assert (at, close["root_id"]) == (3.0, "r")
+
+    staged(test)
+
+
+def test_what_was_known_and_had_to_make_room_is_unknown_at_once() -> None:
+    async def test() -> None:
+        stage = Stage(max_tasks=1)
+        stage.send(*ended("r"), *ended("other", "other"))
+        for field in ("uuid", "root_id"):
+            at, close = await stage.wait_for(Goal(field, "r")).told()  # type: ignore[arg-type]
+            assert (at, close["reason"]) == (0.0, "unknown")
+            assert "forgotten" in close["message"]
+
+    staged(test)
+
+
+def test_of_several_brokers_all_that_have_the_id_are_waited_for_or_the_one_that_is_named() -> None:
+    """CASES.md A15."""
+
+    async def test() -> None:
+        stage = Stage(clusters=("eu", "us"))
+        stage.send(*[event | {"cluster": "eu"} for event in ended("r")])
+        stage.send(sent("r", cluster="us"))
+        all_of_it = [stage.wait_for(Goal("uuid", "r")), stage.wait_for(Goal("root_id", "r"))]
+        assert (await stage.wait_for(Goal("uuid", "r", "eu")).told())[0] == 0.0
+        assert (await stage.wait_for(Goal("root_id", "r", "eu")).told())[0] == 2.0
+        us = stage.wait_for(Goal("uuid", "r", "us"))
+        await asyncio.sleep(998)
+        assert [ending.close for ending in (us, *all_of_it)] == [None, None, None]
+        stage.send(*[event | {"cluster": "us"} for event in ended("r")[1:]])
+        assert (await us.told())[0] == 1000.0
+        assert [await ending.told() for ending in all_of_it] == [
+            (1000.0, {"reason": "ready", "known": 2, "ready": 2, "sent_events": True}),
+            (1002.0, {"reason": "ready", "known": 2, "ready": 2, "sent_events": True}),
+        ]
+
+    staged(test)
+
+
+@pytest.mark.parametrize("how", ["ready", "lost", "unknown"])
+def test_who_has_seen_the_end_has_seen_it_until_something_begins(how: str) -> None:
+    async def test() -> None:
+        stage = Stage(wait_known_seconds=1.0)
+        if how == "ready":
+            stage.send(*ended("u", "u"))
+        elif how == "lost":
+            stage.send(received("u", "shop.pay"), task_event("task-started", "u"))
+            stage.restart()
+        goal = Goal("uuid", "u")
+        before = stage.hub.id.decode()
+        stage.send(*ended("another"))
+        ending = stage.wait_for(goal)
+        _, close = await ending.told()
+        assert close["reason"] == how
+        assert ending.close is not None
+        id = ending.close["id"]
+        assert stage.until.is_over(goal, id)
+        assert not stage.until.is_over(goal, before), "it has not seen the end"
+        assert not stage.until.is_over(goal, "another-log-1")
+        assert not stage.until.is_over(Goal("root_id", "u"), id)
+        stage.send(sent("u", timestamp=time.time() + 3600))
+        assert not stage.until.is_over(goal, id)
+
+    staged(test)
+
+
+# ------------------------------------------------------------------------------- on every transport
 
 
 @pytest.mark.parametrize("kind", KINDS)

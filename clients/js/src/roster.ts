@@ -33,7 +33,7 @@ export class Roster {
     const isOther = before && before.pid !== pid;
     const isOffline = word === "offline";
     if (word in BLANK) worker[word] = timestamp;
-    // A process that stops says nothing about the one that has replaced it.
+    // The end of a process does not affect the one that has replaced it.
     if (!(isOther && isOffline)) {
       if (isOther) worker.active = worker.processed = worker.loadavg = null;
       for (const field in BLANK) worker[field] = event[field] ?? worker[field];
@@ -63,8 +63,10 @@ export class Roster {
           this.#known.delete(key);
           return [];
         }
-        if (!worker.alive || !worker.heartbeats || silentMs <= 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * (worker.freq ?? 0))) return worker;
-        return { ...worker, alive: false, status: worker.status === "stopping" ? "offline" : "silent", since: seconds(heardAtMs) };
+        const limitMs = 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * (worker.freq ?? 0));
+        if (!worker.alive || !worker.heartbeats || silentMs <= limitMs) return worker;
+        const status = worker.status === "stopping" ? "offline" : "silent";
+        return { ...worker, alive: false, status, since: seconds(heardAtMs) };
       });
   }
 }

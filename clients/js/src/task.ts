@@ -3,11 +3,11 @@
  * in which they arrived at the gateway; their timestamps are not compared. Pure.
  *
  * The record shows one attempt, number `attempts`; 0 means that the task is only sent. Each event has the number of
- * its attempt, and the task's state after it:
+ * its attempt in the current run (0 in an earlier run), and the task's state after it:
  *
  * - A higher number opens an attempt, if the state is the one that the event reports.
- * - A lower number belongs to an older attempt, and so does an event that reports more than the state. They change
- *   only `retried` and `rejected`.
+ * - A lower number belongs to an older attempt, if the event leaves the state as it is; so does an event that reports
+ *   more than the state. Older attempts change only `retried` and `rejected`.
  * - A run begins where the state leaves SUCCESS, FAILURE or REVOKED, and with a `task-sent` in PENDING.
  */
 import type { Event, Task } from "./types.js";
@@ -91,12 +91,12 @@ export function apply(known: Task | undefined, event: Event): Task {
     const isOver = rankOf(before) > Rank.CUSTOM;
     if (isReady(task) || (isOver && state !== reported)) state = before;
     else if (state !== before) state = reported;
-    if (!(attempt < attempts)) attempt = attempts + +(!attempts || (isOver && state !== before));
+    if (state !== before || !(attempt < attempts)) attempt = attempts + +(!attempts || (isOver && state !== before));
   }
   const isNews = state === reported;
   const isRun = isNews && (isSent || (isReady(task) && state !== before));
-  let isOlder = attempt < attempts;
-  if (isSent && isOlder && retries === task.retries && sent && sent !== at) {
+  let isOlder = attempt < attempts && !(isNews && state !== before);
+  if (isSent && isOlder && attempt === 1 && retries === task.retries && sent && sent !== at) {
     task.attempts = attempt; // the gateway took the attempt for a redelivery, but it is the first one of a run
     isOlder = false;
   }
@@ -110,12 +110,9 @@ export function apply(known: Task | undefined, event: Event): Task {
   }
 
   if (isRun) Object.assign(task, BLANK_RUN, { retries: (retries = own.retries ?? 0) });
-  else if (attempt > attempts && isNews && !isReady(task)) Object.assign(task, BLANK_RUN, { sent, retried, rejected });
-  else if (
-    isOlder ||
-    (isSent ? retries < task.retries : rankOf(state) < rankOf(reported) || (attempt > attempts && !isReceived))
-  ) {
-    if (isOlder && /^re[tj]/.test(word)) task[word] = at;
+  else if (attempt > attempts && isNews) Object.assign(task, BLANK_RUN, { sent, retried, rejected });
+  else if (isOlder || (isSent ? retries < task.retries : rankOf(state) < rankOf(reported))) {
+    if (isOlder && attempt && /^re[tj]/.test(word)) task[word] = at; // 0: of a run before
     return task as Task;
   }
   task.state = state;

@@ -25,7 +25,10 @@ export interface Event {
   readonly queue?: string | null;
   /** The task's state after this event. */
   readonly state?: string | null;
-  /** The number of the attempt that it belongs to; of a `task-sent`, the number of the attempt that it announces. */
+  /**
+   * The number of the attempt that it belongs to, counted in the current run; 0 if that is of an earlier run. Of a
+   * `task-sent`: the number of the attempt that it announces.
+   */
   readonly attempt?: number;
   /** The broker's name, if the gateway has several. */
   readonly cluster?: string;

@@ -48,7 +48,7 @@ test("an application's own worker event makes no worker and changes none", () =>
   assert.equal(known.look(0, [])[0].active, 0);
 });
 
-test("the process that came up last speaks for its hostname", () => {
+test("the end of a process does not affect the one that has replaced it", () => {
   const replaced = roster(event("worker-heartbeat", { active: 3 }), event("worker-online", { pid: 8, active: undefined }));
   assert.deepEqual([replaced.look(0, [])[0].pid, replaced.look(0, [])[0].active], [8, null]);
   replaced.hear(event("worker-offline", { pid: 7, timestamp: 120, active: 3 }), 0);

@@ -105,9 +105,19 @@ test("a run begins with the first sign of it: what was sent, retried or rejected
   }
 });
 
+test("an event of an earlier run changes nothing", () => {
+  const task = after(received(11), retried(12), failed(13), received(20), started(21));
+  for (const make of [received, started, retried, rejected, failed, progress, sent]) {
+    const event = make(14, { attempt: 0, state: "STARTED" });
+    assert.deepEqual(apply(task, event), task, event.type);
+  }
+});
+
 test("an attempt that was taken for a redelivery may be the first one of a run", () => {
   const task = after(sent(10), received(11), received(15, { attempt: 2 }), sent(14, { attempt: 1, state: "RECEIVED" }));
   assert.deepEqual([task.attempts, task.sent, task.received], [1, 14, 15]);
+  const unseen = apply(after(received(11), received(15, { attempt: 2 })), retried(16));
+  assert.deepEqual([unseen.state, unseen.attempts], ["RETRY", 1], "an event that moves the state belongs to the shown attempt");
 });
 
 test("a late task-received that tells of retries before the gateway listened counts them", () => {
