@@ -374,7 +374,7 @@ class Attempts:
             and after.previous.retries > retries
         ):
             after = after.previous
-        number = max(1, min(retries + 1, after.number - 1))
+        number = max(0, min(retries + 1, after.number - 1))
         attempt = Attempt(number, after.run, retries, told.now, after.previous, told.process)
         after.previous = attempt
         self._drop_first()

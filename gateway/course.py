@@ -127,7 +127,8 @@ def apply(
                 process.starts += 1
             if is_shown:
                 task.started = stamp
-                _measure(task)
+                _measure_queue(task)
+                _measure_run(task)
         elif attempt.state == to:
             grown += _take_end(task, attempts, attempt, event, stamp)
         if is_shown and process is not None:
@@ -203,18 +204,18 @@ def _show(task: Task, attempts: Attempts, before: Attempt | None) -> int:
 
 def _take_sent(task: Task, attempts: Attempts, attempt: Attempt, event: Event, stamp: float | None) -> int:
     attempt.sent = stamp
-    if attempts.last is not attempt:
-        return 0
+    last = attempts.last
+    if last is None or attempt.run != last.run or attempt.retries < task.retries:
+        return 0  # of a message before the youngest
     hostname = event.get("hostname")
     if type(hostname) is str:
         task.client = shared(hostname[:MAX_NAME_CHARS])
     task.sent, task.retries = stamp, attempt.retries
-    grown = _take_texts(task, event, _SENT, is_second_hand=attempt.received is not None)
+    grown = _take_texts(task, event, _SENT, is_second_hand=last.received is not None)
     if attempt.received is None:
         attempt.eta = task.eta
-    if attempts.shown is attempt:
-        task.attempts = attempt.number if attempt.is_heard else 0
-        _measure(task)
+    if attempts.shown is last:
+        _measure_queue(task)
     return grown
 
 
@@ -229,8 +230,8 @@ def _take_received(
         task.retries = attempt.retries
         grown = _take_texts(task, event, _CALL)
     if attempts.shown is attempt:
-        task.received, task.attempts = stamp, attempt.number
-        _measure(task)
+        task.received = stamp
+        _measure_queue(task)
     return grown
 
 
@@ -254,7 +255,7 @@ def _take_end(task: Task, attempts: Attempts, attempt: Attempt, event: Event, st
         task.progress = 1.0
         runtime = event.get("runtime")
         task.runtime = runtime if _is_seconds(runtime) else None
-    _measure(task)
+    _measure_run(task)
     return grown
 
 
@@ -321,8 +322,8 @@ def _is_seconds(value: object) -> bool:
     return (type(value) is float or type(value) is int) and 0 <= value < MAX_SECONDS
 
 
-def _measure(task: Task) -> None:
-    """Set how long the attempt was in the queue, and how long it ran where its worker does not say."""
+def _measure_queue(task: Task) -> None:
+    """Set how long the attempt was in the queue."""
     started = task.started
     if started is None:
         return
@@ -332,10 +333,13 @@ def _measure(task: Task) -> None:
         sent = rejected
     queued_at = received if sent is None or sent > started else sent
     task.queued_seconds = None if queued_at is None or queued_at > started else started - queued_at
-    if task.runtime is None:
-        ended = task.succeeded if task.state == "SUCCESS" else task.failed
-        if ended is not None and ended >= started:
-            task.runtime = ended - started
+
+
+def _measure_run(task: Task) -> None:
+    """Set how long the attempt ran, where its worker does not say."""
+    ended = task.failed if task.succeeded is None else task.succeeded
+    if task.runtime is None and task.started is not None and ended is not None and ended >= task.started:
+        task.runtime = ended - task.started
 
 
 def _progress(info: dict[str, Any]) -> float | None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click import unstyle
 
 from gateway import __version__
 from gateway.cli.line import line
@@ -159,11 +160,26 @@ def test_settings_in_the_file_have_the_names_of_the_flags(tmp_path: Path) -> Non
             allow-origin = "https://shop.example"
             max-tasks = 10
             history_bytes = 1000000
+            worker-timeout = 60
+            lost_grace = 0
+            wait-known = 0.5
             control = true
             """
         )
         done = run("serve", "--config", str(config))
     assert f"port {port} on 127.0.0.1 is already in use" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("worker-timeout", "0.9"), ("lost-grace", "-1"), ("wait-known", "soon")]
+)
+def test_a_bad_time_to_wait_is_refused(option: str, value: str) -> None:
+    by_flag = run("serve", "--broker", "amqp://localhost", f"--{option}", value)
+    variable = f"GATEWAY_{option.upper().replace('-', '_')}"
+    by_environment = run("serve", "--broker", "amqp://localhost", **{variable: value})
+    for done in (by_flag, by_environment):
+        assert done.returncode == 2
+        assert f"--{option}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -196,20 +212,24 @@ def test_tail_prints_a_line_an_event(gateway: GatewayProcess, publisher: Publish
     arguments = ["tail", gateway.url, "--name", name, "--type", "task-started,task-succeeded"]
     with traffic(publisher, name), running(*arguments) as tail:
         assert tail.stdout is not None
+        assert tail.stdout.readline() == "-- the gateway consumes the broker\n"
         lines = [tail.stdout.readline().split() for _ in range(6)]
     assert {words[1] for words in lines} == {"task-started", "task-succeeded"}
     assert {words[2] for words in lines} == {name}
     assert all(len(words[3]) == 8 and words[4] == "w1@host" for words in lines)
-    assert any(words[5:] == ["0.010s", "None"] for words in lines)
+    assert {(words[1], *words[5:]) for words in lines} == {
+        ("task-started",),
+        ("task-succeeded", "0.010s", "None"),
+    }
 
 
 def test_tail_json_is_for_pipes(gateway: GatewayProcess, publisher: Publisher) -> None:
     name = f"tail.{uuid.uuid4().hex}"
     with traffic(publisher, name), running("tail", gateway.url, "--name", name, "--json") as tail:
         assert tail.stdout is not None
-        messages = [json.loads(tail.stdout.readline()) for _ in range(4)]
-    assert messages[0]["type"] == "gateway-open"
-    assert {message["name"] for message in messages[1:]} == {name}
+        messages = [json.loads(tail.stdout.readline()) for _ in range(5)]
+    assert [message["type"] for message in messages[:2]] == ["gateway-open", "gateway-status"]
+    assert {message["name"] for message in messages[2:]} == {name}
 
 
 def test_tail_ends_quietly_when_its_reader_does(gateway: GatewayProcess, publisher: Publisher) -> None:
@@ -255,17 +275,36 @@ def test_tail_connects_again_by_itself(broker: str, folder: Path) -> None:
         first.start()
         with traffic(publisher, name), running("tail", first.url, "--name", name) as tail:
             assert tail.stdout is not None
-            assert name in tail.stdout.readline()
+            assert next(text for text in tail.stdout if name in text)
             assert first.stop() == 0
             second.start()
-            for text in tail.stdout:
-                if "unknown-id" in text:  # another process has another log: the loss is told
-                    break
-            assert name in tail.stdout.readline()
+            # Another process has another log: the loss is reported.
+            assert next(text for text in tail.stdout if "unknown-id" in text)
+            assert next(text for text in tail.stdout if name in text)
     finally:
         publisher.close()
         first.stop()
         second.stop()
+
+
+def test_a_line_tells_whether_the_gateway_hears_its_brokers() -> None:
+    sources = [
+        {"cluster": None, "consuming": True, "reason": "consuming celeryev", "since": 1.0},
+        {"cluster": "eu", "consuming": False, "reason": "connection refused\x1b[2J. Start it.", "since": 1.0},
+    ]
+    text = line({"type": "gateway-status", "id": "x-1", "sources": sources})
+    assert text is not None
+    first, second = unstyle(text).splitlines()
+    assert first == "-- the gateway consumes the broker"
+    assert second == "-- the gateway does not hear the broker eu: connection refused\\x1b[2J. Start it."
+    assert line({"type": "gateway-status", "id": "x-1", "sources": []}) is None
+
+
+@pytest.mark.parametrize("uuid", [12345, 3.5, True, ["a"]])
+def test_a_line_shows_an_id_of_any_type(uuid: object) -> None:
+    time = "2026-11-21T08:31:00.123456Z"
+    text = line({"type": "task-started", "time": time, "name": "n", "uuid": uuid, "state": "STARTED"})
+    assert text is not None and str(uuid) in text
 
 
 def test_a_line_for_people_cannot_steer_the_terminal() -> None:

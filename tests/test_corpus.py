@@ -19,11 +19,12 @@ from gateway.event import Event, encode
 from gateway.message import Message
 from gateway.normalize import normalize
 from gateway.tasks import Tasks
+from gateway.workers import Workers
 
 FOLDER = Path(__file__).parent / "corpus"
 RECORDINGS = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 RECEIVED_AT = 1.5
-JOINED = ("name", "root_id", "parent_id", "state")
+JOINED = ("name", "root_id", "parent_id", "queue", "state", "attempt")
 
 pytestmark = pytest.mark.parametrize("recording", RECORDINGS)
 
@@ -64,11 +65,11 @@ def text(value: Any) -> str:
 
 
 def through_the_gateway(recorded: list[dict[str, Any]]) -> list[Event]:
-    tasks = Tasks()
+    tasks, workers = Tasks(), Workers()
     out: list[Event] = []
     for message in recorded:
         for event in normalize(taken(message), RECEIVED_AT).events:
-            out += tasks.join(event, 0.0)
+            out += tasks.join(event, 0.0, workers.hear(event, 0.0))
     out += tasks.release(1e9)
     return out
 
@@ -232,16 +233,17 @@ sent=PENDING received=RECEIVED started=STARTED revoked=REVOKED revoked=REVOKED
 sent=PENDING received=RECEIVED started=STARTED progress=PROGRESS progress=PROGRESS progress=PROGRESS \
 succeeded=SUCCESS
 sent=PENDING received=RECEIVED started=STARTED sent=STARTED retried=RETRY received=RECEIVED started=STARTED \
-sent=STARTED received=RECEIVED retried=RETRY revoked=REVOKED
+sent=STARTED received=RECEIVED retried=RECEIVED revoked=REVOKED
 sent=PENDING received=RECEIVED started=STARTED sent=STARTED retried=RETRY received=RECEIVED started=STARTED \
-sent=STARTED received=RECEIVED retried=RETRY started=STARTED sent=STARTED received=RECEIVED retried=RETRY \
-started=STARTED failed=FAILURE
+sent=STARTED received=RECEIVED retried=RECEIVED started=STARTED sent=STARTED received=RECEIVED \
+retried=RECEIVED started=STARTED failed=FAILURE
 sent=PENDING received=RECEIVED started=STARTED sent=STARTED retried=RETRY received=RECEIVED started=STARTED \
-sent=STARTED received=RECEIVED retried=RETRY started=STARTED received=RECEIVED sent=RECEIVED retried=RETRY \
-started=STARTED failed=FAILURE
+sent=STARTED received=RECEIVED retried=RECEIVED started=STARTED received=RECEIVED sent=RECEIVED \
+retried=RECEIVED started=STARTED failed=FAILURE
 """.replace("\\\n", "")
 
 
+# Where the worker received the retry before it reported the end of the attempt before, the task is RECEIVED.
 def test_the_states_on_the_way_are_those_written_here(recording: str) -> None:
     known = set(COURSES.strip().splitlines())
     for events in by_uuid(through_the_gateway(messages(recording))).values():
@@ -249,13 +251,49 @@ def test_the_states_on_the_way_are_those_written_here(recording: str) -> None:
         assert " ".join(course) in known
 
 
+def test_events_say_their_attempt_and_the_queue_of_its_message(recording: str) -> None:
+    attempts = 0
+    for events in by_uuid(through_the_gateway(messages(recording))).values():
+        for each, number in zip(events, attempt_numbers(events), strict=True):
+            assert each["attempt"] == number, subjects(events)
+            attempts = max(attempts, number)
+        queues = [each["queue"] for each in events if each["type"] == "task-sent"]
+        assert {each["queue"] for each in events} == {*queues} or not queues
+    assert attempts == 4
+
+
+def attempt_numbers(events: list[Event]) -> list[int]:
+    """The attempts that events of a task belong to, by its retries: recorded tasks have one worker."""
+    numbers, begun, ended = [], 0, 0
+    for each in events:
+        if each["type"] in ("task-sent", "task-received"):
+            numbers.append(each["retries"] + 1)
+        elif each["type"] == "task-started":
+            begun += 1
+            numbers.append(begun)
+        elif each["type"] == "task-retried":
+            ended += 1
+            numbers.append(ended)
+        elif each["type"] == "task-revoked":  # may be the only event of its attempt
+            numbers.append(max(ended + 1, begun))
+        else:
+            numbers.append(begun)
+    return numbers
+
+
 def test_a_task_that_has_ended_has_the_same_state_when_its_events_come_backwards(recording: str) -> None:
-    forwards = by_uuid(through_the_gateway(messages(recording)))
-    backwards = by_uuid(through_the_gateway(messages(recording)[::-1]))
-    differences = {
-        subjects(events): (events[-1]["state"], backwards[uuid][-1]["state"])
+    of_tasks = [message for message in messages(recording) if "uuid" in wire_events(message)[0]]
+    forwards = by_uuid(through_the_gateway(of_tasks))
+    backwards = by_uuid(through_the_gateway(of_tasks[::-1]))
+    ended = {
+        uuid: events
         for uuid, events in forwards.items()
         if events[-1]["state"] in ("SUCCESS", "FAILURE", "REVOKED")
-        and events[-1]["state"] != backwards[uuid][-1]["state"]
+    }
+    differences = {
+        subjects(events): (events[-1]["state"], backwards[uuid][-1]["state"])
+        for uuid, events in ended.items()
+        if events[-1]["state"] != backwards[uuid][-1]["state"]
     }
     assert not differences
+    assert len(ended) > 30

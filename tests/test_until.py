@@ -134,7 +134,7 @@ class Ending:
         await self._reader
         assert self.close is not None and self.at is not None
         fields = {k: v for k, v in self.close.items() if k not in ("type", "id", "retry_ms")}
-        return round(self.at, 3), fields
+        return round(self.at, 1), fields
 
 
 def staged(test: Callable[[], Awaitable[None]]) -> None:
@@ -421,7 +421,7 @@ def test_who_has_seen_the_end_has_seen_it_until_something_begins(how: str) -> No
         assert not stage.until.is_over(goal, before), "it has not seen the end"
         assert not stage.until.is_over(goal, "another-log-1")
         assert not stage.until.is_over(Goal("root_id", "u"), id)
-        stage.send(sent("u", timestamp=time.time() + 3600))
+        stage.send(received("u", "shop.pay", hostname="w2@host"))
         assert not stage.until.is_over(goal, id)
 
     staged(test)
@@ -450,6 +450,7 @@ def test_it_ends_right_after_the_event_with_which_the_task_is_ready(
     assert next(stream)["state"] == state
     close = next(stream)
     assert (close["type"], close["reason"]) == ("gateway-close", "ready")
+    assert (close["known"], close["ready"], close["sent_events"]) == (1, 1, False)
     rest = list(stream)
     assert rest == ([{"type": "closed", "code": 1000, "reason": "ready"}] if kind == "websocket" else [])
 
@@ -488,24 +489,146 @@ def test_who_comes_back_to_a_stream_that_has_ended_gets_204(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_workflow_is_ready_when_all_that_is_known_of_it_is_for_two_seconds(
+def test_a_workflow_is_ready_when_all_that_is_known_of_it_is_for_the_quiet_time(
     server: Server, publisher: Publisher, uid: str, kind: str
 ) -> None:
-    stream = messages(server, kind, until="ready", root_id=uid)
+    stream = messages(server, kind, until="ready", root_id=uid, quiet_time="1")
     next(stream)
-    publisher.send(walk("first", uid, uid))
-    assert [next(stream)["name"] for _ in range(3)] == ["first"] * 3
-    time.sleep(1)  # the next task of a chain comes a little later
     second = str(uuid.uuid4())
-    publisher.send(received(second, "second", uid))
-    assert next(stream)["name"] == "second"
-    time.sleep(2.5)  # and takes its time
+    publisher.send(walk("first", uid, uid), received(second, "second", uid))
+    assert [next(stream)["name"] for _ in range(4)] == ["first"] * 3 + ["second"]
     began = time.monotonic()
     publisher.send(task_event("task-started", second), task_event("task-succeeded", second, result="1"))
     assert [next(stream)["name"] for _ in range(2)] == ["second"] * 2
-    assert next(stream)["reason"] == "ready"
-    assert time.monotonic() - began >= 1.9
-    stream.close()
+    close = next(stream)
+    assert time.monotonic() - began >= 1
+    assert (close["reason"], close["known"], close["ready"], close["sent_events"]) == ("ready", 2, 2, False)
+    stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_id_that_is_no_root_is_answered_with_the_root(
+    server: Server, publisher: Publisher, uid: str, kind: str
+) -> None:
+    last = str(uuid.uuid4())
+    with NdjsonStream(server.url, {"root_id": uid}) as client:
+        publisher.send(walk("first", uid, uid), walk("last", uid, last))
+        client.until(lambda seen: len(seen) == 6)
+    opened, close, *rest = messages(server, kind, until="ready", root_id=last)
+    assert opened["type"] == "gateway-open"
+    assert (close["type"], close["reason"], close["root_id"]) == ("gateway-close", "unknown", uid)
+    assert uid in close["message"] and last in close["message"]
+    assert rest == ([{"type": "closed", "code": 4004, "reason": "unknown"}] if kind == "websocket" else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stays_unknown_ends_and_says_so(hasty: GatewayProcess, kind: str) -> None:
+    for goal in ("uuid", "root_id"):
+        opened, close, *rest = messages(hasty, kind, {goal: f"typo-{kind}", "until": "ready"})
+        assert opened["type"] == "gateway-open"
+        assert (close["type"], close["reason"]) == ("gateway-close", "unknown")
+        assert f"typo-{kind}" in close["message"]
+        assert rest == (
+            [{"type": "closed", "code": 4004, "reason": "unknown"}] if kind == "websocket" else []
+        )
+    asked = {"until": "ready", "uuid": f"typo-{kind}"}
+    # An EventSource comes back after the end, and has to stop then.
+    (_, ended) = messages(hasty, "ndjson", asked)
+    again = httpx.get(f"{hasty.url}/events", params=asked, headers={"Last-Event-ID": ended["id"]})
+    assert again.status_code == 204
+
+
+def on_worker(hostname: str, *events: Message) -> list[Message]:
+    """The events as from a worker of their own, after a heartbeat of it."""
+    alive = worker_event("worker-heartbeat", hostname=hostname, clock=1, active=1, processed=1)
+    return [alive, *({**event, "hostname": hostname} for event in events)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_is_lost_with_its_worker_and_its_stream_ends_after_the_grace(
+    hasty: GatewayProcess, publisher: Publisher, uid: str, kind: str
+) -> None:
+    worker = f"doomed-{kind}@host"
+    stream = messages(hasty, kind, until="ready", root_id=uid)
+    assert next(stream)["type"] == "gateway-open"
+    publisher.send(*on_worker(worker, received(uid, "shop.pay", queue="q"), task_event("task-started", uid)))
+    assert [next(stream)["state"] for _ in range(2)] == ["RECEIVED", "STARTED"]
+    lost = next(stream)
+    assert {key: lost[key] for key in lost.keys() - {"id", "time", "timestamp", "reason"}} == {
+        "type": "task-lost", "source": "gateway", "uuid": uid, "name": "shop.pay", "root_id": uid,
+        "parent_id": None, "queue": None, "state": "LOST", "hostname": worker, "pid": 1, "retries": 0,
+        "attempt": 1,
+    }  # fmt: skip
+    assert "silent" in lost["reason"]
+    assert abs(lost["timestamp"] - time.time()) < 30
+    close = next(stream)
+    assert (close["type"], close["reason"]) == ("gateway-close", "lost")
+    assert (close["known"], close["ready"]) == (1, 0)
+    rest = list(stream)
+    assert rest == ([{"type": "closed", "code": 4010, "reason": "lost"}] if kind == "websocket" else [])
+    with closing(
+        messages(hasty, kind, {"type": "task-lost", "name": "shop.*", "since": "earliest"})
+    ) as again:  # type: ignore[type-var]
+        assert any(message.get("uuid") == uid for message in again)
+
+
+def asked(server: Server, kind: str, wanted: Message) -> Iterator[Message]:
+    """Yield the messages of a stream that is asked for by POST, or by `open` on a WebSocket."""
+    if kind == "websocket":
+        with connect(f"{server.url.replace('http', 'ws', 1)}/ws?type=gateway-*") as websocket:
+            for _ in range(2):  # gateway-open and gateway-status of the stream that is replaced
+                websocket.recv(timeout=30)
+            websocket.send(json.dumps({"op": "open"} | wanted))
+            for text in websocket:
+                if (message := json.loads(text))["type"] not in NOISE:
+                    yield message
+            yield {"type": "closed", "code": websocket.close_code}
+        return
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        path = server.url.partition(f":{server.port}")[2]
+        connection.request("POST", f"{path}/events?format={kind}", json.dumps(wanted))
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        for line in response:
+            if kind == "ndjson" or line.startswith(b"data: "):
+                message = json.loads(line.removeprefix(b"data: "))
+                if message["type"] not in NOISE:
+                    yield message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("quiet_time", [0, 0.5, "500ms", None])
+def test_a_body_and_an_open_can_wait_for_an_end_too(
+    server: Server, publisher: Publisher, uid: str, kind: str, quiet_time: Any
+) -> None:
+    publisher.send(received(uid, "shop.pay"))
+    wanted = {"any": [{"root_id": uid}], "until": "ready", "quiet_time": quiet_time, "snapshot": True}
+    stream = asked(server, kind, wanted)
+    assert next(stream)["type"] == "gateway-open"
+    while not next(stream).get("done"):
+        pass
+    end = task_event("task-succeeded", uid, result="1")
+    sending = sent(uid)  # so that without a quiet time it is two seconds
+    publisher.send(end, sending)
+    began = time.monotonic()
+    *events, close = [message for message in stream if message["type"] != "closed"]
+    assert {"task-succeeded", "task-sent"} <= {event["type"] for event in events}
+    assert (close["reason"], close["known"], close["ready"], close["sent_events"]) == ("ready", 1, 1, True)
+    lasted = time.monotonic() - began
+    assert lasted >= {0: 0.0, None: 2.0}.get(quiet_time, 0.5)
+
+
+def test_an_id_with_wildcards_in_it_can_be_waited_for(server: Server, publisher: Publisher, uid: str) -> None:
+    """CASES.md A17: `*`, `?`, `,` and `!` are legal in ids; a backslash takes them literally."""
+    for own, pattern in ((f"{uid}:*", rf"{uid}:\*"), (f"!{uid},us?", rf"\!{uid}\,us\?")):
+        stream = messages(server, "ndjson", until="ready", uuid=pattern)
+        assert next(stream)["type"] == "gateway-open"
+        publisher.send(walk(uid=f"{uid}:other"), walk(uid=own))
+        *events, close = stream
+        assert [event["uuid"] for event in events] == [own] * 3
+        assert close["reason"] == "ready"
+        posted = asked(server, "ndjson", {"any": [{"uuid": pattern}], "until": "ready"})
+        assert [message["type"] for message in posted] == ["gateway-open", "gateway-close"]
 
 
 def test_a_task_that_is_not_known_yet_is_waited_for(server: Server, publisher: Publisher, uid: str) -> None:
@@ -533,7 +656,7 @@ def test_a_slow_reader_gets_all_of_a_big_workflow_before_the_end(
         reader.settimeout(20)
         reader.connect(("127.0.0.1", server.port))
         prefix = server.url.partition(f":{server.port}")[2]
-        query = f"format=ndjson&snapshot=1&until=ready&root_id={uid}"
+        query = f"format=ndjson&snapshot=1&until=ready&quiet_time=1&root_id={uid}"
         reader.sendall(f"GET {prefix}/events?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         time.sleep(3)  # longer than a workflow has to be quiet
         with HTTPResponse(reader) as response:
@@ -546,7 +669,8 @@ def test_a_slow_reader_gets_all_of_a_big_workflow_before_the_end(
 @pytest.mark.parametrize(
     "query",
     ["until=ready", "until=done&uuid=1", "until=ready&uuid=a*", "until=ready&uuid=1,2", "until=ready&uuid=!1"]
-    + ["until=ready&uuid=1&uuid=2", "until=ready&name=x", "until=ready&until=ready&uuid=1"],
+    + ["until=ready&uuid=1&uuid=2", "until=ready&name=x", "until=ready&until=ready&uuid=1"]
+    + ["until=ready&uuid=a\\\\*"],
 )
 def test_an_end_that_cannot_be_waited_for_is_refused(server: Server, query: str) -> None:
     answer = httpx.get(f"{server.url}/events?{query}")
@@ -554,9 +678,52 @@ def test_an_end_that_cannot_be_waited_for_is_refused(server: Server, query: str)
     assert answer.json()["error"]["parameter"] == "until"
 
 
+@pytest.mark.parametrize(
+    "any",
+    [
+        None,
+        [],
+        [{}],
+        [{"uuid": "a*"}],
+        [{"uuid": ["1", "2"]}],
+        [{"uuid": "1"}, {"uuid": "2"}],
+        [{"name": "x"}],
+    ],
+)
+def test_a_body_without_one_goal_is_refused(server: Server, any: Any) -> None:
+    answer = httpx.post(f"{server.url}/events", json={"any": any, "until": "ready"})
+    assert (answer.status_code, answer.json()["error"]["parameter"]) == (400, "until")
+
+
+@pytest.mark.parametrize(
+    "quiet_time", ["", "x", "-1", "1e3", "86401", "25h", "1 s", "nan", -1, 86_401, True, [1], 10.0**300]
+)
+def test_a_bad_quiet_time_is_refused(server: Server, quiet_time: Any) -> None:
+    answers = [
+        httpx.post(
+            f"{server.url}/events",
+            json={"any": [{"root_id": "r"}], "until": "ready", "quiet_time": quiet_time},
+        )
+    ]
+    if isinstance(quiet_time, str):
+        asked = {"root_id": "r", "until": "ready", "quiet_time": quiet_time}
+        answers.append(httpx.get(f"{server.url}/events", params=asked))
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]["parameter"]) == (400, "quiet_time")
+
+
+def test_a_quiet_time_needs_an_end_to_wait_for(server: Server) -> None:
+    for answer in (
+        httpx.get(f"{server.url}/events?root_id=r&quiet_time=1"),
+        httpx.post(f"{server.url}/events", json={"any": [{"root_id": "r"}], "quiet_time": 1}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["parameter"]) == (400, "quiet_time")
+        assert "until=ready" in answer.json()["error"]["message"]
+
+
 def tail(server: Server, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "gateway", "tail", server.url, *arguments],
+        [sys.executable, "-m", "gateway", "tail", server.url, "--until", "ready", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -564,19 +731,35 @@ def tail(server: Server, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def line_with(process: subprocess.Popen[str], text: str) -> str:
+    """The next line that a process prints with this text in it."""
+    assert process.stdout is not None
+    return next(line for line in process.stdout if text in line)
+
+
+def finished(server: Server, *arguments: str) -> tuple[int, str, str]:
+    """Run `tail` to its end; return its exit code and what it printed."""
+    with tail(server, *arguments) as process:
+        try:
+            out, err = process.communicate(timeout=30)
+            return process.returncode, out, err
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize(("final", "code"), [("task-succeeded", 0), ("task-failed", 1), ("task-revoked", 1)])
 def test_a_script_can_wait_for_a_task(
     server: Server, publisher: Publisher, uid: str, final: str, code: int
 ) -> None:
     publisher.send(received(uid, "shop.pay"))
-    with tail(server, "--until", "ready", "--uuid", uid) as process:
+    with tail(server, "--uuid", uid) as process:
         try:
-            assert process.stdout is not None
-            assert "is RECEIVED" in process.stdout.readline()
+            assert "is RECEIVED" in line_with(process, "shop.pay")
             publisher.send(task_event(final, uid))
-            out, _ = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=20)
             assert process.returncode == code
             assert final in out
+            assert err == "", "of one task all is known"
         finally:
             process.kill()
 
@@ -588,15 +771,64 @@ def test_a_script_learns_of_a_task_that_has_ended_before(
         with NdjsonStream(server.url, {"uuid": f"{uid}-{number}"}) as client:
             publisher.send(received(f"{uid}-{number}", "shop.pay"), task_event(final, f"{uid}-{number}"))
             client.until(lambda seen: len(seen) == 2)
-        with tail(
-            server, "--until", "ready", "--uuid", f"{uid}-{number}", "--json", "--fields", "name"
-        ) as process:
-            try:
-                out, _ = process.communicate(timeout=20)
-                assert process.returncode == code
-                assert json.loads(out.splitlines()[1])["tasks"][0]["name"] == "shop.pay"
-            finally:
-                process.kill()
+        returned, out, err = finished(server, "--uuid", f"{uid}-{number}", "--json", "--fields", "name")
+        assert (returned, err) == (code, "")
+        messages = [json.loads(line) for line in out.splitlines()]
+        (page,) = (message for message in messages if message["type"] == "gateway-snapshot")
+        assert page["tasks"][0]["name"] == "shop.pay"
+        assert messages[-1]["reason"] == "ready"
+
+
+@pytest.mark.parametrize(("final", "code"), [("task-succeeded", 0), ("task-failed", 1)])
+def test_a_script_is_warned_where_tasks_may_wait_unseen(
+    server: Server, publisher: Publisher, uid: str, final: str, code: int
+) -> None:
+    with NdjsonStream(server.url, {"root_id": uid}) as client:
+        publisher.send(walk("first", uid, uid), received(f"{uid}-2", "second", uid))
+        publisher.send(task_event(final, f"{uid}-2"))
+        client.until(lambda seen: len(seen) == 5)
+    returned, _, err = finished(server, "--root-id", uid, "--quiet-time", "0.2")
+    assert returned == code
+    assert "2 of 2 known tasks" in err
+    assert "task_send_sent_event" in err and "--quiet-time" in err
+
+
+def test_a_script_is_not_warned_where_each_task_was_sent(
+    server: Server, publisher: Publisher, uid: str
+) -> None:
+    with NdjsonStream(server.url, {"root_id": uid}) as client:
+        publisher.send(*ended(uid, uid))
+        client.until(lambda seen: len(seen) == 3)
+    returned, _, err = finished(server, "--root-id", uid, "--quiet-time", "200ms")
+    assert (returned, err) == (0, "")
+
+
+def test_a_script_is_told_that_its_id_is_no_root(server: Server, publisher: Publisher, uid: str) -> None:
+    with NdjsonStream(server.url, {"root_id": uid}) as client:
+        publisher.send(received(f"{uid}-last", "last", uid))
+        client.until(bool)
+    returned, out, err = finished(server, "--root-id", f"{uid}-last")
+    assert returned == 4
+    assert f"belongs to the root '{uid}'" in err
+    assert "task-" not in out
+
+
+def test_a_script_is_told_that_nothing_is_known(hasty: GatewayProcess) -> None:
+    """CASES.md A14."""
+    for option in ("--uuid", "--root-id"):
+        returned, _, err = finished(hasty, option, "TYPO")
+        assert returned == 4
+        waiting, end = err.splitlines()
+        assert "nothing is known of it yet" in waiting
+        assert "'TYPO'" in end
+
+
+def test_a_script_is_told_of_a_lost_task(hasty: GatewayProcess, publisher: Publisher, uid: str) -> None:
+    publisher.send(*on_worker("script@host", received(uid, "shop.pay"), task_event("task-started", uid)))
+    returned, out, err = finished(hasty, "--uuid", uid)
+    assert returned == 3
+    assert "task-lost" in out and "silent" in out
+    assert "lost: the worker that had it is gone" in err
 
 
 def test_a_script_waits_through_a_restart_of_the_gateway(
@@ -604,11 +836,10 @@ def test_a_script_waits_through_a_restart_of_the_gateway(
 ) -> None:
     gateway = GatewayProcess(broker, folder)
     gateway.start()
-    process = tail(gateway, "--until", "ready", "--uuid", uid)
+    process = tail(gateway, "--uuid", uid)
     try:
-        assert process.stdout is not None
         publisher.send(received(uid, "shop.pay"))
-        assert "shop.pay" in process.stdout.readline()
+        line_with(process, "shop.pay")
         gateway.stop()
         gateway.start()
         publisher.send(received(uid, "shop.pay"), task_event("task-succeeded", uid, result="1"))

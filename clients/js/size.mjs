@@ -3,7 +3,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 /** Of what `import "@celery-gateway/client"` loads; the hooks come on top. */
-const LIMIT_BYTES = 6_000;
+const LIMIT_BYTES = 7_000;
 
 /** How long a module is that exports all of these, minified and gzipped. */
 async function sizeBytes(...files) {

@@ -94,12 +94,10 @@ export function apply(known: Task | undefined, event: Event): Task {
     if (state !== before || !(attempt < attempts)) attempt = attempts + +(!attempts || (isOver && state !== before));
   }
   const isNews = state === reported;
-  const isRun = isNews && (isSent || (isReady(task) && state !== before));
-  let isOlder = attempt < attempts && !(isNews && state !== before);
-  if (isSent && isOlder && attempt === 1 && retries === task.retries && sent && sent !== at) {
-    task.attempts = attempt; // the gateway took the attempt for a redelivery, but it is the first one of a run
-    isOlder = false;
-  }
+  const isDiscarded = word === "revoked" && own.terminated !== true && at !== task.revoked; // by a worker, unread
+  const isRun = isNews && (isSent || (isReady(task) && (isDiscarded || state !== before)));
+  // A redelivered message may be reported as sent when a later attempt at it is shown.
+  const isOlder = attempt < attempts && !(isNews && state !== before) && !(isSent && attempt && retries === task.retries);
   // A worker's names replace a client's.
   if (isReceived || !task.root_id || isRun || (isSent && attempt === task.attempts && !task.received)) {
     const parent = idText(parent_id);
@@ -136,11 +134,11 @@ export function apply(known: Task | undefined, event: Event): Task {
     if (isNews || index <= Rank.STARTED) {
       if (word in BLANK) task[word] = at;
       if (retries >= task.retries) {
-        takeTexts(task, event, isSent && attempt === task.attempts && task.received);
+        takeTexts(task, event, isSent && attempt <= task.attempts && task.received);
         task.retries = retries;
       }
       if (word === "succeeded") task.runtime = own.runtime ?? null;
-      if (attempt === task.attempts) measure(task);
+      if (attempt <= task.attempts) measure(task, index <= Rank.STARTED);
     }
   }
   if (task.state === "SUCCESS") task.progress = 1;
@@ -161,15 +159,15 @@ function takeTexts(task: Fields, event: Event, isSecondHand: boolean): void {
   });
 }
 
-/** Set how long the attempt was in the queue, and how long it ran if its worker does not say. */
-function measure(task: Fields): void {
+/** Set how long the attempt was in the queue, until it began, and how long it ran if its worker does not say. */
+function measure(task: Fields, isBegin: boolean): void {
   const { started, received, rejected, attempts, retries, succeeded, failed } = task;
   let { sent } = task;
   if (!started) return;
   // An attempt that went back to the queue had no message of its own.
   if (attempts > retries + 1 && !(rejected && sent > rejected)) sent = rejected;
   const queuedAt = sent && sent <= started ? sent : received;
-  task.queued_seconds = queuedAt && queuedAt <= started ? started - queuedAt : null;
+  if (isBegin) task.queued_seconds = queuedAt && queuedAt <= started ? started - queuedAt : null;
   const ended = succeeded ?? failed;
   if (ended >= started) task.runtime ??= ended - started;
 }
