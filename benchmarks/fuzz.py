@@ -13,19 +13,17 @@ The exit code is 1 if anything differs; each difference is printed with what rep
 
 import argparse
 import itertools
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.js_client import built
-from tests.reduced import Reducer, differences, inconsistencies, reduce
-from tests.simulated_cluster import History, history
+from tests.reduced import differences, inconsistencies, records, reduce
+from tests.simulated_cluster import history
 from tests.test_cluster_histories import TROUBLES
 
 EVENTS, JAVASCRIPT_EVENTS = 1_000_000, 100_000
@@ -100,22 +98,6 @@ def javascript(events: int, first_seed: int) -> bool:
     if done.returncode:
         print(done.stdout[-5_000:])
     return done.returncode == 0
-
-
-def records(true: History, case: str) -> Iterator[str]:
-    """Give the task events of a stream with their task's record after them, as lines of JSON.
-
-    Of events that go on together, since the first ones waited, all but the last have no record.
-    """
-    reducer = Reducer()
-    for arrival in true.arrivals:
-        events = [event for event in reducer.take(arrival) if event["type"].startswith("task-")]
-        for number, event in enumerate(events, 1):
-            record = reducer.tasks.get(event["uuid"])
-            assert record is not None
-            is_last = not any(later["uuid"] == event["uuid"] for later in events[number:])
-            told = json.loads(reducer.view(record)) if is_last else None
-            yield json.dumps({"case": case, "event": event, "record": told}) + "\n"
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """A simulated cluster's history as the gateway's reducer has it, and where that differs from the truth."""
 
+import json
 from collections.abc import Iterator
 
 import msgspec
@@ -55,6 +56,22 @@ def reduce(history: History) -> Reducer:
     for _ in reducer.tick(history.ended_at + 2.0):
         pass
     return reducer
+
+
+def records(true: History, case: str) -> Iterator[str]:
+    """Give the task events of a stream with their task's record after them, as lines of JSON.
+
+    Of events that go on together, since the first ones waited, all but the last have no record.
+    """
+    reducer = Reducer()
+    for arrival in true.arrivals:
+        events = [event for event in reducer.take(arrival) if event["type"].startswith("task-")]
+        for number, event in enumerate(events, 1):
+            record = reducer.tasks.get(event["uuid"])
+            assert record is not None
+            is_last = not any(later["uuid"] == event["uuid"] for later in events[number:])
+            told = json.loads(reducer.view(record)) if is_last else None
+            yield json.dumps({"case": case, "event": event, "record": told}) + "\n"
 
 
 def differences(history: History, reducer: Reducer) -> Iterator[str]:

@@ -3,9 +3,12 @@
 `make fuzz` runs the same for a million events. A difference is looked into with its seed and trouble.
 """
 
+from pathlib import Path
+
 import pytest
 
-from tests.reduced import Reducer, differences, inconsistencies, reduce
+from tests.js_client import built, npm
+from tests.reduced import Reducer, differences, inconsistencies, records, reduce
 from tests.simulated_cluster import Trouble, history
 
 SEEDS = range(150)
@@ -35,6 +38,14 @@ def test_the_state_at_the_end_is_the_true_one(trouble: Trouble) -> None:
         assert not list(inconsistencies(reducer)), f"{seed=}"
         tasks += len(true.truth)
     assert tasks > 20 * len(SEEDS)
+
+
+def test_the_javascript_client_has_the_same_records_after_each_event(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for seed in SEEDS[:100]:
+            file.writelines(records(history(seed), str(seed)))
+    npm(built(), "run", "test:unit", CONFORMANCE_FILE=str(path))
 
 
 def test_at_every_step_the_event_bears_the_state_of_the_record_and_no_task_is_ready_too_early() -> None:
