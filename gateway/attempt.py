@@ -199,9 +199,13 @@ class Attempts:
         if process is None:
             return
         if attempt.state not in NOT_HELD_STATES:
-            process.held[self] = attempt.state != "RECEIVED"
-        elif self in process.held and next(self.of_process(process), None) is None:
-            del process.held[self]
+            process.held[self] = attempt.state != "RECEIVED" or process.held.get(self, False)
+        elif self in process.held:
+            running = [other.state != "RECEIVED" for other in self.of_process(process)]
+            if running:
+                process.held[self] = any(running)
+            else:
+                del process.held[self]
 
     def hand_over(self, process: Process, successor: Process) -> None:
         """Give the attempts to the next life of their process that must be its own."""
@@ -286,13 +290,17 @@ class Attempts:
     def _of_started(self, told: Told) -> tuple[Attempt, bool]:
         last, process = self.last, told.process
         if last is not None:
-            mine = [attempt for attempt in self.kept() if attempt.is_by(process)]
-            if any(attempt.started == told.stamp is not None for attempt in mine):
-                return mine[-1], False
-            for attempt in reversed(mine):  # one before was given up with the connection to the broker
-                if attempt.started is None and (
-                    attempt.state not in ATTEMPT_ENDED_STATES or not attempt.precedes(told.clock, told.stamp)
-                ):
+            kept = self.kept()
+            mine = [attempt for attempt in kept if attempt.is_by(process)]
+            for attempt in mine:
+                if attempt.started == told.stamp is not None:
+                    return attempt, False
+            unstarted = [attempt for attempt in mine if attempt.started is None]
+            waiting = [attempt for attempt in unstarted if attempt.state not in ATTEMPT_ENDED_STATES]
+            if waiting:
+                return _first_waiting(waiting, kept), True
+            for attempt in reversed(unstarted):
+                if not attempt.precedes(told.clock, told.stamp):
                     return attempt, True
             if mine and not mine[-1].precedes(told.clock, told.stamp):
                 return mine[-1], False
@@ -306,11 +314,14 @@ class Attempts:
             return self._open(told), True
         kept = self.kept()
         mine = [attempt for attempt in kept if attempt.is_by(process)]
-        if any(attempt.ended == told.stamp is not None for attempt in mine):
-            return mine[-1], False
+        for attempt in mine:
+            if attempt.ended == told.stamp is not None:
+                return attempt, False
         under_way = [attempt for attempt in mine if attempt.state not in ATTEMPT_ENDED_STATES]
         is_free = last.process is None and last.ended is None
-        if under_way and not (told.is_whole and is_free and all(a.started is not None for a in under_way)):
+        # A worker discards a message before it begins it.
+        is_other = told.is_whole and (is_free or last not in under_way)
+        if under_way and not (is_other and all(a.started is not None for a in under_way)):
             return _ended_one(under_way, kept, told.type), True
         if mine and (told.type in _ENDS_SAID_AGAIN or not mine[-1].precedes(told.clock, told.stamp)):
             return mine[-1], True
@@ -382,6 +393,7 @@ class Attempts:
 
     def _claim(self, attempt: Attempt, process: Process | None) -> Attempt:
         attempt.process = process
+        attempt.clock = attempt.stamp = None
         if attempt.state == "PENDING":
             attempt.state = None  # a worker has it
         return attempt
@@ -416,16 +428,30 @@ def _not_superseded(attempts: list[Attempt], kept: list[Attempt], *, by_runs: bo
     Args:
         by_runs: also those after which another run has begun.
     """
-    begun = [attempt for attempt in kept if attempt.started is not None]
     return [
         attempt
-        for attempt in attempts
-        if not any(
-            (by_runs and later.run > attempt.run)
-            or (later.run == attempt.run and later.retries == attempt.retries)
-            for later in begun[begun.index(attempt) + 1 if attempt in begun else len(begun) :]
+        for number, attempt in enumerate(kept, 1)
+        if attempt in attempts
+        and not any(
+            later.started is not None
+            and (
+                (by_runs and later.run > attempt.run)
+                or (later.run == attempt.run and later.retries == attempt.retries)
+            )
+            for later in kept[number:]
         )
     ]
+
+
+def _first_waiting(waiting: list[Attempt], kept: list[Attempt]) -> Attempt:
+    """Return which of a process's attempts that it has not begun a start is of.
+
+    The first one of the last run; of several at one message the last: those before were given up with the
+    connection to the broker.
+    """
+    left = _not_superseded(waiting, kept) or waiting
+    first = min((attempt for attempt in left if attempt.run == left[-1].run), key=lambda a: a.retries)
+    return next(a for a in reversed(left) if (a.run, a.retries) == (first.run, first.retries))
 
 
 def _ended_one(under_way: list[Attempt], kept: list[Attempt], type: str) -> Attempt:

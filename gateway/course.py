@@ -94,14 +94,14 @@ def apply(
         retries = get("retries")
         if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
             retries = None
-        is_whole = to == "REVOKED" and get("terminated") is not True
+        is_whole = to == "REVOKED" and get("terminated") is False
         attempt, is_news = attempts.find(event_type, retries, stamp, clock, process, now, is_whole)
     if not is_news:
         return attempt, 0
-    if moves(attempt.state, to):
+    if is_moved := moves(attempt.state, to):
         attempt.state = to
-        if process is not None:
-            attempts.hold(attempt)
+    if process is not None and (is_moved or attempts not in process.held):
+        attempts.hold(attempt)
     grown = 0
     shown = attempts.shown
     if shown is not attempt and attempts.show() is not shown:
@@ -251,10 +251,15 @@ def _take_end(task: Task, attempts: Attempts, attempt: Attempt, event: Event, st
     if time_field is not None:
         setattr(task, time_field, stamp)
     grown = _take_texts(task, event, fields) if fields else 0
+    for field in _TEXTS_OF_ATTEMPT:
+        if field not in fields and (text := getattr(task, field)) is not None:  # of another outcome
+            grown -= _size(text)
+            setattr(task, field, None)
+    runtime = None
     if attempt.state == "SUCCESS":
         task.progress = 1.0
         runtime = event.get("runtime")
-        task.runtime = runtime if _is_seconds(runtime) else None
+    task.runtime = runtime if _is_seconds(runtime) else None
     _measure_run(task)
     return grown
 

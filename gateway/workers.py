@@ -43,6 +43,8 @@ SILENT_FREQS = 3
 GONE_SECONDS = 300.0
 STOPPING_SECONDS = 3600.0
 """A warm shutdown has no limit of its own; whoever manages the worker usually has one."""
+LATE_SECONDS = 5.0
+"""How long after its end a process may be found to hold a task."""
 MAX_FREQ_SECONDS = 3600.0
 """Of a worker that claims a longer one: otherwise it could never be silent."""
 FORGET_SECONDS = 3600.0
@@ -155,6 +157,7 @@ class Workers:
         self._known: OrderedDict[_Key, _Known] = OrderedDict()  # the longest silent first
         self._replaced: dict[Process, _Known] = {}
         self._gone: list[Gone] = []
+        self._gone_lately: list[Gone] = []
         self._away: dict[str | None, float] = {}  # since when, by cluster
 
     def statistics(self, now: float) -> WorkersStatistics:
@@ -223,7 +226,10 @@ class Workers:
         self._excuse(seconds, *{cluster for cluster, _ in self._known} - self._away.keys())
 
     def find_gone(self, now: float) -> list[Gone]:
-        """Return the processes that have become known to be gone since the last call, each once."""
+        """Return the processes that have become known to be gone since the last call.
+
+        One is returned again if it holds something then.
+        """
         for process, known in tuple(self._replaced.items()):
             if process.gone_at is not None:
                 del self._replaced[process]
@@ -241,8 +247,14 @@ class Workers:
                 limit = self._gone_seconds if process.stopping_at is None else STOPPING_SECONDS
                 if process.gone_at is None and silent > limit and not self._is_away(process):
                     self._end(process, now, f"its worker has been silent for {silent:.0f} s")
+        # Events that wait for their task's name may still give it something to hold.
+        self._gone_lately = [
+            gone for gone in self._gone_lately if now - (gone.process.gone_at or 0.0) < LATE_SECONDS
+        ]
+        late = [gone for gone in self._gone_lately if gone.process.held]
         found, self._gone = self._gone, []
-        return found
+        self._gone_lately += found
+        return late + found
 
     def _add(self, key: _Key, now: float) -> _Known | None:
         cluster, hostname = key

@@ -2,7 +2,7 @@
 
 A story is a line of words, in the order of arrival. `sent` is a client's event; `a.started` is one of worker
 ``a``, in the next place of that worker's order. `/1` gives the retries, `#5` the clock, `@5` the timestamp,
-`+700` lets 700 seconds pass. `x` is a worker that does not say its hostname. `a.restarted` is the
+`+700` lets 700 seconds pass. `x` is a worker whose events have no hostname. `a.restarted` is the
 ``worker-online`` of a new process of ``a``; what the old one held is then lost. `terminated` is the
 ``task-revoked`` of a task that ran, `revoked` that of one which was discarded.
 
@@ -95,7 +95,7 @@ class Story:
         self.found.append(attempt.number)
         return attempt
 
-    def tell(self, text: str) -> "Story":
+    def play(self, text: str) -> "Story":
         """Take the words of a story in."""
         for word in text.split():
             if word.startswith("+"):
@@ -104,18 +104,18 @@ class Story:
                 self.restart(word[0])
             else:
                 if word[0] in "abc" and word[1] == "." and word[0] not in self.processes:
-                    self.hear_worker(word[0], "worker-heartbeat", clock=100)
+                    self.receive_worker_event(word[0], "worker-heartbeat", clock=100)
                 self.arrive(self.event(word))
         return self
 
-    def hear_worker(self, host: str, event_type: str, clock: int) -> None:
+    def receive_worker_event(self, host: str, event_type: str, clock: int) -> None:
         made = {"type": event_type, "hostname": f"{host}@host", "pid": PIDS[host], "clock": clock}
         process = self.workers.hear(made | {"freq": 2.0, "active": 0, "processed": 0}, self.now)
         assert process is not None
         self.processes[host] = process
 
     def restart(self, host: str) -> None:
-        self.hear_worker(host, "worker-online", clock=1)
+        self.receive_worker_event(host, "worker-online", clock=1)
         self.counters[host] = 1
         for gone in self.workers.find_gone(self.now):
             lose(self.task, self.attempts, gone.process, self.now)
@@ -135,8 +135,8 @@ class Story:
         return text
 
 
-def told(text: str, **wrong: float) -> Story:
-    return Story(wrong).tell(text)
+def played(text: str, **wrong: float) -> Story:
+    return Story(wrong).play(text)
 
 
 def assert_sound(story: Story) -> None:
@@ -161,7 +161,7 @@ def assert_held(story: Story) -> None:
 def assert_shape(text: str, shape: str) -> None:
     """Tell a story with the clocks right and wrong; at its end the attempts are the same."""
     for wrong in CLOCKS:
-        story = told(text, **wrong)
+        story = played(text, **wrong)
         assert story.shape == shape, wrong
         assert_sound(story)
         assert_held(story)
@@ -203,12 +203,12 @@ def test_the_events_of_one_process_are_one_attempt(text: str, shape: str) -> Non
 )
 def test_a_late_task_sent_is_that_of_the_run_which_has_none(text: str, shape: str) -> None:
     assert_shape(text, shape)
-    assert told(text).attempts.kept()[0].sent is not None
+    assert played(text).attempts.kept()[0].sent is not None
 
 
 @pytest.mark.parametrize("subject", ["received", "started", "succeeded", "failed", "retried", "revoked"])
-def test_the_first_event_that_is_heard_of_opens_an_attempt(subject: str) -> None:
-    story = told(f"a.{subject}")
+def test_the_first_event_of_all_opens_an_attempt(subject: str) -> None:
+    story = played(f"a.{subject}")
     assert story.shape == f"1* {story.task.state} a"
     assert story.found == [1]
 
@@ -228,7 +228,7 @@ def test_an_event_of_a_worker_without_hostname_is_of_a_process_that_is_not_known
 def test_a_task_that_a_worker_receives_again_before_it_starts_it_is_the_same_attempt() -> None:
     """A worker that lost its broker gets again what it had prefetched."""
     assert_shape("a.received a.received a.started", "1* STARTED a")
-    story = told("sent a.received a.received")
+    story = played("sent a.received a.received")
     assert story.task.received == story.attempts.kept()[0].received == BEGAN_AT + 0.02
 
 
@@ -297,7 +297,6 @@ def test_an_immediate_retry_overtakes_the_task_retried_of_the_attempt_before(tex
         "a.received a.received/1 a.started a.retried a.started a.succeeded",
     ],
 )
-@pytest.mark.xfail(strict=True, reason="suspected bug: the first start goes to the retry; a third attempt")
 def test_an_immediate_retry_overtakes_the_task_started_of_the_attempt_before(text: str) -> None:
     """As recorded: a worker reads the new message, and then what its child has reported of the old one."""
     assert_shape(text, "1 RETRY a, 2* SUCCESS a")
@@ -329,9 +328,9 @@ def test_attempts_are_in_the_order_of_their_retries(text: str, shape: str) -> No
 
 
 def test_an_announced_retry_does_not_move_the_task() -> None:
-    story = told(f"{A_RETRY} sent/1")
+    story = played(f"{A_RETRY} sent/1")
     assert (story.task.state, story.task.attempts, story.task.retries) == ("RETRY", 1, 1)
-    story.tell("b.received/1")
+    story.play("b.received/1")
     assert (story.task.state, story.task.attempts, story.task.worker) == ("RECEIVED", 2, "b@host")
 
 
@@ -476,37 +475,36 @@ def test_an_end_without_a_beginning_does_not_move_the_task(text: str, shape: str
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
-        (f"{ENDED} b.failed", "1 FAILURE b, 2/0* SUCCESS a"),
-        ("a.received a.started b.failed", "1 FAILURE b, 2/0* STARTED a"),
+        (f"{ENDED} b.failed", "0/0 FAILURE b, 1* SUCCESS a"),
+        ("a.received a.started b.failed", "0/0 FAILURE b, 1* STARTED a"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="suspected bug: both attempts get the number 1")
-def test_an_attempt_that_is_known_by_its_end_only_is_counted_before_the_others(text: str, shape: str) -> None:
+def test_an_attempt_that_known_by_its_end_only_comes_first_and_is_not_counted(text: str, shape: str) -> None:
     assert_shape(text, shape)
 
 
 @pytest.mark.parametrize("text", [f"{ENDED} b.failed", "a.received a.started b.failed"])
 def test_an_end_of_another_process_without_a_beginning_does_not_move_the_task(text: str) -> None:
-    story, before = told(text), told(text.removesuffix(" b.failed"))
+    story, before = played(text), played(text.removesuffix(" b.failed"))
     assert (story.task.state, story.task.worker) == (before.task.state, "a@host")
     assert [attempt.state for attempt in story.attempts.kept()] == ["FAILURE", before.task.state]
 
 
 def test_a_task_sent_may_be_late_for_so_long_and_no_longer() -> None:
     first = "a.received a.started a.succeeded"
-    assert told(f"{first} +{LATE_SENT_SECONDS - 1} sent").shape == "1* SUCCESS a"
-    assert told(f"{first} +{LATE_SENT_SECONDS + 1} sent").shape == "1 SUCCESS a | 1* PENDING -"
+    assert played(f"{first} +{LATE_SENT_SECONDS - 1} sent").shape == "1* SUCCESS a"
+    assert played(f"{first} +{LATE_SENT_SECONDS + 1} sent").shape == "1 SUCCESS a | 1* PENDING -"
     replaced = "sent a.received a.started b.received b.started"
-    assert told(f"{replaced} +{LATE_RESENT_SECONDS - 1} sent").shape == "1 STARTED a, 2/0* STARTED b"
+    assert played(f"{replaced} +{LATE_RESENT_SECONDS - 1} sent").shape == "1 STARTED a, 2/0* STARTED b"
     assert (
-        told(f"{replaced} +{LATE_RESENT_SECONDS + 1} sent").shape
+        played(f"{replaced} +{LATE_RESENT_SECONDS + 1} sent").shape
         == "1 STARTED a, 2/0 STARTED b | 1* PENDING -"
     )
 
 
 def test_a_run_that_is_sent_soon_after_the_end_of_a_redelivery_is_a_new_run() -> None:
     redelivered = "sent a.received a.started a.rejected b.received b.started b.failed"
-    story = told(f"{redelivered} +20 sent")
+    story = played(f"{redelivered} +20 sent")
     assert story.shape == "1 REJECTED a, 2/0 FAILURE b | 1* PENDING -"
 
 
@@ -579,9 +577,9 @@ def test_an_event_without_clock_is_ordered_by_its_timestamp() -> None:
 def test_the_clock_of_a_host_may_be_set_at_any_time(text: str, shape: str, seconds: float) -> None:
     words = text.split()
     for place in range(len(words)):
-        story = Story().tell(" ".join(words[:place]))
+        story = Story().play(" ".join(words[:place]))
         story.wrong["a"] = seconds
-        assert story.tell(" ".join(words[place:])).shape == shape, place
+        assert story.play(" ".join(words[place:])).shape == shape, place
 
 
 # --------------------------------------------------------------------------------------- duplicates
@@ -603,7 +601,7 @@ COURSES = [
 
 @pytest.mark.parametrize("text", COURSES)
 def test_an_event_that_comes_again_at_any_time_changes_no_attempt(text: str) -> None:
-    expected = told(text)
+    expected = played(text)
     words = text.split()
     for first, again in combinations(range(len(words) + 1), 2):
         story, events = Story(), []
@@ -626,7 +624,6 @@ def test_an_event_that_comes_again_at_any_time_changes_no_attempt(text: str) -> 
         ("a.received a.started a.received/1 a.retried", "retried"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="suspected bug: it is joined with the last attempt")
 def test_an_event_that_comes_again_is_of_its_own_attempt(text: str, again: str) -> None:
     story, events = Story(), []
     for word in text.split():
@@ -683,7 +680,7 @@ def test_ten_attempts_are_kept() -> None:
     text = "sent a.received a.started a.retried"
     for retries in range(1, 15):
         text += f" sent/{retries} a.received/{retries} a.started a.retried"
-    story = told(text)
+    story = played(text)
     kept = story.attempts.kept()
     assert [attempt.number for attempt in kept] == list(range(6, 16))
     assert [attempt.retries for attempt in kept] == list(range(5, 15))
@@ -691,22 +688,22 @@ def test_ten_attempts_are_kept() -> None:
     assert_sound(story)
 
 
-def test_the_bound_holds_for_runs_too_and_for_attempts_that_are_heard_of_late() -> None:
-    runs = told("a.received a.started a.succeeded " * 15)
+def test_the_bound_holds_for_runs_too_and_for_attempts_that_become_known_late() -> None:
+    runs = played("a.received a.started a.succeeded " * 15)
     assert (len(runs.attempts.kept()), len(runs.attempts.tries())) == (MAX_ATTEMPTS, 1)
-    late = told("a.received/30 a.started " + "".join(f"b.received/{number} " for number in range(20)))
+    late = played("a.received/30 a.started " + "".join(f"b.received/{number} " for number in range(20)))
     assert len(late.attempts.kept()) == MAX_ATTEMPTS
     assert (late.task.state, late.task.attempts, late.task.worker) == ("STARTED", 31, "a@host")
     assert_sound(late)
 
 
 def test_a_process_no_longer_holds_an_attempt_that_is_not_kept() -> None:
-    story = told("a.received a.started " + " ".join(f"b.received/{number}" for number in range(1, 10)))
+    story = played("a.received a.started " + " ".join(f"b.received/{number}" for number in range(1, 10)))
     assert story.attempts in story.processes["a"].held
-    story.tell("b.received/10")
+    story.play("b.received/10")
     assert len(story.attempts.kept()) == MAX_ATTEMPTS
     assert story.attempts not in story.processes["a"].held
-    story.tell("a.retried")
+    story.play("a.retried")
     assert (story.task.state, story.task.worker) == ("RECEIVED", "b@host")
     assert_sound(story)
 
@@ -739,18 +736,16 @@ def holds(story: Story, host: str) -> bool | None:
     ],
 )
 def test_a_process_holds_a_task_from_its_receipt_to_its_end(text: str, held: bool | None) -> None:
-    assert holds(told(text), "a") is held
+    assert holds(played(text), "a") is held
 
 
-@pytest.mark.xfail(strict=True, reason="suspected bug: the youngest attempt decides whether it runs the task")
 def test_a_process_that_runs_a_task_and_receives_it_again_still_runs_it() -> None:
-    story = told("a.received a.started a.received/1")
+    story = played("a.received a.started a.received/1")
     assert holds(story, "a") is True
     assert story.processes["a"].is_running
 
 
 @pytest.mark.parametrize("text", ["a.progress a.started", "sent noted a.received", "x.received a.received"])
-@pytest.mark.xfail(strict=True, reason="suspected bug: what is taken over without a move is not held")
 def test_a_process_holds_an_attempt_that_was_known_before_the_process_was(text: str) -> None:
     story = Story()
     for word in text.split():
@@ -759,31 +754,31 @@ def test_a_process_holds_an_attempt_that_was_known_before_the_process_was(text: 
 
 
 def test_a_process_that_is_superseded_still_holds_its_attempt_until_it_ends() -> None:
-    story = told("a.received a.started b.received b.started")
+    story = played("a.received a.started b.received b.started")
     assert (holds(story, "a"), holds(story, "b")) == (True, True)
-    story.tell("b.succeeded")
+    story.play("b.succeeded")
     assert (holds(story, "a"), holds(story, "b")) == (True, None)
-    story.tell("a.failed")
+    story.play("a.failed")
     assert (holds(story, "a"), holds(story, "b")) == (None, None)
 
 
 def test_a_process_with_two_attempts_at_a_task_holds_it_until_both_have_ended() -> None:
-    story = told("a.received a.started a.received/1 a.started")
+    story = played("a.received a.started a.received/1 a.started")
     assert holds(story, "a") is True
-    story.tell("a.succeeded")
+    story.play("a.succeeded")
     assert holds(story, "a") is True
-    story.tell("a.retried")
+    story.play("a.retried")
     assert holds(story, "a") is None
 
 
-def test_a_task_that_is_forgotten_is_in_no_hands() -> None:
-    story = told("a.received a.started b.received")
+def test_a_task_that_is_forgotten_is_not_held() -> None:
+    story = played("a.received a.started b.received")
     story.attempts.release()
     assert (holds(story, "a"), holds(story, "b")) == (None, None)
 
 
 def test_a_process_of_which_nothing_is_known_holds_nothing() -> None:
-    story = told("x.received x.started")
+    story = played("x.received x.started")
     assert not story.processes
     assert story.shape == "1* STARTED -"
 
@@ -792,33 +787,33 @@ def test_a_process_of_which_nothing_is_known_holds_nothing() -> None:
 
 
 def test_what_a_process_held_is_lost_when_it_is_gone() -> None:
-    story = told("a.received a.started a.restarted")
+    story = played("a.received a.started a.restarted")
     assert (story.shape, story.task.state, story.task.type) == ("1* LOST a", "LOST", "task-lost")
     assert story.task.lost == story.task.timestamp == pytest.approx(story.now)
 
 
 def test_an_attempt_that_is_not_shown_is_lost_without_a_change_of_the_task() -> None:
-    story = told("a.received a.started b.received b.started a.restarted")
+    story = played("a.received a.started b.received b.started a.restarted")
     assert (story.shape, story.task.state, story.task.lost) == ("1 LOST a, 2/0* STARTED b", "STARTED", None)
 
 
 @pytest.mark.parametrize("subject", ["started", "progress", "succeeded", "failed", "retried", "rejected"])
 def test_an_event_of_a_process_that_was_taken_for_gone_moves_its_attempt_on(subject: str) -> None:
-    story = told("a.received" if subject == "started" else "a.received a.started")
+    story = played("a.received" if subject == "started" else "a.received a.started")
     process = story.processes["a"]
     assert lose(story.task, story.attempts, process, 5.0) is story.attempts.shown
     assert lose(story.task, story.attempts, process, 6.0) is None, "it is lost once"
     process.held.clear()
     assert (story.shape, story.task.lost) == ("1* LOST a", 5.0)
-    story.tell(f"a.{subject}")
+    story.play(f"a.{subject}")
     assert (story.shape, story.task.lost) == (f"1* {state_of('task-' + subject)} a", None)
     assert_sound(story)
 
 
-def test_an_attempt_that_is_lost_is_over_for_whoever_gets_the_task_next() -> None:
-    story = told("sent a.received a.started a.restarted b.received")
+def test_an_attempt_that_is_lost_gives_way_to_the_next_one() -> None:
+    story = played("sent a.received a.started a.restarted b.received")
     assert (story.task.state, story.task.lost, story.task.attempts) == ("RECEIVED", None, 2)
-    story = told("sent a.received a.started a.restarted sent")
+    story = played("sent a.received a.started a.restarted sent")
     assert (story.shape, story.task.lost) == ("1 LOST a | 1* PENDING -", None)
 
 
@@ -840,7 +835,7 @@ STORIES = st.lists(WORDS, max_size=25).map(" ".join)
 def test_whatever_comes_the_attempts_are_sound(text: str) -> None:
     story = Story()
     for word in text.split():
-        story.tell(word)
+        story.play(word)
         if story.attempts.last is not None:
             assert_sound(story)
             if "x." not in text and "noted" not in text:
@@ -856,20 +851,20 @@ def test_whatever_comes_the_clocks_of_two_hosts_are_never_compared(
     text: str, wrong: dict[str, float]
 ) -> None:
     text = text.replace("x.", "c.")  # without a hostname two hosts are taken for one
-    ours, theirs = told(text), told(text, **wrong)
+    ours, theirs = played(text), played(text, **wrong)
     assert (ours.shape, ours.found) == (theirs.shape, theirs.found)
 
 
 @DRAWN
 @given(STORIES)
 def test_whatever_comes_the_same_event_twice_in_a_row_is_as_if_it_came_once(text: str) -> None:
-    once, twice = told(text), Story()
+    once, twice = played(text), Story()
     for word in text.split():
         if word.startswith("+") or word.endswith(".restarted"):
-            twice.tell(word)
+            twice.play(word)
             continue
         if word[0] in "abc" and word[1] == "." and word[0] not in twice.processes:
-            twice.hear_worker(word[0], "worker-heartbeat", clock=100)
+            twice.receive_worker_event(word[0], "worker-heartbeat", clock=100)
         made = twice.event(word)
         twice.arrive(made)
         twice.now -= 0.01
@@ -877,7 +872,7 @@ def test_whatever_comes_the_same_event_twice_in_a_row_is_as_if_it_came_once(text
     assert twice.shape == once.shape
 
 
-A_WHILE = f"+{LATE_RESENT_SECONDS + 1}"  # only that tells a late `task-sent` from that of the next run
+A_WHILE = f"+{LATE_RESENT_SECONDS + 1}"  # a `task-sent` that comes later is of the next run
 ENDS = ("succeeded", "failed", "terminated", "revoked")
 END_STATES = {"terminated": "REVOKED", "replaced": "STARTED"}
 END_STATES |= {end: state_of(f"task-{end}") for end in (*ENDS, "retried", "rejected") if end != "terminated"}
@@ -909,7 +904,7 @@ class History:
             is_last, before = number == attempts - 1, end
             host = self.rng.choice("abc")
             ends = ENDS if is_last else ("retried", "rejected", "replaced")
-            # That a message is discarded cannot be told from the end of what was replaced there.
+            # The end of a discarded message looks like the end of what was replaced at that worker.
             end = self.rng.choice(ends[:3] if host in self.replaced else ends)
             overtaken = 0
             if self._has_sent and before != "rejected":
@@ -921,7 +916,7 @@ class History:
             state = "PROGRESS" if end == "replaced" and has_progress else END_STATES[end]
             self.expected[-1].append((retries, state, host))
             if end == "revoked":
-                self._arrive("", is_last=True)  # it does not say its retries
+                self._arrive("", is_last=True)  # it has no retries
             else:
                 self._arrive(f"{host}.received/{retries}")
                 self._arrive(f"{host}.started")
@@ -960,7 +955,7 @@ class History:
 @given(st.integers(0, 10**6), st.sampled_from(CLOCKS))
 def test_a_true_history_is_found_again_attempt_by_attempt(seed: int, wrong: dict[str, float]) -> None:
     history = History(seed)
-    story = told(" ".join(history.words), **wrong)
+    story = played(" ".join(history.words), **wrong)
     if sum(map(len, history.expected)) <= MAX_ATTEMPTS:
         assert story.shape == history.shape, history.words
         holders = {host for host, process in story.processes.items() if process.held}

@@ -1,7 +1,7 @@
 """Every message that was recorded from Celery 4.4.7 and 5.7.0, through normalize and Tasks.
 
 What comes out is compared with a second reading of the recording that uses nothing of the gateway: the
-standard library's json and datetime, and what the README says of an event.
+standard library's json and datetime, and what the README documents.
 """
 
 import json
@@ -82,20 +82,20 @@ def by_uuid(events: list[Event]) -> dict[str, list[Event]]:
     return found
 
 
-def told_names(recording: str) -> dict[str, dict[str, str | None]]:
-    """By uuid what task-sent and task-received in the recording say of a task."""
-    told: dict[str, dict[str, str | None]] = {}
+def reported_names(recording: str) -> dict[str, dict[str, str | None]]:
+    """By uuid what task-sent and task-received in the recording report of a task."""
+    reported: dict[str, dict[str, str | None]] = {}
     for event_type in ("task-sent", "task-received"):  # received last: its word goes before that of sent
         for event in all_wire_events(recording):
             if event["type"] == event_type:
                 parent_id = event["parent_id"]
-                before = told.get(event["uuid"], {}).get("parent_id")
-                told[event["uuid"]] = {
+                before = reported.get(event["uuid"], {}).get("parent_id")
+                reported[event["uuid"]] = {
                     "name": event["name"],
                     "root_id": event["root_id"],
                     "parent_id": parent_id if parent_id not in (None, event["uuid"]) else before,
                 }
-    return told
+    return reported
 
 
 def test_the_recording_is_all_there(recording: str) -> None:
@@ -171,11 +171,11 @@ def test_events_are_joined_with_what_sent_and_received_say(recording: str, order
             {**message, "body": json.dumps(event)} for message in recorded for event in wire_events(message)
         ]
         recorded = sorted(single, key=lambda message: '"root_id"' in message["body"])
-    told = told_names(recording)
+    reported = reported_names(recording)
     joined = 0
     for ours in through_the_gateway(recorded):
         if "uuid" in ours and ours["type"] not in ("task-sent", "task-received"):
-            assert {field: ours[field] for field in told[ours["uuid"]]} == told[ours["uuid"]]
+            assert {field: ours[field] for field in reported[ours["uuid"]]} == reported[ours["uuid"]]
             joined += 1
     assert joined > 80
 
@@ -251,7 +251,7 @@ def test_the_states_on_the_way_are_those_written_here(recording: str) -> None:
         assert " ".join(course) in known
 
 
-def test_events_say_their_attempt_and_the_queue_of_its_message(recording: str) -> None:
+def test_events_have_their_attempt_and_the_queue_of_its_message(recording: str) -> None:
     attempts = 0
     for events in by_uuid(through_the_gateway(messages(recording))).values():
         for each, number in zip(events, attempt_numbers(events), strict=True):

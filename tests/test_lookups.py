@@ -58,9 +58,21 @@ class Quiet:
 class House:
     """A gateway without a broker, and a client of it."""
 
-    def __init__(self, *, max_tasks: int = 100_000, root_path: str = "", slow_seconds: float = 60.0) -> None:
-        self.feed = Feed(None, Quiet())
-        self.pipeline = Pipeline([self.feed], Tasks(max_tasks=max_tasks), Workers(), Hub())
+    def __init__(
+        self,
+        *,
+        max_tasks: int = 100_000,
+        root_path: str = "",
+        slow_seconds: float = 60.0,
+        clusters: tuple[str, ...] = (),
+    ) -> None:
+        self.feeds = {name: Feed(name, Quiet()) for name in clusters or (None,)}
+        self.pipeline = Pipeline(
+            self.feeds.values(),
+            Tasks(max_tasks=max_tasks, clusters=clusters),
+            Workers(has_clusters=bool(clusters)),
+            Hub(),
+        )
         self.app = create_app(
             self.pipeline,
             slow_seconds=slow_seconds,
@@ -71,8 +83,8 @@ class House:
             transport=httpx.ASGITransport(app=self.app), base_url="http://gateway"
         )
 
-    def put(self, *events: Event) -> None:
-        self.pipeline.take(Message(json.dumps(events).encode()), self.feed)
+    def put(self, *events: Event, cluster: str | None = None) -> None:
+        self.pipeline.take(Message(json.dumps(events).encode()), self.feeds[cluster])
 
     async def ask(self, path: str, *, method: str = "GET", **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -145,6 +157,7 @@ async def test_a_404_says_whether_the_task_was_never_seen_or_forgotten() -> None
     house.put(known("d", "c"))
     error = await house.refused("/workflows/d", 404)
     assert (error["code"], error["root_id"]) == ("workflow-unknown", "c")
+    assert error["message"] == "the task 'd' belongs to the root 'c'"
 
 
 async def test_ids_may_have_any_characters() -> None:
@@ -155,6 +168,99 @@ async def test_ids_may_have_any_characters() -> None:
         assert (await house.get(f"/tasks/{quoted}"))["uuid"] == uid
         tree = await house.get(f"/workflows/{quoted}")
         assert (tree["root_id"], tree["total"]) == (uid, 1)
+
+
+@pytest.mark.parametrize(
+    ("uid", "text"), [(12345, "12345"), (3.5, "3.5"), (True, "true"), (["a"], '["a"]'), (0, "0")]
+)
+async def test_ids_may_be_of_any_type_and_are_found_by_their_text(uid: Any, text: str) -> None:
+    """CASES.md A16."""
+    house = House()
+    house.put(known(uid, uid), step("started", uid), step("succeeded", uid, result="1"))
+    house.put(known("child", parent_id=uid) | {"root_id": uid})
+    quoted = quote(text, safe="")
+    task = await house.get(f"/tasks/{quoted}")
+    assert (task["name"], task["state"], task["children"]) == ("shop.pay", "SUCCESS", ["child"])
+    assert (await house.get(f"/workflows/{quoted}"))["total"] == 2
+    assert uuids(await house.get(f"/tasks?root_id={quoted}")) == ["child", task["uuid"]]
+    assert uuids(await house.get(f"/tasks?parent_id={quoted}")) == ["child"]
+    assert len(uuids(await house.get(f"/tasks?uuid={quoted}"))) == 1
+
+
+async def test_a_task_that_only_reports_its_progress_is_known_by_that() -> None:
+    """CASES.md A18: it was under way before the gateway came."""
+    house = House()
+    house.put(step("progress", "b", name="shop.pay", root_id="r", parent_id="a", current=1, total=4))
+    task = await house.get("/tasks/b")
+    assert (task["name"], task["root_id"], task["parent_id"]) == ("shop.pay", "r", "a")
+    assert (task["state"], task["progress"]) == ("PROGRESS", 0.25)
+    assert uuids(await house.get("/workflows/r")) == ["b"]
+    assert uuids(await house.get("/tasks?name=shop.*&state=PROGRESS")) == ["b"]
+
+
+async def test_a_task_of_an_old_protocol_is_its_own_root() -> None:
+    """CASES.md A22: Celery 3.1 names no root."""
+    house = House()
+    old = known("b")
+    del old["root_id"], old["parent_id"]
+    house.put(old)
+    tree = await house.get("/workflows/b")
+    assert (tree["total"], tree["tasks"][0]["root_id"]) == (1, "b")
+
+
+# ----------------------------------------------------------------------------------- attempts, brokers
+
+
+async def test_the_tries_of_a_task_are_always_given_and_those_of_many_on_request() -> None:
+    house = House()
+    house.put(
+        known("a", clock=1),
+        step("started", "a", clock=2),
+        step("retried", "a", exception="E()", clock=3),
+        known("a", retries=1, eta="2026-11-28T16:00:00+00:00", clock=4, hostname="w2@host"),
+        step("started", "a", clock=5, hostname="w2@host"),
+    )
+    task = await house.get("/tasks/a")
+    first, second = task["tries"]
+    assert [first[key] for key in ("retries", "state", "worker", "pid", "exception", "eta")] == [
+        *(0, "RETRY", "w1@host", 1, "E()", None)
+    ]
+    assert first["received"] < first["started"] < first["ended"]
+    assert [second[key] for key in ("retries", "state", "worker", "exception", "ended", "eta")] == [
+        *(1, "STARTED", "w2@host", None, None, "2026-11-28T16:00:00+00:00")
+    ]
+    assert (task["attempts"], task["started"], task["exception"]) == (2, second["started"], None)
+    assert (await house.get("/tasks/a?fields=tries")) == {"uuid": "a", "tries": task["tries"]}
+    assert "tries" not in await house.get("/tasks/a?fields=attempts")
+    for path in ("/tasks", "/workflows/a"):
+        (whole,) = (await house.get(path))["tasks"]
+        assert "tries" not in whole
+        (picked,) = (await house.get(f"{path}?fields=tries"))["tasks"]
+        assert picked["tries"] == task["tries"]
+
+
+async def test_an_id_that_two_brokers_have_is_ambiguous_until_one_is_chosen() -> None:
+    """CASES.md A15."""
+    house = House(clusters=("eu", "us"))
+    house.put(known("a"), step("started", "a"), step("succeeded", "a"), cluster="eu")
+    house.put(known("only", "a", parent_id="a"), cluster="eu")
+    house.put(known("a"), cluster="us")
+    for path in ("/tasks/a", "/workflows/a"):
+        error = await house.refused(path, 409)
+        assert (error["code"], error["parameter"], error["allowed"]) == ("ambiguous", "cluster", ["eu", "us"])
+        assert (await house.refused(f"{path}?cluster=asia", 404))["code"].endswith("-unknown")
+    of_eu, of_us = [await house.get(f"/tasks/a?cluster={name}") for name in ("eu", "us")]
+    assert [(task["cluster"], task["state"], task["children"]) for task in (of_eu, of_us)] == [
+        ("eu", "SUCCESS", ["only"]),
+        ("us", "RECEIVED", []),
+    ]
+    trees = [await house.get(f"/workflows/a?cluster={name}") for name in ("eu", "us")]
+    assert [(tree["total"], tree["ready"]) for tree in trees] == [(2, 1), (1, 0)]
+    assert (await house.get("/tasks/only"))["cluster"] == "eu", "one broker has it"
+    page = await house.get("/tasks?uuid=a")
+    assert [task["cluster"] for task in page["tasks"]] == ["us", "eu"]
+    assert uuids(await house.get("/tasks?root_id=a&cluster=us")) == ["a"]
+    assert len(uuids(await house.get("/tasks?root_id=a"))) == 3
 
 
 async def test_it_works_below_a_sub_path() -> None:
@@ -317,7 +423,9 @@ async def test_a_workflow_is_a_tree() -> None:
     assert tree == {
         "root_id": "r",
         "total": 3,
+        "known": 3,
         "ready": 1,
+        "sent_events": False,
         "progress": 1 / 3,
         "counts": {"SUCCESS": 1, "RECEIVED": 2},
         "critical_path": tree["critical_path"],
@@ -342,22 +450,73 @@ async def test_a_workflow_is_a_tree() -> None:
 async def test_workers_are_listed_alive_or_not() -> None:
     house = House()
     house.put(heartbeat("w2@host", freq=2.0, active=1), heartbeat(), heartbeat("gen7@host"))
-    house.put(heartbeat("w2@host") | {"type": "worker-offline"})
-    body = await house.get("/workers")
-    assert [(each["hostname"], each["alive"]) for each in body["workers"]] == [
-        ("w1@host", True),
-        ("w2@host", False),
+    house.put(heartbeat("w2@host") | {"type": "worker-offline"}, {"type": "worker-deployed", "hostname": "x"})
+    house.put(known("a", hostname="w3@host"))
+    body = await house.get("/workers?fields=alive,status,heartbeats")
+    assert [tuple(each.values()) for each in body["workers"]] == [
+        ("gen7@host", True, "online", True),
+        ("w1@host", True, "online", True),
+        ("w2@host", False, "offline", True),
+        ("w3@host", True, "online", False),
     ]
+    body = await house.get("/workers")
     assert tuple(body["workers"][0]) == tuple(field for field in WORKER_FIELDS if field != "cluster")
+    assert all(abs(each["since"] - time.time()) < 30 for each in body["workers"])
     assert body["id"] == house.pipeline.hub.id.decode()
     assert (await house.get("/workers?hostname=w2*&fields=alive,active"))["workers"] == [
         {"hostname": "w2@host", "alive": False, "active": 1}
     ]
-    house.put(known("a", hostname="w2@host"))
-    assert (await house.get("/tasks/a"))["stale"] is True
     metrics = (await house.ask("/metrics")).text
-    assert "\ncelery_gateway_workers_known 2.0\n" in metrics
-    assert "\ncelery_gateway_workers_alive 1.0\n" in metrics
+    assert "\ncelery_gateway_workers_known 4.0\n" in metrics
+    assert "\ncelery_gateway_workers_alive 3.0\n" in metrics
+
+
+async def test_a_worker_that_stops_with_a_task_under_way_is_stopping_and_the_task_not_lost() -> None:
+    """CASES.md A9."""
+    house = House()
+    house.put(heartbeat(clock=1), known("a"), step("started", "a"))
+    house.put(heartbeat(clock=2) | {"type": "worker-offline"})
+    (worker,) = (await house.get("/workers?fields=status,alive"))["workers"]
+    assert worker == {"hostname": "w1@host", "alive": True, "status": "stopping"}
+    task = await house.get("/tasks/a?fields=stale,state,lost")
+    assert task == {"uuid": "a", "state": "STARTED", "lost": None, "stale": False}
+    house.put(step("succeeded", "a"))
+    (worker,) = (await house.get("/workers?fields=status"))["workers"]
+    assert worker["status"] == "offline"
+
+
+async def test_the_task_of_a_process_that_is_gone_is_lost_until_another_takes_it_up() -> None:
+    """CASES.md A6: a container is killed and comes up again with the same hostname and pid."""
+    house = House()
+    house.put(heartbeat(clock=1, processed=0), known("a"), step("started", "a"), known("b"))
+    before = time.time()
+    house.put(heartbeat(clock=1, processed=0, active=0) | {"type": "worker-online"})
+    for uid in "ab":
+        task = await house.get(f"/tasks/{uid}")
+        assert (task["state"], task["type"], task["stale"]) == ("LOST", "task-lost", True)
+        assert before <= task["lost"] <= time.time()
+        assert [attempt["state"] for attempt in task["tries"]] == ["LOST"]
+    assert sorted(uuids(await house.get("/tasks?state=LOST"))) == ["a", "b"]
+    assert (await house.get("/workflows/a"))["counts"] == {"LOST": 1}
+    (lost, *_) = (event for event in history(house) if event["type"] == "task-lost")
+    assert (lost["type"], lost["source"], lost["state"], lost["attempt"]) == (
+        "task-lost",
+        "gateway",
+        "LOST",
+        1,
+    )
+    assert (lost["name"], lost["root_id"], lost["hostname"], lost["pid"]) == ("shop.pay", "a", "w1@host", 1)
+    assert "restarted" in lost["reason"]
+    house.put(known("a", hostname="w2@host"), step("started", "a", hostname="w2@host"))
+    task = await house.get("/tasks/a")
+    assert (task["state"], task["lost"], task["stale"], task["attempts"]) == ("STARTED", None, False, 2)
+    assert [attempt["state"] for attempt in task["tries"]] == ["LOST", "STARTED"]
+
+
+def history(house: House) -> list[Event]:
+    """All events that the hub has had."""
+    held = house.pipeline.hub._history
+    return [json.loads(entry.json) for entry in held.after(held.evicted, held.position - held.evicted)]
 
 
 # --------------------------------------------------------------------------------------- ETag, HEAD, CORS
@@ -666,35 +825,47 @@ def test_the_tasks_of_a_real_worker_are_seen(gateway: GatewayProcess, celery: Ce
     assert seen["processed"] is not None
 
 
-def test_a_worker_that_is_killed_is_offline_and_its_task_stale(
-    gateway: GatewayProcess, broker: str, celery: Celery, folder: Path, worker: Worker
+def test_a_worker_that_is_killed_is_silent_then_offline_and_its_task_lost(
+    broker: str, celery: Celery, folder: Path, worker: Worker
 ) -> None:
-    """It says nothing any more: after 15 seconds it is known."""
+    """It says nothing any more: after 15 seconds that is seen, and after the timeout it is gone."""
+    timeout_seconds = SILENT_SECONDS + 3
+    gateway = GatewayProcess(broker, folder, options=["--worker-timeout", str(timeout_seconds)])
     victim = Worker(broker, folder, results=folder / "results", pool="prefork", concurrency=1)
+
+    def status(hostname: str) -> tuple[str, bool]:
+        workers = httpx.get(f"{gateway.url}/workers", params={"hostname": hostname}).json()["workers"]
+        return next(((each["status"], each["alive"]) for each in workers), ("missing", False))
+
     try:
+        gateway.start()
         victim.start()
         worker_control(celery, "cancel_consumer", worker)
         uid = celery.send_task("canvas.forever").id
         assert wait_for(lambda: state_of(gateway, uid) == "STARTED", 20)
         task = httpx.get(f"{gateway.url}/tasks/{uid}").json()
         assert (task["worker"], task["stale"]) == (victim.hostname, False)
-        victim.kill()
-        killed_at = time.monotonic()
-        query = {"hostname": victim.hostname}
-
-        def is_alive() -> bool:
-            (seen,) = httpx.get(f"{gateway.url}/workers", params=query).json()["workers"]
-            return bool(seen["alive"])
-
-        assert is_alive(), "nobody can know yet"
-        assert wait_for(lambda: not is_alive(), SILENT_SECONDS + 10)
-        assert SILENT_SECONDS - 3 < time.monotonic() - killed_at < SILENT_SECONDS + 3
-        assert httpx.get(f"{gateway.url}/tasks/{uid}").json()["stale"] is True
+        with NdjsonStream(gateway.url, {"root_id": uid, "queue": "celery"}) as stream:
+            victim.kill()
+            killed_at = time.monotonic()
+            assert status(victim.hostname) == ("online", True), "nobody can know yet"
+            assert wait_for(lambda: status(victim.hostname) == ("silent", False), SILENT_SECONDS + 10)
+            assert SILENT_SECONDS - 3 < time.monotonic() - killed_at < SILENT_SECONDS + 3
+            assert httpx.get(f"{gateway.url}/tasks/{uid}").json()["stale"] is False, "it may be busy"
+            (lost,) = stream.until(bool, 15)
+        assert timeout_seconds - 3 < time.monotonic() - killed_at < timeout_seconds + 5
+        assert (lost["type"], lost["name"], lost["hostname"]) == (
+            *("task-lost", "canvas.forever", victim.hostname),
+        )
+        assert status(victim.hostname) == ("offline", False)
+        task = httpx.get(f"{gateway.url}/tasks/{uid}").json()
+        assert (task["stale"], task["state"], task["lost"]) == (True, "LOST", lost["timestamp"])
         assert httpx.get(f"{gateway.url}/workflows/{uid}").json()["tasks"][0]["stale"] is True
-        (other,) = httpx.get(f"{gateway.url}/workers", params={"hostname": worker.hostname}).json()["workers"]
-        assert other["alive"] is True
+        assert status(worker.hostname) == ("online", True)
     finally:
         victim.kill()
+        gateway.stop()
+        worker_control(celery, "add_consumer", worker)
 
 
 def worker_control(celery: Celery, command: str, worker: Worker) -> None:

@@ -126,6 +126,12 @@ class Pidbox:
     def close(self) -> None:
         self._connection.release()
 
+    def __enter__(self) -> "Pidbox":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
 
 def visit(celery: Celery, worker: Worker, door: Door) -> str:
     """The uuid of a task that the worker is now at."""
@@ -204,10 +210,34 @@ def test_a_worker_that_comes_later_and_one_that_restarts_have_their_events_switc
         started_worker(celery, folder) as worker,
     ):
         first = {event["pid"] for event in add_until_seen(celery, worker, client)}
+        client.until(lambda events: gaps(events) == ["broker"])
         worker.kill()
         worker.start()
         second = {event["pid"] for event in add_until_seen(celery, worker, client)}
         assert worker.pid in second - first
+        # CASES.md A19: what it did until it was told is missing, and that is said.
+        client.until(lambda events: gaps(events) == ["broker"] * 2)
+
+
+def gaps(events: list[EventFields]) -> list[str]:
+    """The reasons of the gaps."""
+    return [event["reason"] for event in events if event["type"] == "gateway-gap"]
+
+
+def test_a_worker_whose_events_were_on_makes_no_gap(celery: Celery, broker: str, folder: Path) -> None:
+    with (
+        started_gateway(broker, folder, *CONTROL) as gateway,
+        NdjsonStream(gateway.url) as client,
+        Pidbox(broker) as pidbox,
+        started_worker(celery, folder, events=True) as worker,
+    ):
+        # All of a round has been said, and the worker has answered: what followed from it is on the stream
+        # before the task that is sent after the next heartbeats.
+        assert wait_for(lambda: len(pidbox.said()) >= len(Command), 15)
+        beats = len(client.events)
+        client.until(lambda events: [e["type"] for e in events[beats:]].count("worker-heartbeat") >= 2, 20)
+        add_until_seen(celery, worker, client)
+        assert gaps(client.events) == []
 
 
 def test_an_alarm_of_the_broker_stops_neither_the_gateway_nor_what_comes_after(
@@ -244,11 +274,13 @@ def test_after_an_outage_of_the_broker_workers_are_told_again(
 
 @pytest.fixture
 async def remote(broker: str) -> Any:
-    """One in this process, and the names it gave."""
+    """One in this process, the names it gave, and a mark for each time it said that events were off."""
     remote = Remote([broker])
     names: list[list[tuple[str, str]]] = []
-    runner = asyncio.create_task(remote.run(lambda some: names.append(list(some))))
-    yield remote, names
+    enabled: list[bool] = []
+    run = remote.run(lambda some: names.append(list(some)), lambda: enabled.append(True))
+    runner = asyncio.create_task(run)
+    yield remote, names, enabled
     runner.cancel()
     with suppress(asyncio.CancelledError):
         await runner
@@ -265,7 +297,7 @@ async def until(condition: Any, timeout_seconds: float = 15) -> None:
 
 
 async def test_a_flood_of_heartbeats_becomes_few_broadcasts_of_bounded_size(
-    pidbox: Pidbox, remote: tuple[Remote, Any]
+    pidbox: Pidbox, remote: tuple[Remote, Any, Any]
 ) -> None:
     began = time.monotonic()
     for number in range(2 * MAX_WORKERS):
@@ -284,7 +316,7 @@ async def test_a_flood_of_heartbeats_becomes_few_broadcasts_of_bounded_size(
     assert max(len(each["destination"]) for each in said) == MAX_DESTINATIONS
 
 
-async def test_only_workers_count(pidbox: Pidbox, remote: tuple[Remote, Any]) -> None:
+async def test_only_workers_count(pidbox: Pidbox, remote: tuple[Remote, Any, Any]) -> None:
     for hostname in ("gen123@host", "", "h" * 256, None, 7, ["celery@a"], {"a": 1}):
         remote[0].saw(heartbeat(hostname))
         remote[0].saw(heartbeat(hostname, kind="online"))
@@ -350,7 +382,7 @@ ENABLED = reply({"ok": "task events enabled"})
 
 
 async def test_names_come_in_portions_and_bad_answers_lose_only_themselves(
-    broker: str, remote: tuple[Remote, list[list[tuple[str, str]]]]
+    broker: str, remote: tuple[Remote, list[list[tuple[str, str]]], Any]
 ) -> None:
     requests = [{"id": f"s{n}", "name": "a.b", "args": [float("nan")]} for n in range(1_200)]
     parrot = Parrot(
@@ -374,8 +406,22 @@ async def test_names_come_in_portions_and_bad_answers_lose_only_themselves(
     assert sorted(named) == sorted([(f"s{n}", "a.b") for n in range(1_200)] + [("a1", "a.b")])
 
 
+@pytest.mark.parametrize(("words", "times"), [("task events enabled", 1), ("task events already enabled", 0)])
+async def test_that_events_were_off_is_known_by_the_words_of_the_answer(
+    broker: str, remote: tuple[Remote, Any, list[bool]], words: str, times: int
+) -> None:
+    answers = {command.value: [reply([])] for command in Command}
+    parrot = Parrot(broker, answers | {"enable_events": [reply({"ok": words})]})
+    try:
+        remote[0].saw(heartbeat("celery@parrot"))
+        await until(lambda: remote[0].statistics()[:2] == (1, 0))
+    finally:
+        parrot.close()
+    assert len(remote[2]) == times
+
+
 async def test_a_worker_is_told_until_it_answers_and_then_left_in_peace(
-    broker: str, remote: tuple[Remote, Any]
+    broker: str, remote: tuple[Remote, Any, list[bool]]
 ) -> None:
     answers = {
         command.value: [ENABLED if command is Command.ENABLE_EVENTS else reply([])] for command in Command
@@ -394,5 +440,6 @@ async def test_a_worker_is_told_until_it_answers_and_then_left_in_peace(
         remote[0].saw(heartbeat("celery@parrot"))
         assert remote[0].statistics()[:2] == (1, 0)
         assert len(parrot.heard) == len(Command) * 4 + 1
+        assert len(remote[2]) == 3, "each time it answered that its events were off until then"
     finally:
         parrot.close()

@@ -137,7 +137,10 @@ export function apply(known: Task | undefined, event: Event): Task {
         takeTexts(task, event, isSent && attempt <= task.attempts && task.received);
         task.retries = retries;
       }
-      if (word === "succeeded") task.runtime = own.runtime ?? null;
+      if (index > Rank.STARTED) {
+        task.runtime = (word === "succeeded" ? own.runtime : null) ?? null;
+        for (const field of TEXTS.slice(7)) if (!(field in own)) task[field] = null; // of another outcome
+      }
       if (attempt <= task.attempts) measure(task, index <= Rank.STARTED);
     }
   }
