@@ -7,7 +7,7 @@ Rules of this room:
 - One pace and one stamp for all: messages are encoded ahead and sent in steps, at most 100 a second; the
   only thing written at the time of sending is each event's ``timestamp``.
 - A server that does not consume Celery's events itself gets them as the gateway would deliver them (joined,
-  with ``id``, ``state`` and ``time``), so that all fan out the same number of bytes.
+  with ``id``, ``state``, ``attempt`` and ``time``), so that all fan out the same number of bytes.
 - It says ``{"ready": ...}`` when connected and encoded, begins at a line on standard input, and ends with a
   line of figures when the server has taken the last event.
 """
@@ -77,8 +77,8 @@ def delivered(event: Event, roots: int) -> Event:
     """Return an event as the gateway delivers it."""
     number = event["clock"] - 1
     moment = datetime.fromtimestamp(UNSTAMPED, UTC).isoformat(timespec="microseconds")
-    joined = _about(number // 3, roots) | {"state": STATES[event["type"]], "time": f"{moment[:26]}Z"}
-    return {"id": f"be9c8a52-{number + 1}"} | event | joined
+    joined = _about(number // 3, roots) | {"queue": None, "state": STATES[event["type"]], "attempt": 1}
+    return {"id": f"be9c8a52-{number + 1}"} | event | joined | {"time": f"{moment[:26]}Z"}
 
 
 def _about(task: int, roots: int) -> Event:

@@ -233,7 +233,7 @@ class Subscriber(asyncio.Protocol):
         elif message.type == "gateway-close":
             counts[f"closed ({message.reason})"] += 1
             self._is_leaving = True
-        elif message.type != "gateway-bookmark":
+        elif message.type not in ("gateway-bookmark", "gateway-status"):
             self._tally.violation(self.who, f"unexpected {message.type}")
         self.last_id = message.id
 

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.attempt import Attempt, Attempts
 from gateway.event import Event, encode, is_client
+from gateway.matching import find, of_custom
 from gateway.process import Process
 from gateway.state import LOST, STATE_OF_EVENT, moves, state_of
 from gateway.task import Task
@@ -89,13 +90,13 @@ def apply(
     own_type = _OWN_TYPES.get(event_type)
     if to is None:
         to, is_news = state_of(event_type), True
-        attempt = attempts.of_custom(process, _worker_name(event), now)
+        attempt = of_custom(attempts, process, _worker_name(event), now)
     else:
         retries = get("retries")
         if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
             retries = None
-        is_whole = to == "REVOKED" and get("terminated") is False
-        attempt, is_news = attempts.find(event_type, retries, stamp, clock, process, now, is_whole)
+        is_discard = to == "REVOKED" and get("terminated") is False
+        attempt, is_news = find(attempts, event_type, retries, stamp, clock, process, now, is_discard)
     if not is_news:
         return attempt, 0
     if is_moved := moves(attempt.state, to):

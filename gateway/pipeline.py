@@ -188,6 +188,7 @@ class Pipeline:
         """Tell of the tasks whose processes have become known to be gone."""
         for process, why, successor in self.workers.find_gone(now):
             self._put(self.tasks.lose(process, why, time.time(), successor))
+        self._put(self.tasks.lose_late(time.time()))
 
     def _plan_tick(self) -> None:
         self._tick_handle = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)

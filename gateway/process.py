@@ -31,12 +31,13 @@ class Process:
         heard_at: when its youngest event arrived.
         stopping_at: when its ``worker-offline`` arrived; ``None`` while it has not said that it stops.
         gone_at: when it became known that it is gone; ``None`` while that is not known.
+        is_replaced: another process of its hostname has come up since.
         is_suspect: its last heartbeat had counters below those before: the next one decides.
     """
 
     __slots__ = (
         "key", "hostname", "pid", "held", "starts", "processed", "clock", "stamp", "trusted_at",
-        "since", "heard_at", "stopping_at", "gone_at", "is_suspect",
+        "since", "heard_at", "stopping_at", "gone_at", "is_replaced", "is_suspect",
     )  # fmt: skip
 
     def __init__(self, key: ProcessKey, now: float) -> None:
@@ -53,6 +54,7 @@ class Process:
         self.heard_at = now
         self.stopping_at: float | None = None
         self.gone_at: float | None = None
+        self.is_replaced = False
         self.is_suspect = False
 
     @property

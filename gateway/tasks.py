@@ -145,6 +145,7 @@ class Tasks:
         self._evicted: set[int] = set()  # hashes of keys
         self._evicted_before: set[int] = set()
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._late: dict[Process, None] = {}  # processes that are gone, and hold something
         self._number = 0
         self._version = 0
         self._bytes = 0
@@ -283,6 +284,11 @@ class Tasks:
             events.append(_joined(event, task, attempt.number))
         process.held.clear()
         return events
+
+    def lose_late(self, time: float) -> list[Event]:
+        """Return the same for events that went on only after their process was known to be gone."""
+        processes, self._late = self._late, {}
+        return [event for process in processes for event in self.lose(process, "its process is gone", time)]
 
     def _has_room_for(self, *texts: str) -> bool:
         size_bytes = _TASK_OVERHEAD_BYTES + sum(map(len, texts))
@@ -454,6 +460,8 @@ class Tasks:
         if grown:
             self._grow(record, grown)
         record.heard_at = now
+        if process is not None and process.gone_at is not None:
+            self._late[process] = None
         is_ready, is_lost, is_unsent = task.state in READY_STATES, task.lost is not None, task.sent is None
         if is_ready != was_ready or is_lost != was_lost or is_unsent != was_unsent:
             if is_ready != was_ready:

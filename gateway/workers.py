@@ -30,21 +30,22 @@ While the gateway is away from a broker the silence of its workers is not counte
 """
 
 from collections import OrderedDict
-from typing import Literal, NamedTuple
+from heapq import heappop, heappush
+from math import inf
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.event import MAX_NUMBER, Event, is_number
 from gateway.process import Process, ProcessKey
 from gateway.state import STATE_OF_EVENT
+from gateway.worker import Worker, WorkerStatus, describe
 
 SILENT_SECONDS = 15.0
 SILENT_FREQS = 3
 GONE_SECONDS = 300.0
 STOPPING_SECONDS = 3600.0
 """A warm shutdown has no limit of its own; whoever manages the worker usually has one."""
-LATE_SECONDS = 5.0
-"""How long after its end a process may be found to hold a task."""
 MAX_FREQ_SECONDS = 3600.0
 """Of a worker that claims a longer one: otherwise it could never be silent."""
 FORGET_SECONDS = 3600.0
@@ -52,56 +53,10 @@ MAX_WORKERS = 10_000
 MAX_PROCESSES = 8
 """How many processes under one hostname are kept."""
 MAX_HOSTNAME_CHARACTERS = 255
-MAX_TEXT_CHARS = 255
 
-_NUMBERS = ("active", "processed", "pid", "clock")
-_TEXTS = ("sw_ident", "sw_ver", "sw_sys")
 _WORKER_EVENTS = frozenset({"worker-online", "worker-heartbeat", "worker-offline"})
 _WORKERS_TASK_EVENTS = frozenset(STATE_OF_EVENT) - {"task-sent"}
 _Key = tuple[str | None, str]
-WorkerStatus = Literal["online", "stopping", "silent", "offline", "unknown"]
-
-
-class Worker(msgspec.Struct):
-    """What is known of a worker. Times are epoch seconds, UTC, on the worker's clock.
-
-    Attributes:
-        hostname: its node name.
-        alive: it is online or stopping, or was when the gateway last heard its broker.
-        status: see the module.
-        since: when that began, on the gateway's clock.
-        heartbeats: it sends some; if not, its silence means nothing.
-        freq: seconds from heartbeat to heartbeat.
-        active: tasks that it runs.
-        processed: tasks that it has begun since its start.
-        loadavg: of its machine, over 1, 5 and 15 minutes.
-        timestamp: of its youngest worker event.
-        online: when it last came up, if that was seen.
-        offline: when it last said that it stops.
-        cluster: the broker's name; left out where it has none.
-    """
-
-    hostname: str
-    alive: bool = True
-    status: WorkerStatus = "online"
-    since: float | None = None
-    heartbeats: bool = False
-    freq: float | None = None
-    active: int | None = None
-    processed: int | None = None
-    loadavg: list[float] | None = None
-    pid: int | None = None
-    clock: int | None = None
-    timestamp: float | None = None
-    online: float | None = None
-    offline: float | None = None
-    sw_ident: str | None = None
-    sw_ver: str | None = None
-    sw_sys: str | None = None
-    cluster: str | msgspec.UnsetType = msgspec.UNSET
-
-
-WORKER_FIELDS = Worker.__struct_fields__
 
 
 class WorkersStatistics(NamedTuple):
@@ -155,14 +110,14 @@ class Workers:
         self._has_clusters = has_clusters
         self._gone_seconds = gone_seconds
         self._known: OrderedDict[_Key, _Known] = OrderedDict()  # the longest silent first
-        self._replaced: dict[Process, _Known] = {}
+        self._due: list[tuple[float, int, Process, _Known]] = []  # a heap: when a process may be gone
+        self._number = 0
         self._gone: list[Gone] = []
-        self._gone_lately: list[Gone] = []
         self._away: dict[str | None, float] = {}  # since when, by cluster
 
     def statistics(self, now: float) -> WorkersStatistics:
         """Return the counts."""
-        known = [known for known in self._known.values() if not known.is_forgettable(now)]
+        known = [known for known in self._known.values() if not self._is_forgettable(known, now)]
         return WorkersStatistics(len(known), sum(self._status(worker, now)[2] for worker in known))
 
     def all(self, now: float, time: float) -> list[Worker]:
@@ -171,7 +126,7 @@ class Workers:
         Args:
             time: epoch seconds of ``now``.
         """
-        for key in [key for key, known in self._known.items() if known.is_forgettable(now)]:
+        for key in [key for key, known in self._known.items() if self._is_forgettable(known, now)]:
             del self._known[key]
         for known in self._known.values():
             worker = known.worker
@@ -206,7 +161,9 @@ class Workers:
             process = known.current
         if process is not None:
             process.heard_at = now
-            process.gone_at = None
+            if process.gone_at is not None:
+                process.gone_at = None
+                self._watch(process, known, now + SILENT_SECONDS)
         known.heard_at = now
         self._known.move_to_end(key)
         return process
@@ -226,35 +183,38 @@ class Workers:
         self._excuse(seconds, *{cluster for cluster, _ in self._known} - self._away.keys())
 
     def find_gone(self, now: float) -> list[Gone]:
-        """Return the processes that have become known to be gone since the last call.
-
-        One is returned again if it holds something then.
-        """
-        for process, known in tuple(self._replaced.items()):
-            if process.gone_at is not None:
-                del self._replaced[process]
+        """Return the processes that have become known to be gone since the last call, each once."""
+        while self._due and self._due[0][0] <= now:
+            _, _, process, known = heappop(self._due)
+            if process.gone_at is not None or known.processes.get(process.pid) is not process:
                 continue
-            is_silent = now - process.heard_at > known.silent_seconds
-            if is_silent and process.stopping_at is None and not self._is_away(process):
-                self._end(process, now, "another process of this worker has come up")
-        for known in self._known.values():
-            if now - known.heard_at <= self._gone_seconds:
-                break
-            if not known.worker.heartbeats:
-                continue
-            for process in known.processes.values():
-                silent = now - process.heard_at
-                limit = self._gone_seconds if process.stopping_at is None else STOPPING_SECONDS
-                if process.gone_at is None and silent > limit and not self._is_away(process):
-                    self._end(process, now, f"its worker has been silent for {silent:.0f} s")
-        # Events that wait for their task's name may still give it something to hold.
-        self._gone_lately = [
-            gone for gone in self._gone_lately if now - (gone.process.gone_at or 0.0) < LATE_SECONDS
-        ]
-        late = [gone for gone in self._gone_lately if gone.process.held]
+            limit_seconds, why = self._limit(process, known)
+            silent_seconds = now - process.heard_at
+            is_away = process.key.cluster in self._away
+            if silent_seconds > limit_seconds and not is_away:
+                self._end(process, now, f"{why} {silent_seconds:.0f} s")
+            else:
+                again_seconds = 1.0 if is_away else 0.01
+                self._watch(process, known, max(process.heard_at + limit_seconds, now + again_seconds))
         found, self._gone = self._gone, []
-        self._gone_lately += found
-        return late + found
+        return found
+
+    def _limit(self, process: Process, known: _Known) -> tuple[float, str]:
+        """Return how long a process has to be silent to be gone, and in words that it was for so long."""
+        if process.stopping_at is not None:
+            return STOPPING_SECONDS, "its worker began to stop, and has been silent for"
+        if process.is_replaced:
+            return (
+                known.silent_seconds,
+                "another process of its worker has come up, and it has been silent for",
+            )
+        # Without heartbeats silence means nothing.
+        return self._gone_seconds if known.worker.heartbeats else inf, "its worker has been silent for"
+
+    def _watch(self, process: Process, known: _Known, at: float) -> None:
+        """Look at a process again at this time."""
+        self._number += 1
+        heappush(self._due, (min(at, process.heard_at + STOPPING_SECONDS), self._number, process, known))
 
     def _add(self, key: _Key, now: float) -> _Known | None:
         cluster, hostname = key
@@ -262,7 +222,7 @@ class Workers:
             return None
         while self._known:
             oldest = next(iter(self._known))
-            if len(self._known) < MAX_WORKERS and not self._known[oldest].is_forgettable(now):
+            if len(self._known) < MAX_WORKERS and not self._is_forgettable(self._known[oldest], now):
                 break
             del self._known[oldest]
         known = self._known[key] = _Known(
@@ -274,9 +234,11 @@ class Workers:
         """Add a process, in place of an earlier life of it if there is one."""
         process = known.processes[key.pid] = Process(key, now)
         known.processes.move_to_end(key.pid)
+        self._watch(process, known, now + SILENT_SECONDS)
         for other in known.processes.values():
-            if other is not process and other.gone_at is None:
-                self._replaced[other] = known
+            if other is not process and not other.is_replaced:
+                other.is_replaced = True
+                self._watch(other, known, other.heard_at + known.silent_seconds)
         if not known.worker.heartbeats:
             known.worker.pid = key.pid
         if len(known.processes) > MAX_PROCESSES:
@@ -327,7 +289,7 @@ class Workers:
         if event_type != "worker-offline" or known.current is process or known.current is None:
             if stamp is not None:
                 worker.timestamp = stamp
-            _describe(worker, event)
+            describe(worker, event)
         return process
 
     def _status(self, known: _Known, now: float) -> tuple[WorkerStatus, float, bool]:
@@ -351,8 +313,9 @@ class Workers:
         is_alive = status in ("online", "stopping")
         return ("unknown", away_since, is_alive) if away_since is not None else (status, since, is_alive)
 
-    def _is_away(self, process: Process) -> bool:
-        return process.key.cluster in self._away
+    def _is_forgettable(self, known: _Known, now: float) -> bool:
+        cluster = known.worker.cluster
+        return (cluster if type(cluster) is str else None) not in self._away and known.is_forgettable(now)
 
     def _excuse(self, seconds: float, *clusters: str | None) -> None:
         for (cluster, _), known in self._known.items():
@@ -360,25 +323,6 @@ class Workers:
                 known.heard_at += seconds
                 for process in known.processes.values():
                     process.heard_at += seconds
-
-
-def _describe(worker: Worker, event: Event) -> None:
-    """Take over what a worker event says; what it leaves out stays as it was."""
-    if worker.pid != event.get("pid"):
-        worker.active = worker.processed = worker.loadavg = None  # another process
-    worker.heartbeats = True
-    for field in _NUMBERS:
-        if type(value := event.get(field)) is int and is_number(value):
-            setattr(worker, field, value)
-    for field in _TEXTS:
-        if type(value := event.get(field)) is str:
-            setattr(worker, field, value[:MAX_TEXT_CHARS])
-    freq, loadavg = event.get("freq"), event.get("loadavg")
-    # An answer to the `heartbeat` command has a freq that is not the worker's (celery/worker/control.py).
-    if is_number(freq) and freq > 0 and ("active" in event or worker.freq is None):
-        worker.freq = float(freq)
-    if type(loadavg) is list and all(map(is_number, loadavg[:3])):
-        worker.loadavg = [float(load) for load in loadavg[:3]]
 
 
 def _least_processed(process: Process, event_type: str) -> int:

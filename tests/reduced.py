@@ -45,6 +45,7 @@ class Reducer:
     def _lost(self, now: float) -> Iterator[Event]:
         for process, why, successor in self.workers.find_gone(now):
             yield from self.tasks.lose(process, why, 1e9 + now, successor)
+        yield from self.tasks.lose_late(1e9 + now)
 
 
 def reduce(history: History) -> Reducer:

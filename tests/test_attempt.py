@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.attempt import LATE_RESENT_SECONDS, LATE_SENT_SECONDS, MAX_ATTEMPTS, Attempt, Attempts
+from gateway.attempt import MAX_ATTEMPTS, Attempt, Attempts
 from gateway.course import apply, lose
 from gateway.event import Event
+from gateway.matching import LATE_RESENT_SECONDS, LATE_SENT_SECONDS
 from gateway.process import Process
 from gateway.state import NOT_HELD_STATES, state_of
 from gateway.task import Task

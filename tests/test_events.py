@@ -67,6 +67,71 @@ def test_a_filter_on_what_the_wire_does_not_say_delivers_the_nameless_events(
     assert {(event["name"], event["root_id"], event["parent_id"]) for event in got} == {(mark, root_id, None)}
 
 
+def test_the_queue_is_joined_so_that_filters_on_it_hold_for_every_event(
+    publisher: Publisher, stream: StreamFactory, mark: str
+) -> None:
+    """CASES.md A20: on the wire only `task-sent` names the queue."""
+    high, low, unsent = (f"{mark}-{queue}" for queue in ("high", "low", "unsent"))
+    queries = [{"queue": "high"}, {"queue": "high", "type": "task-failed"}, {"queue": "!high"}]
+    clients = [stream(name=mark, **query) for query in queries]
+    everything = stream(name=mark)
+    for uid in (high, low, unsent):
+        if uid != unsent:
+            sent = {"queue": uid.rpartition("-")[2], "hostname": "gen1@host", "retries": 0}
+            publisher.send(received(uid, mark) | sent | {"type": "task-sent"})
+        publisher.send(received(uid, mark), task_event("task-started", uid), task_event("task-failed", uid))
+    everything.until(lambda seen: len(seen) == 11)
+    got = [
+        client.until(lambda seen, count=count: len(seen) == count)
+        for client, count in zip(clients, (4, 1, 7), strict=True)
+    ]
+    assert [(event["uuid"], event["queue"]) for event in got[0]] == [(high, "high")] * 4
+    assert [(event["uuid"], event["type"]) for event in got[1]] == [(high, "task-failed")]
+    assert [(event["uuid"], event["queue"]) for event in got[2]] == [(low, "low")] * 4 + [(unsent, None)] * 3
+
+
+def test_the_attempt_is_joined(publisher: Publisher, stream: StreamFactory, mark: str) -> None:
+    uid = str(uuid.uuid4())
+    client = stream(uuid=uid)
+    clock = iter(range(1, 100))
+
+    def event(type: str, **fields: object) -> dict[str, object]:
+        return task_event(type, uid, clock=next(clock), **fields)
+
+    publisher.send(
+        received(uid, mark, clock=next(clock)),
+        event("task-started"),
+        event("task-retried", exception="E()"),
+        received(uid, mark, clock=next(clock)) | {"retries": 1},
+        event("task-progress", current=1, total=2),
+        event("task-started"),
+        event("task-custom", attempt="mine"),
+        event("task-succeeded", result="1"),
+    )
+    got = client.until(lambda seen: len(seen) == 8)
+    assert [(event["attempt"], event["state"]) for event in got] == [
+        *((1, "RECEIVED"), (1, "STARTED"), (1, "RETRY")),
+        *((2, "RECEIVED"), (2, "PROGRESS"), (2, "PROGRESS"), ("mine", "CUSTOM"), (2, "SUCCESS")),
+    ]
+
+
+def test_ids_of_any_type_are_joined_and_found(publisher: Publisher, stream: StreamFactory, mark: str) -> None:
+    """CASES.md A16."""
+    number = int(uuid.uuid4().int % 10**15)
+    by_uuid, by_root = stream(uuid=str(number)), stream(root_id=str(number))
+    publisher.send(received("x", mark, "x") | {"uuid": number, "root_id": number})
+    publisher.send(task_event("task-started", "x") | {"uuid": number})
+    publisher.send(received(mark, mark) | {"root_id": number, "parent_id": number})
+    got = by_root.until(lambda seen: len(seen) == 3)
+    assert [(event["uuid"], event["root_id"], event["parent_id"]) for event in got] == [
+        (number, number, None),
+        (number, str(number), None),  # what is joined is the text
+        (mark, number, number),
+    ]
+    assert {event["name"] for event in got} == {mark}
+    assert by_uuid.until(lambda seen: len(seen) == 2) == got[:2]
+
+
 def test_task_started_before_task_received_is_delivered_named_and_in_order(
     publisher: Publisher, stream: StreamFactory, mark: str
 ) -> None:

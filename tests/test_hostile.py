@@ -160,8 +160,8 @@ class Answers:
 class Flood:
     """What was published, and what came of it.
 
-    `metrics` are by name, labels included as they are written. `counted` (how many events the stream without a
-    filter had) and `lost` (the gateway's own: tasks whose workers' processes are gone) are of the same moment.
+    `metrics` are by name, labels included as they are written. Of the same moment are `counted`, how many
+    events the stream without a filter had, and `lost`, the gateway's own: tasks whose workers are gone.
     """
 
     gateway: GatewayProcess

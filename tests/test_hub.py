@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.control import pong
+from gateway.control import pong, status
 from gateway.cursor import Cursor
 from gateway.event import Event, keys
 from gateway.filter import Filter, parse
@@ -621,6 +621,28 @@ async def test_a_gap_reaches_every_filter_at_its_place() -> None:
         assert len(set(ids)) == len(ids), "a gap has a position of its own"
 
 
+async def test_a_message_to_all_reaches_every_filter_at_its_place_with_a_position_of_its_own() -> None:
+    sources = [{"cluster": None, "consuming": False, "reason": "away", "since": 1.5}]
+    async with opened_log() as log:
+        readers = [(log.subscribe(filter, framing), filter) for filter in FILTERS for framing in FRAMINGS]
+        log.append(10)
+        log.hub.tell_all(lambda id: status(id, sources))
+        log.append(10)
+        await log.flushed()
+        (told,) = log.controls[1:]
+        assert {**told, "id": None} == {"type": "gateway-status", "sources": sources, "id": None}
+        assert log.messages.index(told) == 11
+        assert len({message["id"] for message in log.messages}) == len(log.messages)
+        readers += [(log.subscribe(filter, id=log.messages[0]["id"]), filter) for filter in FILTERS]
+        for reader, filter in readers:
+            reader.drain()
+            assert reader.messages[1:] == [
+                message
+                for message in log.messages[1:]
+                if is_control(message) or filter.matches(keys(message))
+            ]
+
+
 async def test_close_delivers_what_there_is_and_ends_every_stream() -> None:
     log = Log()
     readers = [log.subscribe(filter, framing) for filter in FILTERS for framing in FRAMINGS]
@@ -701,9 +723,11 @@ async def test_one_stream_can_be_ended_alone() -> None:
         ended, other = log.subscribe(), log.subscribe()
         log.append(3)
         await log.flushed()
-        ended.subscription.end("limit")
+        details = {"known": 3, "message": "…"}
+        ended.subscription.end("limit", details)
         messages = await ended.until_end()
-        assert messages[-1].items() >= {"type": "gateway-close", "reason": "limit"}.items()
+        expected = {"type": "gateway-close", "reason": "limit", **details}
+        assert messages[-1].items() >= expected.items()
         log.append(1)
         await log.flushed()
         await other.until(lambda: len(other.events) == 4)

@@ -190,6 +190,29 @@ def test_only_some_fields_of_events_and_of_tasks(server: Server, broker: str) ->
         publisher.close()
 
 
+def test_a_snapshot_of_a_queue_goes_on_with_all_events_of_its_tasks(server: Server, broker: str) -> None:
+    """CASES.md A20: it would stay PENDING, if only `task-sent` were of the queue."""
+    publisher = Publisher(broker)
+    try:
+        uid, queue = f"queue-{time.time_ns()}", f"q-{time.time_ns()}"
+        sent = {"type": "task-sent", "hostname": "gen1@host", "queue": queue, "retries": 0}
+        publisher.send(received(uid, "queued") | sent)
+        stream = messages(server, "ndjson", {"queue": queue, "snapshot": "1"})
+        assert next(stream)["type"] == "gateway-open"
+        tasks: list[Message] = []
+        while not (page := next(stream))["done"]:
+            tasks += page["tasks"]
+        tasks += page["tasks"]
+        assert [(task["uuid"], task["state"]) for task in tasks] == [(uid, "PENDING")]
+        publisher.send(received("another", "queued"), received(uid, "queued"))
+        publisher.send(task_event("task-started", uid), task_event("task-failed", uid))
+        assert [next(stream)["state"] for _ in range(3)] == ["RECEIVED", "STARTED", "FAILURE"]
+        found = httpx.get(f"{server.url}/tasks", params={"queue": queue}).json()["tasks"]
+        assert [(task["uuid"], task["state"]) for task in found] == [(uid, "FAILURE")]
+    finally:
+        publisher.close()
+
+
 @pytest.mark.parametrize(
     ("query", "parameter"),
     [("snapshot=yes", "snapshot"), ("snapshot=1&snapshot=1", "snapshot"), ("fields=", "fields"),

@@ -14,6 +14,7 @@ from tests.gateway_process import GatewayProcess
 from tests.publisher import Publisher, walk
 from tests.rabbitmq import Process, RabbitMQ, free_port, wait_for
 from tests.stream_client import NdjsonStream
+from tests.wire import EventFields
 
 
 def queues(rabbitmq: RabbitMQ, url: str) -> list[list[str]]:
@@ -21,6 +22,12 @@ def queues(rabbitmq: RabbitMQ, url: str) -> list[list[str]]:
     vhost = url.rpartition("/")[2]
     text = rabbitmq.ctl("list_queues", "-p", vhost, "name", "exclusive", "arguments", "--no-table-headers")
     return [line.split("\t") for line in text.splitlines() if line.startswith("celery-gateway")]
+
+
+def is_consuming(statuses: list[EventFields]) -> bool:
+    """What the last status says of the only source."""
+    (source,) = statuses[-1]["sources"]
+    return bool(source["consuming"])
 
 
 def publish_until_seen(url: str, client: NdjsonStream, name: str) -> None:
@@ -62,6 +69,9 @@ def test_a_broker_outage_is_told_and_survived(rabbitmq: RabbitMQ, broker: str, f
                 answer = httpx.get(f"{gateway.url}/readyz")
                 assert answer.status_code == 503
                 assert answer.json()["reason"]
+                for stream in (client, filtered):
+                    (source,) = stream.statuses.until(lambda seen: not is_consuming(seen), 10)[-1]["sources"]
+                    assert source["reason"]
                 assert httpx.get(f"{gateway.url}/healthz").status_code == 200
             assert wait_for(gateway.is_ready, 40)
             publish_until_seen(broker, client, "after")
@@ -70,6 +80,7 @@ def test_a_broker_outage_is_told_and_survived(rabbitmq: RabbitMQ, broker: str, f
                 gaps = [event for event in events if event["type"] == "gateway-gap"]
                 assert [(gap["reason"], gap["lost"]) for gap in gaps] == [("broker", None)]
                 assert events.index(gaps[0]) == 0
+                assert is_consuming(stream.statuses.events)
     finally:
         assert gateway.stop() == 0
 

@@ -698,8 +698,7 @@ def test_a_task_whose_events_wait_while_its_process_goes_is_lost() -> None:
     assert [each.process for each in gone] == [process]
     reported = cluster.tasks.lose(*gone[0][:2], 5.0)
     cluster.tasks.release(cluster.now + 2.0)
-    for each in cluster.workers.find_gone(cluster.now + 2.0):
-        reported += cluster.tasks.lose(each.process, each.why, 6.0)
+    reported += cluster.tasks.lose_late(6.0)
     assert (types(reported), task_of(cluster.tasks, "u1").state) == (["lost"], "LOST")
 
 

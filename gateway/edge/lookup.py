@@ -35,7 +35,7 @@ from gateway.pipeline import Pipeline
 from gateway.scan import Scan
 from gateway.task import VIEW_FIELDS
 from gateway.tasks import Record
-from gateway.workers import WORKER_FIELDS, Worker
+from gateway.worker import WORKER_FIELDS, Worker
 from gateway.workflow import Workflow
 
 DEFAULT_LIMIT = 100
