@@ -1,6 +1,5 @@
 """The table of workers: their status by their events. Time is the `now` argument; nothing here waits."""
 
-import time
 from itertools import count
 from typing import Any
 
