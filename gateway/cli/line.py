@@ -34,7 +34,8 @@ def line(event: dict[str, Any]) -> str | None:
     if kind in ("gateway-open", "gateway-bookmark"):
         return None
     if kind == "gateway-status":
-        return "\n".join(map(_source_line, event["sources"])) or None
+        away = [source for source in event["sources"] if not source["consuming"]]
+        return "\n".join(map(_source_line, away)) or None
     if kind == "gateway-snapshot":
         return "\n".join(map(_task_line, event["tasks"])) or None
     if kind.startswith("gateway-"):
@@ -52,13 +53,10 @@ def line(event: dict[str, Any]) -> str | None:
 
 
 def _source_line(source: dict[str, Any]) -> str:
-    """Return one line for a broker and whether the gateway hears it."""
+    """Return one line for a broker that the gateway does not hear."""
     of = f" {source['cluster']}" if source["cluster"] else ""
-    words = "consumes" if source["consuming"] else "does not hear"
-    text = f"-- the gateway {words} the broker{of}"
-    if source["consuming"]:
-        return click.style(_printable(text), dim=True)
-    return click.style(_printable(f"{text}: {source['reason']}"), fg="yellow", bold=True)
+    text = f"-- the gateway does not hear the broker{of}: {source['reason']}"
+    return click.style(_printable(text), fg="yellow", bold=True)
 
 
 def _task_line(task: dict[str, Any]) -> str:
