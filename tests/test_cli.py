@@ -212,7 +212,6 @@ def test_tail_prints_a_line_an_event(gateway: GatewayProcess, publisher: Publish
     arguments = ["tail", gateway.url, "--name", name, "--type", "task-started,task-succeeded"]
     with traffic(publisher, name), running(*arguments) as tail:
         assert tail.stdout is not None
-        assert tail.stdout.readline() == "-- the gateway consumes the broker\n"
         lines = [tail.stdout.readline().split() for _ in range(6)]
     assert {words[1] for words in lines} == {"task-started", "task-succeeded"}
     assert {words[2] for words in lines} == {name}
@@ -294,10 +293,8 @@ def test_a_line_tells_whether_the_gateway_hears_its_brokers() -> None:
     ]
     text = line({"type": "gateway-status", "id": "x-1", "sources": sources})
     assert text is not None
-    first, second = unstyle(text).splitlines()
-    assert first == "-- the gateway consumes the broker"
-    assert second == "-- the gateway does not hear the broker eu: connection refused\\x1b[2J. Start it."
-    assert line({"type": "gateway-status", "id": "x-1", "sources": []}) is None
+    assert unstyle(text) == "-- the gateway does not hear the broker eu: connection refused\\x1b[2J. Start it."
+    assert line({"type": "gateway-status", "id": "x-1", "sources": sources[:1]}) is None
 
 
 @pytest.mark.parametrize("uuid", [12345, 3.5, True, ["a"]])

@@ -10,6 +10,7 @@ _COLOURS = {
     "task-failed": "red",
     "task-retried": "yellow",
     "task-revoked": "magenta",
+    "task-lost": "red",
     "task-rejected": "magenta",
     "task-started": "cyan",
 }
@@ -19,6 +20,8 @@ _COMMON = frozenset({"id", "time", "type", "name", "state", "uuid", "root_id", "
     "utcoffset",
     "pid",
     "clock",
+    "queue",
+    "attempt",
 }
 _MAX_DETAIL_CHARS = 160
 _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -81,6 +84,8 @@ def _detail(event: dict[str, Any]) -> str:
         text = str(event.get("exception"))
     elif kind in ("task-sent", "task-received"):
         text = f"{event.get('args') or ''} {event.get('kwargs') or ''}"
+    elif kind == "task-lost":
+        text = str(event.get("reason"))
     elif kind.startswith("worker-"):
         text = f"active={event.get('active')} processed={event.get('processed')}"
     else:
