@@ -174,6 +174,8 @@ class Attempts:
             return
         if attempt.state not in NOT_HELD_STATES:
             process.held[self] = attempt.state != "RECEIVED" or process.held.get(self, False)
+        elif attempt.previous is None and self.last is attempt:
+            process.held.pop(self, None)
         elif self in process.held:
             running = [other.state != "RECEIVED" for other in self.of_process(process)]
             if running:

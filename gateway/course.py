@@ -90,7 +90,7 @@ def apply(
     own_type = _OWN_TYPES.get(event_type)
     if to is None:
         to, is_news = state_of(event_type), True
-        attempt = of_custom(attempts, process, _worker_name(event), now)
+        attempt = of_custom(attempts, process, _worker_name(event, process), now)
     else:
         retries = get("retries")
         if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
@@ -116,7 +116,7 @@ def apply(
         grown += _take_sent(task, attempts, attempt, event, stamp)
     elif own_type is None:
         if is_shown:
-            grown += _take_custom(task, event, stamp)
+            grown += _take_custom(task, event, process, stamp)
     else:
         if attempt.precedes(clock, stamp):
             attempt.clock, attempt.stamp = clock, stamp
@@ -172,8 +172,10 @@ def shared(text: str) -> str:
     return _texts.setdefault(text, text) if len(text) <= MAX_NAME_CHARS else text
 
 
-def _worker_name(event: Event) -> str | None:
+def _worker_name(event: Event, process: Process | None) -> str | None:
     """Return the worker that a custom event is from; ``None`` for a client's."""
+    if process is not None:
+        return process.hostname
     hostname = event.get("hostname")
     return hostname if type(hostname) is str and "@" in hostname and not is_client(hostname) else None
 
@@ -265,8 +267,8 @@ def _take_end(task: Task, attempts: Attempts, attempt: Attempt, event: Event, st
     return grown
 
 
-def _take_custom(task: Task, event: Event, stamp: float | None) -> int:
-    hostname = _worker_name(event)
+def _take_custom(task: Task, event: Event, process: Process | None, stamp: float | None) -> int:
+    hostname = _worker_name(event, process)
     if task.worker is None and hostname is not None:
         task.worker = shared(hostname[:MAX_NAME_CHARS])
     if stamp is not None:

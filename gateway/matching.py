@@ -66,7 +66,10 @@ def find(
         is not kept any more.
     """
     last = attempts.last
-    if last is not None and last.previous is None and process is not None:
+    if last is None:
+        by = None if type == "task-sent" else process
+        return attempts.append(0, retries or 0, by, now), True
+    if last.previous is None and process is not None:
         # Nearly all events; the same as below, at once.
         if last.process is None:
             if type == "task-received" and last.state == "PENDING" and last.retries == retries:
@@ -80,12 +83,12 @@ def find(
                 return last, True
     arrival = Arrival(type, retries, stamp, clock, process, now, is_discard)
     if type == "task-sent":
-        return _of_sent(attempts, arrival)
+        return _of_sent(attempts, last, arrival)
     if type == "task-received":
-        return _of_received(attempts, arrival)
+        return _of_received(attempts, last, arrival)
     if type == "task-started":
-        return _of_started(attempts, arrival)
-    return _of_end(attempts, arrival)
+        return _of_started(attempts, last, arrival)
+    return _of_end(attempts, last, arrival)
 
 
 def of_custom(attempts: Attempts, process: Process | None, hostname: str | None, now: float) -> Attempt:
@@ -97,7 +100,7 @@ def of_custom(attempts: Attempts, process: Process | None, hostname: str | None,
     """
     shown, last = attempts.shown, attempts.last
     if last is None:
-        return _open(attempts, Arrival("", None, None, None, process, now, False))
+        return attempts.append(0, 0, process, now)
     if hostname is not None:
         kept = attempts.kept()
         theirs = [a for a in kept if a.process is not None and a.process.hostname == hostname]
@@ -110,10 +113,8 @@ def of_custom(attempts: Attempts, process: Process | None, hostname: str | None,
     return shown or last
 
 
-def _of_sent(attempts: Attempts, arrival: Arrival) -> tuple[Attempt, bool]:
-    last, stamp = attempts.last, arrival.stamp
-    if last is None:
-        return _announce(attempts, arrival, 0), True
+def _of_sent(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
+    stamp = arrival.stamp
     retries = last.retries if arrival.retries is None else arrival.retries
     kept = attempts.kept()
     for attempt in kept:
@@ -139,13 +140,9 @@ def _of_sent(attempts: Attempts, arrival: Arrival) -> tuple[Attempt, bool]:
     return _announce(attempts, arrival, last.run + 1), True
 
 
-def _of_received(attempts: Attempts, arrival: Arrival) -> tuple[Attempt, bool]:
-    last, process = attempts.last, arrival.process
-    retries = arrival.retries
-    if retries is None:
-        retries = 0 if last is None else last.retries
-    if last is None:
-        return _open(attempts, arrival, retries), True
+def _of_received(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
+    process = arrival.process
+    retries = last.retries if arrival.retries is None else arrival.retries
     kept = attempts.kept()
     mine = [attempt for attempt in reversed(kept) if attempt.is_by(process)]
     for attempt in mine:
@@ -169,38 +166,33 @@ def _of_received(attempts: Attempts, arrival: Arrival) -> tuple[Attempt, bool]:
             return attempt, True  # prefetched again after its worker has lost its broker
     if retries < last.retries and not _has_ended_before(attempts, arrival, retries):
         return attempts.insert(retries, arrival.process, arrival.now), True
-    return _open(attempts, arrival, retries), True
+    return _open(attempts, last, arrival, retries), True
 
 
-def _of_started(attempts: Attempts, arrival: Arrival) -> tuple[Attempt, bool]:
-    last, process = attempts.last, arrival.process
-    if last is not None:
-        kept = attempts.kept()
-        mine = [attempt for attempt in kept if attempt.is_by(process)]
-        for attempt in mine:
-            if attempt.started == arrival.stamp is not None:
-                return attempt, False
-        unstarted = [attempt for attempt in mine if attempt.started is None]
-        waiting = [attempt for attempt in unstarted if attempt.state not in ATTEMPT_ENDED_STATES]
-        if waiting:
-            return _first_waiting(waiting, kept), True
-        for attempt in reversed(unstarted):
-            if not attempt.precedes(arrival.clock, arrival.stamp):
-                return attempt, True
-        if mine and not mine[-1].precedes(arrival.clock, arrival.stamp):
-            return mine[-1], False
-    if last is not None and last.is_free:
-        last.claim(process)
-        return last, True
-    return _open(attempts, arrival), True
-
-
-def _of_end(attempts: Attempts, arrival: Arrival) -> tuple[Attempt, bool]:
-    last, process = attempts.last, arrival.process
-    if last is None:
-        return _open(attempts, arrival), True
+def _of_started(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
     kept = attempts.kept()
-    mine = [attempt for attempt in kept if attempt.is_by(process)]
+    mine = [attempt for attempt in kept if attempt.is_by(arrival.process)]
+    for attempt in mine:
+        if attempt.started == arrival.stamp is not None:
+            return attempt, False
+    unstarted = [attempt for attempt in mine if attempt.started is None]
+    waiting = [attempt for attempt in unstarted if attempt.state not in ATTEMPT_ENDED_STATES]
+    if waiting:
+        return _first_waiting(waiting, kept), True
+    for attempt in reversed(unstarted):
+        if not attempt.precedes(arrival.clock, arrival.stamp):
+            return attempt, True
+    if mine and not mine[-1].precedes(arrival.clock, arrival.stamp):
+        return mine[-1], False
+    if last.is_free:
+        last.claim(arrival.process)
+        return last, True
+    return _open(attempts, last, arrival), True
+
+
+def _of_end(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
+    kept = attempts.kept()
+    mine = [attempt for attempt in kept if attempt.is_by(arrival.process)]
     for attempt in mine:
         if attempt.ended == arrival.stamp is not None:
             return attempt, False
@@ -212,12 +204,12 @@ def _of_end(attempts: Attempts, arrival: Arrival) -> tuple[Attempt, bool]:
     if mine and (arrival.type in _ENDS_SAID_AGAIN or not mine[-1].precedes(arrival.clock, arrival.stamp)):
         return mine[-1], True
     if last.is_free:
-        last.claim(process)
+        last.claim(arrival.process)
         return last, True
     if mine and not arrival.is_discard and mine[-1].state not in _GOES_ON:
         return mine[-1], True
     if mine or arrival.is_discard or last.state in _GOES_ON:
-        return _open(attempts, arrival), True
+        return _open(attempts, last, arrival), True
     return attempts.insert(last.retries, arrival.process, arrival.now), True  # it began before what is known
 
 
@@ -239,11 +231,8 @@ def _announce(attempts: Attempts, arrival: Arrival, run: int) -> Attempt:
     return attempts.append(run, arrival.retries or 0, None, arrival.now)
 
 
-def _open(attempts: Attempts, arrival: Arrival, retries: int | None = None) -> Attempt:
+def _open(attempts: Attempts, last: Attempt, arrival: Arrival, retries: int | None = None) -> Attempt:
     """Append an attempt that a worker has taken up; without ``retries`` they are a guess."""
-    last = attempts.last
-    if last is None:
-        return attempts.append(0, retries or 0, arrival.process, arrival.now)
     if retries is None:
         retries = 0 if attempts.is_over else last.retries + (last.state == "RETRY")
     return attempts.append(last.run + attempts.is_over, retries, arrival.process, arrival.now)

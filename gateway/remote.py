@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from gateway.broker import BY_URL, Access
 from gateway.errors import Unasked
-from gateway.event import Event, is_client
+from gateway.event import Event
 from gateway.pidbox import Command, ask
 
 GATHER_SECONDS = 0.5
@@ -260,7 +260,7 @@ class Remote:
 
     def _heard_of(self, key: tuple[str, int | None], due: float | None = None) -> None:
         hostname = key[0]
-        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS or is_client(hostname):
+        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS:
             return
         found = self._workers.pop((hostname, None), None)  # the same, now with its pid
         worker = self._workers[key] = found or _Worker(_now() + GATHER_SECONDS if due is None else due)

@@ -12,7 +12,7 @@
 import asyncio
 from collections import OrderedDict
 from typing import Any, Literal, NamedTuple
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from gateway.control import CloseReason
 from gateway.event import Event, id_text
@@ -52,12 +52,12 @@ class End(NamedTuple):
 
 
 class _Wait:
-    """The streams of a goal, and the end that is due."""
+    """The streams of a goal, each with when it began to wait, and the end that is due."""
 
     __slots__ = ("subscriptions", "timer", "reason")
 
     def __init__(self) -> None:
-        self.subscriptions: WeakSet[Subscription] = WeakSet()
+        self.subscriptions: WeakKeyDictionary[Subscription, float] = WeakKeyDictionary()
         self.timer: asyncio.TimerHandle | None = None
         self.reason: CloseReason | None = None
 
@@ -106,7 +106,7 @@ class Until:
         self._sweep()
         waits = self._waiting.setdefault((goal.field, goal.value), {})
         wait = waits.setdefault(goal, _Wait())
-        wait.subscriptions.add(subscription)
+        wait.subscriptions[subscription] = asyncio.get_running_loop().time()
         self._look(goal, wait)
 
     def saw(self, event: Event) -> None:
@@ -158,12 +158,23 @@ class Until:
         is_waiting = self._waiting.get((goal.field, goal.value), {}).get(goal) is wait
         if end is None or end.reason != wait.reason or not is_waiting:
             return  # it goes on since, or has been ended
+        ended = list(wait.subscriptions)
+        if end.reason == "unknown" and end.after_seconds:  # each stream waits for as long
+            loop = asyncio.get_running_loop()
+            due_at = {each: at + end.after_seconds for each, at in wait.subscriptions.items()}
+            ended = [each for each, at in due_at.items() if at <= loop.time() + 0.01]
+            if left := [at for each, at in due_at.items() if each not in ended]:
+                wait.timer = loop.call_at(min(left), self._end, goal, wait)
+                for subscription in ended:
+                    del wait.subscriptions[subscription]
+                    subscription.end(end.reason, end.details)
+                return
         self._ended[goal] = self._hub.position, end.reason
         self._ended.move_to_end(goal)
         if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
         self._forget(goal)
-        for subscription in tuple(wait.subscriptions):
+        for subscription in ended:
             subscription.end(end.reason, end.details)
 
     def _end_of(self, goal: Goal) -> End | None:

@@ -130,8 +130,11 @@ class Workers:
             del self._known[key]
         for known in self._known.values():
             worker = known.worker
+            before = worker.status
             worker.status, since, worker.alive = self._status(known, now)
-            worker.since = round(time - (now - since), 3)
+            began = round(time - (now - since), 3)
+            if worker.since is None or worker.status != before or abs(began - worker.since) > 1:
+                worker.since = began  # the two clocks are never read at the same moment
         return [
             self._known[key].worker for key in sorted(self._known, key=lambda key: (key[0] or "", key[1]))
         ]
@@ -164,8 +167,9 @@ class Workers:
             if process.gone_at is not None:
                 process.gone_at = None
                 self._watch(process, known, now + SILENT_SECONDS)
-        known.heard_at = now
-        self._known.move_to_end(key)
+        if known.heard_at != now:
+            known.heard_at = now
+            self._known.move_to_end(key)
         return process
 
     def away(self, cluster: str | None, now: float) -> None:
@@ -194,8 +198,9 @@ class Workers:
             if silent_seconds > limit_seconds and not is_away:
                 self._end(process, now, f"{why} {silent_seconds:.0f} s")
             else:
-                again_seconds = 1.0 if is_away else 0.01
-                self._watch(process, known, max(process.heard_at + limit_seconds, now + again_seconds))
+                soonest = now + (1.0 if is_away else 0.01)
+                at = min(process.heard_at + limit_seconds, now + STOPPING_SECONDS)
+                self._watch(process, known, max(at, soonest))
         found, self._gone = self._gone, []
         return found
 
@@ -214,7 +219,7 @@ class Workers:
     def _watch(self, process: Process, known: _Known, at: float) -> None:
         """Look at a process again at this time."""
         self._number += 1
-        heappush(self._due, (min(at, process.heard_at + STOPPING_SECONDS), self._number, process, known))
+        heappush(self._due, (at, self._number, process, known))
 
     def _add(self, key: _Key, now: float) -> _Known | None:
         cluster, hostname = key

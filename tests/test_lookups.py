@@ -33,7 +33,8 @@ from gateway.pipeline import Feed, Pipeline
 from gateway.source import Sink, Status
 from gateway.task import VIEW_FIELDS
 from gateway.tasks import Tasks
-from gateway.workers import SILENT_SECONDS, WORKER_FIELDS, Workers
+from gateway.worker import WORKER_FIELDS
+from gateway.workers import SILENT_SECONDS, Workers
 from tests.gateway_process import GatewayProcess
 from tests.publisher import Publisher, received, task_event, walk
 from tests.rabbitmq import wait_for

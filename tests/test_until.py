@@ -696,7 +696,23 @@ def test_a_body_without_one_goal_is_refused(server: Server, any: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "quiet_time", ["", "x", "-1", "1e3", "86401", "25h", "1 s", "nan", -1, 86_401, True, [1], 10.0**300]
+    "quiet_time",
+    [
+        "",
+        "x",
+        "-1",
+        "1e3",
+        "86401",
+        "25h",
+        "1 s",
+        "nan",
+        -1,
+        86_401,
+        True,
+        [1],
+        10.0**300,
+        pytest.param(10**400, id="huge"),
+    ],
 )
 def test_a_bad_quiet_time_is_refused(server: Server, quiet_time: Any) -> None:
     answers = [

@@ -57,7 +57,7 @@ class PipelineCollector(Collector):
         yield from (consuming, messages, gaps)
         if any(feed.remote for feed in now.feeds.values()):
             yield from (told, failed)
-        yield counter("events", "Events and gaps put into the stream.", now.hub.events)
+        yield counter("events", "Events, gaps and changes of status put into the stream.", now.hub.events)
         refused = CounterMetricFamily(
             "celery_gateway_refused", "Messages and events not passed on, by reason.", labels=["reason"]
         )
