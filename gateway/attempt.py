@@ -208,3 +208,4 @@ class Attempts:
             dropped, attempt.previous = attempt.previous, None
             dropped.state = None
             self.hold(dropped)
+            dropped.process = None

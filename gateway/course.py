@@ -91,6 +91,8 @@ def apply(
     if to is None:
         to, is_news = state_of(event_type), True
         attempt = of_custom(attempts, process, _worker_name(event, process), now)
+        if attempt.state == LOST:
+            return attempt, 0
     else:
         retries = get("retries")
         if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
@@ -155,8 +157,14 @@ def lose(task: Task, attempts: Attempts, process: Process, time: float) -> Attem
     Returns:
         The attempt that the task shows, if that is lost now; ``None`` if another one goes on.
     """
-    for attempt in attempts.of_process(process):
-        attempt.state = LOST
+    kept = attempts.kept()
+    for attempt in tuple(attempts.of_process(process)):
+        is_back = (
+            process.stopping_at is not None and attempt.state == "RECEIVED"
+        )  # the message is, unacknowledged
+        is_retried = any(a.run == attempt.run and a.retries > attempt.retries for a in kept)
+        if not is_back and not is_retried:
+            attempt.state = LOST
     shown = attempts.shown
     if shown is None or shown.state != LOST or task.lost is not None:
         return None
@@ -292,7 +300,7 @@ def _take_texts(task: Task, event: Event, fields: tuple[str, ...], is_second_han
     """Set the task's texts to the event's; return by how many bytes the task has grown.
 
     Args:
-        is_second_hand: a worker has said what the client says of the call now: that fills what is missing.
+        is_second_hand: fill only missing fields of the call: the worker's values take precedence.
     """
     grown = 0
     for field in fields:

@@ -5,8 +5,10 @@
 - A ``task-sent`` with more retries announces the next attempt. One whose ``retries`` the run has been sent
   already opens a new run. A run that was not sent yet takes it as its own, however late it comes.
 - A run also ends with SUCCESS, FAILURE or REVOKED: what a worker begins after that is a new run.
-- Between processes the order of arrival counts, and what cannot be otherwise: an attempt that a message with
-  more retries follows can only have been retried. Pure.
+- Between processes the order of arrival counts. An attempt followed by a message with more retries was
+  retried.
+
+Pure.
 """
 
 import msgspec
@@ -223,7 +225,7 @@ def _has_ended_before(attempts: Attempts, arrival: Arrival, retries: int | None 
 
 
 def _is_new(attempt: Attempt, arrival: Arrival) -> bool:
-    """Return whether a client's word of an attempt that has no other one may come as late as this."""
+    """Return whether a ``task-sent`` event may still arrive for this attempt."""
     return arrival.now - attempt.opened_at <= LATE_RESENT_SECONDS
 
 

@@ -22,7 +22,7 @@ class Process:
 
     Attributes:
         key: names it; ``hostname`` and ``pid`` are also by themselves.
-        held: the tasks that it has in its hands, each with whether it runs; else it was only received.
+        held: the tasks that it holds; True if it has started one, False if it has only received it.
         starts: how many tasks it was seen to start.
         processed: how many tasks it has started, as its youngest worker event says.
         clock, stamp: the logical clock and the timestamp of its youngest worker event.

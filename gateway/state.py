@@ -6,8 +6,10 @@ rejected task in RECEIVED, and lets a late event of one process undo a younger o
 - Within an attempt a state only moves up in rank, so a late event (``task-started`` after ``task-succeeded``)
   changes nothing, and an attempt that has ended stays ended. Which attempt an event belongs to: ``attempt``.
 - A custom event's state is its type without the group, in capitals: ``task-progress`` -> ``PROGRESS``, as
-  in Celery's own ``Task.event``. It counts as a finer STARTED.
-- LOST is the gateway's own: the process that had the attempt is gone. An event of that process moves it on.
+  in Celery's own ``Task.event``. It counts as a finer STARTED. A type whose state would be one of the states
+  below (an application's ``task-success``) counts as STARTED itself.
+- LOST is the gateway's own: the process that had the attempt is gone. A Celery event of that process moves it
+  on; a custom event does not, since a pool's child may outlive its worker.
 """
 
 STATE_OF_EVENT = {
@@ -47,10 +49,13 @@ _RANK = {
 
 def state_of(event_type: str) -> str:
     """Return the state that a task event of this type reports."""
-    return STATE_OF_EVENT.get(event_type) or event_type.partition("-")[2].upper()[:MAX_STATE_CHARS]
+    state = STATE_OF_EVENT.get(event_type) or event_type.partition("-")[2].upper()[:MAX_STATE_CHARS]
+    return "STARTED" if state in _RANK and event_type not in STATE_OF_EVENT else state
 
 
 def moves(now: str | None, to: str) -> bool:
     """Return whether an event that reports ``to`` moves an attempt that is in the state ``now``."""
     rank_now, rank_to = _RANK.get(now, _CUSTOM_RANK), _RANK.get(to, _CUSTOM_RANK)
+    if now == LOST and rank_to == _CUSTOM_RANK:
+        return False
     return rank_to > rank_now or rank_to == rank_now == _CUSTOM_RANK

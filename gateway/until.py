@@ -54,18 +54,18 @@ class End(NamedTuple):
 class _Wait:
     """The streams of a goal, each with when it began to wait, and the end that is due."""
 
-    __slots__ = ("subscriptions", "timer", "reason")
+    __slots__ = ("subscriptions", "timer", "due")
 
     def __init__(self) -> None:
         self.subscriptions: WeakKeyDictionary[Subscription, float] = WeakKeyDictionary()
         self.timer: asyncio.TimerHandle | None = None
-        self.reason: CloseReason | None = None
+        self.due: tuple[CloseReason, float] | None = None  # why it ends, and how long that has to last
 
     def cancel(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        self.reason = None
+        self.due = None
 
 
 class Until:
@@ -118,7 +118,8 @@ class Until:
         for field, value in {("uuid", uuid), ("root_id", root_id), ("root_id", uuid)}:
             waits = self._waiting.get((field, value)) if value is not None else None
             for goal, wait in tuple(waits.items()) if waits else ():
-                wait.cancel()
+                if wait.due is not None and wait.due[0] == "ready":
+                    wait.cancel()  # the quiet time begins again
                 self._look(goal, wait)
 
     def refresh(self) -> None:
@@ -139,13 +140,13 @@ class Until:
                 wait.cancel()
 
     def _look(self, goal: Goal, wait: _Wait) -> None:
-        """See to it that a goal's streams end when it is time."""
+        """Schedule the end of a goal's streams."""
         end = self._end_of(goal)
         if end is None:
             wait.cancel()
-        elif wait.reason != end.reason:
+        elif wait.due != (end.reason, end.after_seconds):
             wait.cancel()
-            wait.reason = end.reason
+            wait.due = end.reason, end.after_seconds
             loop = asyncio.get_running_loop()
             if end.after_seconds:
                 wait.timer = loop.call_later(end.after_seconds, self._end, goal, wait)
@@ -156,7 +157,7 @@ class Until:
     def _end(self, goal: Goal, wait: _Wait) -> None:
         end = self._end_of(goal)
         is_waiting = self._waiting.get((goal.field, goal.value), {}).get(goal) is wait
-        if end is None or end.reason != wait.reason or not is_waiting:
+        if end is None or wait.due != (end.reason, end.after_seconds) or not is_waiting:
             return  # it goes on since, or has been ended
         ended = list(wait.subscriptions)
         if end.reason == "unknown" and end.after_seconds:  # each stream waits for as long
@@ -201,9 +202,10 @@ class Until:
         if not roots:
             for record in self._tasks.find(goal.value, goal.cluster):
                 root_id = record.task.root_id
-                if root_id is not None:
-                    message = f"the task {goal.value!r} belongs to the root {root_id!r}"
-                    return End("unknown", 0.0, {"message": message, "root_id": root_id})
+                if root_id is None:  # it was under way before the gateway listened
+                    return self._task_end(goal)
+                message = f"the task {goal.value!r} belongs to the root {root_id!r}"
+                return End("unknown", 0.0, {"message": message, "root_id": root_id})
             return self._unknown(goal, f"no event of the workflow {goal.value!r} has been seen")
         known = sum(len(root.members) for root in roots)
         unready, lost = sum(root.unready for root in roots), sum(root.lost for root in roots)
@@ -218,7 +220,8 @@ class Until:
 
     def _unknown(self, goal: Goal, message: str) -> End:
         if self._tasks.was_evicted(goal.value, goal.cluster):
-            return End("unknown", 0.0, {"message": f"{goal.value!r} was known, and forgotten to make room"})
+            message = f"{goal.value!r} was evicted (the table of tasks is full: see --max-tasks)"
+            return End("unknown", 0.0, {"message": message})
         return End("unknown", self._wait_known_seconds, {"message": message})
 
     def _forget(self, goal: Goal) -> None:

@@ -80,9 +80,10 @@ class Gone(NamedTuple):
 class _Known:
     """A worker and the processes that went, or go, by its name; the pid is ``None`` where none was told."""
 
-    __slots__ = ("worker", "heard_at", "processes", "current")
+    __slots__ = ("key", "worker", "heard_at", "processes", "current")
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, key: _Key, worker: Worker) -> None:
+        self.key = key
         self.worker = worker
         self.heard_at = 0.0
         self.processes: OrderedDict[int | None, Process] = OrderedDict()
@@ -167,9 +168,8 @@ class Workers:
             if process.gone_at is not None:
                 process.gone_at = None
                 self._watch(process, known, now + SILENT_SECONDS)
-        if known.heard_at != now:
-            known.heard_at = now
-            self._known.move_to_end(key)
+        known.heard_at = now
+        self._known.move_to_end(key)
         return process
 
     def away(self, cluster: str | None, now: float) -> None:
@@ -190,7 +190,8 @@ class Workers:
         """Return the processes that have become known to be gone since the last call, each once."""
         while self._due and self._due[0][0] <= now:
             _, _, process, known = heappop(self._due)
-            if process.gone_at is not None or known.processes.get(process.pid) is not process:
+            is_known = self._known.get(known.key) is known and known.processes.get(process.pid) is process
+            if process.gone_at is not None or not is_known:
                 continue
             limit_seconds, why = self._limit(process, known)
             silent_seconds = now - process.heard_at
@@ -209,11 +210,9 @@ class Workers:
         if process.stopping_at is not None:
             return STOPPING_SECONDS, "its worker began to stop, and has been silent for"
         if process.is_replaced:
-            return (
-                known.silent_seconds,
-                "another process of its worker has come up, and it has been silent for",
-            )
-        # Without heartbeats silence means nothing.
+            # Without heartbeats silence means little.
+            limit_seconds = known.silent_seconds if known.worker.heartbeats else STOPPING_SECONDS
+            return limit_seconds, "another process of its worker has come up, and it has been silent for"
         return self._gone_seconds if known.worker.heartbeats else inf, "its worker has been silent for"
 
     def _watch(self, process: Process, known: _Known, at: float) -> None:
@@ -231,7 +230,7 @@ class Workers:
                 break
             del self._known[oldest]
         known = self._known[key] = _Known(
-            Worker(hostname, cluster=msgspec.UNSET if cluster is None else cluster)
+            key, Worker(hostname, cluster=msgspec.UNSET if cluster is None else cluster)
         )
         return known
 
@@ -247,9 +246,11 @@ class Workers:
         if not known.worker.heartbeats:
             known.worker.pid = key.pid
         if len(known.processes) > MAX_PROCESSES:
-            _, oldest = known.processes.popitem(last=False)
-            if oldest.gone_at is None:
-                self._end(oldest, now, "many other processes of this worker have come up")
+            others = [other for other in known.processes.values() if other is not process]
+            oldest = min(others, key=lambda other: (other.gone_at is None, other.heard_at))
+            del known.processes[oldest.pid]
+            if oldest.gone_at is None and now - oldest.heard_at > known.silent_seconds:
+                self._end(oldest, now, "many other processes of its worker have come up, and it is silent")
         return process
 
     def _end(self, process: Process, now: float, why: str, successor: Process | None = None) -> None:
@@ -290,6 +291,9 @@ class Workers:
                 worker.online = stamp
         process.processed = process.processed if processed is None else processed
         process.clock = process.clock if clock is None else clock
+        if not worker.heartbeats:  # from now on its silence means something
+            for each in known.processes.values():
+                self._watch(each, known, each.heard_at + SILENT_SECONDS)
         # The process that came up last speaks for the worker; one that ends does not overwrite it.
         if event_type != "worker-offline" or known.current is process or known.current is None:
             if stamp is not None:

@@ -93,6 +93,9 @@ def _compared(record: Record, truth: Truth) -> Iterator[tuple[str, object, tuple
     task = record.task
     if truth.final_state is not None:
         states = (truth.final_state, "LOST") if truth.may_be_lost else (truth.final_state,)
+        process = None if record.shown is None else record.shown.process
+        if process is not None and process.stopping_at is not None:
+            states += ("RECEIVED",)  # a worker that stops gives back what it has not started
         # Progress of a retry that overtakes the end of the attempt before it may count as that one's.
         yield "state", task.state, (*states, "STARTED") if "PROGRESS" in states else states
     if not truth.is_exact:

@@ -798,7 +798,24 @@ def test_an_attempt_that_is_not_shown_is_lost_without_a_change_of_the_task() -> 
     assert (story.shape, story.task.state, story.task.lost) == ("1 LOST a, 2/0* STARTED b", "STARTED", None)
 
 
-@pytest.mark.parametrize("subject", ["started", "progress", "succeeded", "failed", "retried", "rejected"])
+def test_a_custom_event_does_not_take_a_lost_attempt_back() -> None:
+    """A child of the pool may outlive its worker, and reports its progress on a connection of its own."""
+    story = played("a.received a.started")
+    lose(story.task, story.attempts, story.processes["a"], 5.0)
+    for event in ("a.progress", "noted"):
+        story.play(event)
+        assert (story.task.state, story.task.lost, story.task.informed) == ("LOST", 5.0, None)
+
+
+def test_an_attempt_whose_retry_has_been_sent_is_not_lost() -> None:
+    story = played("sent a.received a.started sent/1")
+    assert lose(story.task, story.attempts, story.processes["a"], 5.0) is None
+    assert (story.task.state, story.task.lost) == ("STARTED", None)
+    story.play("b.received/1 b.started b.succeeded")
+    assert (story.task.state, story.task.worker) == ("SUCCESS", "b@host")
+
+
+@pytest.mark.parametrize("subject", ["started", "succeeded", "failed", "retried", "rejected"])
 def test_an_event_of_a_process_that_was_taken_for_gone_moves_its_attempt_on(subject: str) -> None:
     story = played("a.received" if subject == "started" else "a.received a.started")
     process = story.processes["a"]

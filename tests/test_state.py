@@ -29,7 +29,7 @@ TABLE = """
            sent     received  started  progress  half-done  retried  cancelled  rejected  succeeded  failed   revoked
 None       PENDING  RECEIVED  STARTED  PROGRESS  HALF-DONE  RETRY    CANCELLED  REJECTED  SUCCESS    FAILURE  REVOKED
 PENDING    .        RECEIVED  STARTED  PROGRESS  HALF-DONE  RETRY    CANCELLED  REJECTED  SUCCESS    FAILURE  REVOKED
-LOST       .        RECEIVED  STARTED  PROGRESS  HALF-DONE  RETRY    CANCELLED  REJECTED  SUCCESS    FAILURE  REVOKED
+LOST       .        RECEIVED  STARTED  .         .          RETRY    CANCELLED  REJECTED  SUCCESS    FAILURE  REVOKED
 RECEIVED   .        .         STARTED  PROGRESS  HALF-DONE  RETRY    CANCELLED  REJECTED  SUCCESS    FAILURE  REVOKED
 STARTED    .        .         .        PROGRESS  HALF-DONE  RETRY    CANCELLED  REJECTED  SUCCESS    FAILURE  REVOKED
 PROGRESS   .        .         .        PROGRESS  HALF-DONE  RETRY    CANCELLED  REJECTED  SUCCESS    FAILURE  REVOKED
@@ -120,6 +120,9 @@ def test_a_process_holds_what_it_received_started_or_reported_progress_of() -> N
         ("task-revoked", "REVOKED"),
         ("task-progress", "PROGRESS"),
         ("task-half-done", "HALF-DONE"),
+        ("task-success", "STARTED"),  # an application's own, which must not end the task
+        ("task-pending", "STARTED"),
+        ("task-lost", "STARTED"),
         ("task-", ""),
         ("task-" + "x" * 1_000, "X" * MAX_STATE_CHARS),
     ],

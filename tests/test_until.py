@@ -835,7 +835,7 @@ def test_a_script_is_told_that_nothing_is_known(hasty: GatewayProcess) -> None:
         returned, _, err = finished(hasty, option, "TYPO")
         assert returned == 4
         waiting, end = err.splitlines()
-        assert "nothing is known of it yet" in waiting
+        assert "no events of it yet" in waiting
         assert "'TYPO'" in end
 
 

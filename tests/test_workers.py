@@ -459,7 +459,8 @@ def test_a_restarted_worker_without_heartbeats_is_shown_with_its_new_pid() -> No
     workers.hear(task_event("received", pid=10), 0.0)
     workers.hear(task_event("received", pid=11), 1.0)
     assert only(workers, 1.0).pid == 11
-    assert gone(workers, SILENT_SECONDS + 1) == [key(10)]
+    assert gone(workers, SILENT_SECONDS + 1) == [], "without heartbeats silence means little"
+    assert gone(workers, STOPPING_SECONDS + 1) == [key(10)]
 
 
 def test_clients_and_an_applications_own_worker_events_make_no_worker() -> None:
@@ -610,15 +611,44 @@ def test_the_longest_silent_make_room() -> None:
     assert workers.statistics(15.1) == WorkersStatistics(MAX_WORKERS, 0)
 
 
-def test_one_name_with_ever_new_pids_stays_small_and_each_process_is_reported_gone_once() -> None:
+def test_one_name_with_ever_new_pids_stays_small_and_only_silent_processes_are_gone() -> None:
     workers = Workers()
     reported = []
     for pid in range(1000):
         heard(workers, heartbeat(pid=pid), 0.0)
         reported += gone(workers, 0.0)
     assert len(workers._known[None, NAME].processes) == MAX_PROCESSES
-    assert reported == [key(pid) for pid in range(1000 - MAX_PROCESSES)]
-    gone(workers, GONE_SECONDS + 1)
+    assert reported == [], "none of them is silent"
+    for pid in range(1000, 1000 + MAX_PROCESSES):
+        heard(workers, heartbeat(pid=pid), SILENT_SECONDS + 1)
+    assert len(gone(workers, SILENT_SECONDS + 1)) == MAX_PROCESSES
+    gone(workers, 2 * GONE_SECONDS)
+    assert workers._due == []
+
+
+def test_processes_that_live_beside_many_others_of_their_name_are_not_gone() -> None:
+    workers = Workers()
+    for now in range(60):
+        for pid in range(MAX_PROCESSES + 3):
+            heard(workers, heartbeat(pid=pid), float(now))
+        assert gone(workers, float(now)) == []
+
+
+def test_workers_whose_first_heartbeat_comes_late_are_gone_in_time() -> None:
+    workers = Workers()
+    workers.hear(task_event("received"), 0.0)
+    assert gone(workers, SILENT_SECONDS + 1) == []
+    workers.hear(heartbeat(freq=30.0), SILENT_SECONDS + 2)
+    assert gone(workers, SILENT_SECONDS + GONE_SECONDS + 3) == [key()]
+
+
+def test_pods_with_names_of_their_own_leave_nothing_behind() -> None:
+    workers = Workers()
+    for number in range(2_000):
+        workers.hear(task_event("received", f"pod{number}@host"), float(number))
+    now = 2_000.0 + FORGET_SECONDS + STOPPING_SECONDS
+    assert every(workers, now) == []
+    workers.find_gone(now)
     assert workers._due == []
 
 

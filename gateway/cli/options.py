@@ -190,7 +190,7 @@ def serving(command: _Command, *, of_app: bool = False) -> _Command:
         default=DEFAULTS.worker_timeout_seconds,
         show_default=True,
         envvar="GATEWAY_WORKER_TIMEOUT",
-        help="How long a worker has to be silent before it counts as gone and its tasks as lost.",
+        help="Silence after which the gateway treats a worker as dead and its tasks as lost.",
     )
     lost_grace = click.option(
         "--lost-grace",

@@ -14,6 +14,7 @@ import httpx
 from gateway.cli.line import line
 from gateway.errors import GatewayError
 from gateway.event import FILTER_FIELDS
+from gateway.state import STATE_OF_EVENT
 
 DEFAULT_URL = "http://127.0.0.1:8555"
 SILENCE_SECONDS = 60.0
@@ -21,6 +22,7 @@ SILENCE_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 15.0
 _GOALS = frozenset({"uuid", "root_id", "cluster"})
 _EXIT_CODES = {"lost": 3, "unknown": 4}
+_TYPES_WITH_STATE = frozenset({*STATE_OF_EVENT, "task-lost", "gateway-snapshot"})
 _FINAL_REASONS = frozenset({"ready", *_EXIT_CODES})
 
 _FILTER_HELP = {
@@ -57,8 +59,8 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--quiet-time",
     metavar="SECONDS",
-    help="With --until ready and --root-id: how long all known tasks have to be ready, such as 30 or 1m. By "
-    "default 2, or 30 where task-sent events are off and a task may wait in a queue unseen.",
+    help="With --until ready and --root-id: wait until all known tasks have been ready for this time, such "
+    "as 30 or 1m. Default: 2 s, or 30 s without task-sent events.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as the gateway sends it.")
 @click.option(
@@ -95,6 +97,10 @@ def tail(
         raise click.UsageError(f"{url!r} has a query: give the gateway's address, and the rest as options")
     if until and (narrowed := sorted(name for name in filters if filters[name] and name not in _GOALS)):
         raise click.UsageError(f"--until goes with --uuid or --root-id alone, not with --{narrowed[0]}")
+    if until and since:
+        raise click.UsageError(
+            "--until does not go with --since: the exit code needs the state from the start"
+        )
     if fields and not as_json:
         raise click.UsageError("--fields goes with --json")
     if fields and until:
@@ -104,7 +110,7 @@ def tail(
         "fields": fields,
         "until": until,
         "quiet_time": quiet_time,
-        "snapshot": "1" if until and not since else None,
+        "snapshot": "1" if until else None,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     parameters = httpx.QueryParams({**filters, **given, "format": "ndjson"})
@@ -139,13 +145,14 @@ class Outcome:
         if message["type"] == "gateway-close":
             self._reason = message["reason"]
         for task in message["tasks"] if message["type"] == "gateway-snapshot" else [message]:
-            if task.get("uuid") and task.get("state"):
+            is_own = message["type"] in _TYPES_WITH_STATE  # an application's own may bring any state
+            if is_own and task.get("uuid") and task.get("state"):
                 self._states[str(task.get("cluster")), str(task["uuid"])] = task["state"]
 
     def note_on(self, message: dict[str, Any]) -> str | None:
         """Return what people should know of the waiting."""
         if message["type"] == "gateway-snapshot" and message["done"] and not self._states:
-            return "nothing is known of it yet; waiting for its first event"
+            return "no events of it yet; waiting for the first one"
         if message["type"] != "gateway-close":
             return None
         if message["reason"] == "lost":

@@ -165,7 +165,7 @@ def _patterns(alternative: Any, parameter: str) -> dict[str, list[str]]:
 def _quiet_time(wanted: Mapping[str, Any]) -> str | None:
     value = wanted.get("quiet_time")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{min(value, 10**9):.6f}"
+        return f"{min(max(value, -1), 10**9):.6f}"
     return _text(wanted, "quiet_time")
 
 

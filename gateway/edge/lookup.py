@@ -278,7 +278,7 @@ class Lookups:
         """Return the 404 that says why."""
         tasks = self._pipeline.tasks
         if tasks.was_evicted(id, cluster):
-            return refusal(404, f"{kind}-evicted", f"the {kind} {id!r} was known, and forgotten to make room")
+            return refusal(404, f"{kind}-evicted", f"the {kind} {id!r} was evicted (the table is full)")
         for record in tasks.find(id, cluster):  # and a workflow was asked for
             root_id = record.task.root_id
             message = f"the task {id!r} is not the root of a workflow"

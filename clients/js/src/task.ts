@@ -82,7 +82,8 @@ export function apply(known: Task | undefined, event: Event): Task {
   const isCustom = index < 0;
   const isSent = !index;
   const isReceived = index === Rank.RECEIVED;
-  const reported = STATES[index] ?? word.toUpperCase().slice(0, Max.STATE);
+  const custom = word.toUpperCase().slice(0, Max.STATE);
+  const reported = STATES[index] ?? (STATES.includes(custom) ? "STARTED" : custom);
   let retries = own.retries ?? task.retries;
   attempt ??= attempts;
 
