@@ -124,8 +124,9 @@ def inconsistencies(reducer: Reducer) -> Iterator[str]:
         if record.task.root_id is not None:
             by_root.setdefault(record.task.root_id, []).append(record)
         for attempt in record.kept():
-            if attempt.process is not None and attempt.state not in NOT_HELD_STATES:
-                held.setdefault(attempt.process, set()).add(record.key)
+            process = attempt.process
+            if process is not None and process.gone_at is None and attempt.state not in NOT_HELD_STATES:
+                held.setdefault(process, set()).add(record.key)
     for root_id, members in by_root.items():
         (root,) = reducer.tasks.roots(root_id)
         workflow = Workflow(root_id, frozenset())

@@ -372,7 +372,7 @@ def test_what_was_known_and_had_to_make_room_is_unknown_at_once() -> None:
         for field in ("uuid", "root_id"):
             at, close = await stage.wait_for(Goal(field, "r")).told()  # type: ignore[arg-type]
             assert (at, close["reason"]) == (0.0, "unknown")
-            assert "forgotten" in close["message"]
+            assert "evicted" in close["message"]
 
     staged(test)
 
