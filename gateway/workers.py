@@ -45,7 +45,7 @@ SILENT_SECONDS = 15.0
 SILENT_FREQS = 3
 GONE_SECONDS = 300.0
 STOPPING_SECONDS = 3600.0
-"""A warm shutdown has no limit of its own; whoever manages the worker usually has one."""
+"""A warm shutdown has no time limit of its own; process managers usually set one."""
 MAX_FREQ_SECONDS = 3600.0
 """Of a worker that claims a longer one: otherwise it could never be silent."""
 FORGET_SECONDS = 3600.0

@@ -208,6 +208,19 @@ def test_chord(celery: Celery, lookup: Lookup) -> None:
     assert unlock["attempts"] == unlock["retries"] + 1
 
 
+def test_a_chord_and_a_group_that_are_given_a_root_are_one_workflow_each(
+    celery: Celery, lookup: Lookup
+) -> None:
+    root_id = str(uuid4())
+    header = [add(celery, number, number) for number in range(4)]
+    body = chord(header, celery.signature("canvas.total")).apply_async(root_id=root_id)
+    lookup.workflow(root_id, 5)  # the header and the body; celery.chord_unlock has a root of its own
+    assert lookup.ended(body.id)["root_id"] == root_id
+    group_root_id = str(uuid4())
+    group(header).apply_async(root_id=group_root_id)
+    lookup.workflow(group_root_id, 4)
+
+
 def test_a_chord_inside_a_task(celery: Celery, lookup: Lookup) -> None:
     task = celery.send_task("trees.gather", (2,))
 
