@@ -159,9 +159,8 @@ def lose(task: Task, attempts: Attempts, process: Process, time: float) -> Attem
     """
     kept = attempts.kept()
     for attempt in tuple(attempts.of_process(process)):
-        is_back = (
-            process.stopping_at is not None and attempt.state == "RECEIVED"
-        )  # the message is, unacknowledged
+        # A worker that stops does not acknowledge what it has not started: the broker delivers it again.
+        is_back = process.stopping_at is not None and attempt.state == "RECEIVED"
         is_retried = any(a.run == attempt.run and a.retries > attempt.retries for a in kept)
         if not is_back and not is_retried:
             attempt.state = LOST

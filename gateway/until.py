@@ -162,10 +162,10 @@ class Until:
         ended = list(wait.subscriptions)
         if end.reason == "unknown" and end.after_seconds:  # each stream waits for as long
             loop = asyncio.get_running_loop()
-            due_at = {each: at + end.after_seconds for each, at in wait.subscriptions.items()}
-            ended = [each for each, at in due_at.items() if at <= loop.time() + 0.01]
-            if left := [at for each, at in due_at.items() if each not in ended]:
-                wait.timer = loop.call_at(min(left), self._end, goal, wait)
+            began_by = loop.time() + 0.01 - end.after_seconds
+            ended = [each for each, at in wait.subscriptions.items() if at <= began_by]
+            if left := [at for at in wait.subscriptions.values() if at > began_by]:
+                wait.timer = loop.call_at(min(left) + end.after_seconds, self._end, goal, wait)
                 for subscription in ended:
                     del wait.subscriptions[subscription]
                     subscription.end(end.reason, end.details)
