@@ -1,5 +1,5 @@
-"""``python -m gateway``: the same as ``celery-gateway``."""
+"""``python -m celery_gateway``: the same as ``celery-gateway``."""
 
-from gateway.cli import main
+from celery_gateway.cli import main
 
 main()

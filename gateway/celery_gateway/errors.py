@@ -1,24 +1,27 @@
 """Every error that the gateway raises on purpose.
 
 GatewayError
-├── BadRequest        a client asked for what cannot be given: answered with 400 and the parameter's name
-├── SourceError       the broker URL cannot be used at all (a passing outage is retried, not raised)
-└── Unasked           workers could not be asked: tried again later
+├── BadRequest           a parameter is unknown or has a bad value: 400 with the parameter's name
+├── SourceError          the broker URL cannot be used at all (an outage is retried, not raised)
+│   └── TransportError   its scheme carries no events, or a package is missing
+├── Evicted              the history or the table no longer holds it
+├── OverLimit            the limits do not allow a request now: 503
+└── WorkerControlError   a round of remote control failed; it is retried later
 """
 
 
 class GatewayError(Exception):
-    """Base of the tree; its text is fit to be shown to a person."""
+    """Base of the tree; its text is written for users."""
 
 
 class BadRequest(GatewayError):
-    """A query parameter is unknown or its value is bad.
+    """A parameter is unknown or its value is bad.
 
     Args:
-        message: what was wrong with which value, and what to do.
+        message: what failed, the value, what is allowed, what to do.
         code: a stable word for programs, such as ``unknown-parameter``.
-        parameter: the parameter's name as the client sent it.
-        allowed: the names or values that would have been accepted, when they can be listed.
+        parameter: the parameter's name, as the client sent it.
+        allowed: the accepted names or values, if they can be listed.
     """
 
     def __init__(self, message: str, *, code: str, parameter: str, allowed: tuple[str, ...] = ()) -> None:
@@ -28,9 +31,29 @@ class BadRequest(GatewayError):
         self.allowed = allowed
 
 
-class Unasked(GatewayError):
-    """The workers could not be asked: the broker is away, refuses, or is blocked by an alarm, as it says."""
+class Evicted(GatewayError):
+    """The history or the table no longer holds what was requested: it was full."""
+
+
+class WorkerControlError(GatewayError):
+    """A round of remote control failed: the broker is unreachable, refuses it, or is blocked by an alarm."""
 
 
 class SourceError(GatewayError):
     """The broker URL is malformed or names a transport that is not installed."""
+
+
+class TransportError(SourceError):
+    """The broker URL's scheme names a transport that carries no events, or whose package is not installed."""
+
+
+class OverLimit(GatewayError):
+    """The limits do not allow a request now; the client may retry later.
+
+    Attributes:
+        reason: one of ``celery_gateway.stream.limits.REASONS``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,277 +1,337 @@
 """The pipeline: sources -> normalize -> workers -> tasks -> hub, wired and counted.
 
-One way, no hop back. This is the only place that knows all the stages; each of them knows none of the
-others.
+Rules: data flows one way. Only this module imports all stages; no stage imports the one after it. Everything
+runs in the event loop, one message at a time, so that the order of a broker is the order of the stream.
 """
 
 import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from gateway import control
-from gateway.event import Event, encode, pick
-from gateway.hub import Hub, HubStatistics
-from gateway.message import Message
-from gateway.normalize import normalize
-from gateway.remote import Remote, RemoteStatistics
-from gateway.source import Source, Status
-from gateway.task import view
-from gateway.tasks import Record, Tasks, TasksStatistics
-from gateway.until import Until
-from gateway.workers import Workers, WorkersStatistics
+from celery_gateway.broker.source import Status
+from celery_gateway.events.event import Event, pick
+from celery_gateway.events.message import Message
+from celery_gateway.events.normalize import Normalized, normalize_in_parts
+from celery_gateway.feed import Feed, FeedRunner, FeedStatistics
+from celery_gateway.state.current_records import CurrentRecords
+from celery_gateway.state.task import view
+from celery_gateway.state.task_record import Record
+from celery_gateway.state.task_table import TaskTable, TaskTableStatistics
+from celery_gateway.state.worker_roster import Roster
+from celery_gateway.state.worker_table import WorkerTable, WorkerTableStatistics
+from celery_gateway.stream import messages
+from celery_gateway.stream.completion import Completions
+from celery_gateway.stream.hub import Hub, HubStatistics
+from celery_gateway.stream.limits import Limits, LimitsStatistics
+from celery_gateway.stream.snapshot import Snapshots
+from celery_gateway.stream.unexpected_errors import report
 
 REFUSED_LOG_SECONDS = 60.0
 TICK_SECONDS = 1.0
-"""How often workers are looked at that may be gone."""
+"""Interval of the checks for workers that are gone, in seconds."""
+LOST_PAUSE_SECONDS = 0.01
+"""Pause between parts of such a check, if there are many such workers, in seconds."""
 STANDSTILL_SECONDS = 3.0
-"""A tick that comes later than this means that the gateway itself did not run."""
+"""A longer time between two ticks, in seconds, means that the gateway itself did not run."""
+
+_REMEDIES = {
+    "content-type": 'Events are read in JSON or msgpack only: set event_serializer = "json" in the app of '
+    "the workers and clients, and restart them",
+}
+"""What users can do about refused messages, by reason."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """One broker: its source, and who talks to its workers (``None``: nobody does).
-
-    ``cluster`` is its name, which its events bear; ``None`` for the only one.
-    """
-
-    cluster: str | None
-    source: Source
-    remote: Remote | None = None
-
-
-class FeedStatistics(NamedTuple):
-    """How a broker's source is doing, and counts that only grow."""
-
-    status: Status
-    messages: int
-    gaps: int
-    remote: RemoteStatistics | None
-
-
 class PipelineStatistics(NamedTuple):
-    """Counts of the whole that only grow, and of its stages; ``feeds`` by cluster."""
+    """The counts of all stages; ``feeds`` by cluster, ``refused`` by reason (it only grows)."""
 
     feeds: dict[str | None, FeedStatistics]
     refused: dict[str, int]
-    tasks: TasksStatistics
-    workers: WorkersStatistics
+    tasks: TaskTableStatistics
+    workers: WorkerTableStatistics
     hub: HubStatistics
+    limits: LimitsStatistics
 
 
 class Pipeline:
-    """Carries messages from its feeds to the hub, from ``start`` to ``stop``."""
+    """Processes the messages of its feeds, from ``start`` to ``stop``.
+
+    Args:
+        feeds: the brokers.
+        completions: streams that end when their target is complete.
+        limits: those of all clients; by default the hub's.
+        verbose_health: whether clients get reasons with the names and addresses of brokers.
+    """
 
     def __init__(
-        self, feeds: Iterable[Feed], tasks: Tasks, workers: Workers, hub: Hub, until: Until | None = None
+        self,
+        feeds: Iterable[Feed],
+        tasks: TaskTable,
+        workers: WorkerTable,
+        hub: Hub,
+        completions: Completions | None = None,
+        limits: Limits | None = None,
+        *,
+        verbose_health: bool = False,
     ) -> None:
         self.hub = hub
+        self._verbose_health = verbose_health
         self.tasks = tasks
+        self.records = CurrentRecords(tasks)
         self.workers = workers
-        self.until = until or Until(tasks, hub)
-        self._inlets = [_Inlet(feed, self) for feed in feeds]
-        self._refused: Counter[str] = Counter()
-        self._refused_logged_at = -REFUSED_LOG_SECONDS
-        self._runners: list[asyncio.Task[None]] = []
+        self.completions = completions or Completions(tasks, hub)
+        self.limits = limits or hub.limits
+        self._roster = Roster(workers)
+        self.snapshots = Snapshots(tasks, hub, self.view_workers, self.prepare_workers, self.limits)
+        self._runners = [FeedRunner(feed, self) for feed in feeds]
+        self._refused = _RefusedMessages()
+        self._sources: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[None]] = []  # of sources and of remote control
+        self._crashes: list[str] = []
         self._release_handle: asyncio.TimerHandle | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
+        self._lost_handle: asyncio.TimerHandle | None = None
         self._ticked_at = 0.0
 
     @property
     def statuses(self) -> dict[str | None, Status]:
-        """How the sources are doing, by cluster."""
-        return {inlet.feed.cluster: inlet.feed.source.status for inlet in self._inlets}
+        """The status of each source, by cluster, as clients may see it."""
+        return {runner.feed.cluster: self._shown(runner.current_status) for runner in self._runners}
+
+    def _shown(self, status: Status) -> Status:
+        return status if self._verbose_health else status._replace(reason=status.brief)
+
+    @property
+    def crashes(self) -> Sequence[str]:
+        """The parts that crashed, with their errors, as clients may see them; restart the gateway."""
+        return self._crashes
 
     def statistics(self) -> PipelineStatistics:
         """Return the counts of all stages."""
         return PipelineStatistics(
-            feeds={inlet.feed.cluster: inlet.statistics() for inlet in self._inlets},
-            refused=dict(self._refused),
+            feeds={runner.feed.cluster: runner.statistics() for runner in self._runners},
+            refused=dict(self._refused.counts),
             tasks=self.tasks.statistics(),
             workers=self.workers.statistics(_now()),
             hub=self.hub.statistics(),
+            limits=self.limits.statistics(),
         )
 
     async def start(self) -> None:
-        """Begin to consume, in the background."""
-        for inlet in self._inlets:
-            feed = inlet.feed
-            self._runners.append(asyncio.create_task(feed.source.run(inlet), name="source"))
-            if feed.remote is not None:
-                know, enabled = partial(self.know, feed.cluster), partial(self.tell_gap, feed.cluster)
-                self._runners.append(asyncio.create_task(feed.remote.run(know, enabled), name="remote"))
-        self._ticked_at = _now()
-        self._plan_tick()
+        """Start to consume, in background tasks."""
         for runner in self._runners:
-            runner.add_done_callback(_log_crash)
+            feed = runner.feed
+            self._sources.append(asyncio.create_task(runner.run(), name=runner.title))
+            self._background.append(self._sources[-1])
+            if feed.remote is not None:
+                on_names, on_enabled = (
+                    partial(self.on_names, feed.cluster),
+                    partial(self.on_gap, feed.cluster),
+                )
+                remote = asyncio.create_task(
+                    feed.remote.run(on_names, on_enabled), name=f"--control of {runner.title}"
+                )
+                self._background.append(remote)
+        self._ticked_at = _now()
+        self._schedule_tick()
+        for task in self._background:
+            task.add_done_callback(self._on_task_done)
+
+    def drain(self) -> None:
+        """End every stream, and request the end of consuming; ``stop`` waits for it. May be called again."""
+        self.hub.close()
+        for source in self._sources:
+            _cancel_once(source)
 
     async def stop(self) -> None:
-        """Stop consuming, and end every stream. May be called again."""
-        for handle in (self._release_handle, self._tick_handle):
+        """Stop consuming and end every stream. May be called again."""
+        for handle in (self._release_handle, self._tick_handle, self._lost_handle):
             if handle is not None:
                 handle.cancel()
-        for runner in self._runners:
-            runner.cancel()
-        for runner in self._runners:
+        for task in self._background:
+            _cancel_once(task)
+        for task in self._background:
             with suppress(asyncio.CancelledError, Exception):
-                await runner
-        self.until.close()
+                await task
+        self.completions.close()
         self.hub.close()
 
-    def take(self, message: Message, feed: Feed) -> None:
-        """Carry a message of a feed on, as far as it can go now."""
-        events, refused = normalize(message, time.time(), feed.cluster)
+    def on_message(self, message: Message, feed: Feed) -> Iterator[None] | None:
+        """Process a message of a feed.
+
+        Returns:
+            ``None``, or the rest of the work if the message has many events: each step is a part of them.
+        """
+        arrived = time.time()
+        found = normalize_in_parts(message, arrived, feed.cluster)
+        if isinstance(found, Normalized):
+            self._process(found, feed, arrived)
+            return None
+        return self._process_parts(found, feed, arrived)
+
+    def _process_parts(self, parts: Iterator[Normalized], feed: Feed, arrived: float) -> Iterator[None]:
+        for part in parts:
+            self._process(part, feed, arrived)
+            yield
+
+    def _process(self, part: Normalized, feed: Feed, arrived: float) -> None:
+        events, refused = part
         if refused:
-            self._refuse(refused)
+            self._refused.count(refused)
         now = _now()
         for event in events:
             if feed.remote is not None and event["type"].startswith("worker-"):
-                feed.remote.saw(event)
-            process = self.workers.hear(event, now)
-            self._put(self.tasks.join(event, now, process))
+                feed.remote.on_event(event)
+            process = self.workers.on_event(event, now, arrived)
+            self._emit(self.tasks.join(event, now, process, arrived))
             if event["type"].startswith("worker-"):
-                self._put_lost(now)
-        self._plan_release()
+                self._emit_lost(now)
+        self._schedule_release()
 
-    def tell_gap(self, cluster: str | None) -> None:
-        """Tell all streams that events of a broker may be missing here, behind those that still wait."""
-        self._put(self.tasks.release_all(_now(), cluster))
+    def on_gap(self, cluster: str | None) -> None:
+        """Emit a gap of a broker to all streams, after the events that still wait."""
+        self._emit(self.tasks.release_all(_now(), cluster))
         self.hub.gap("broker", cluster=cluster)
 
-    def tell_status(self) -> None:
-        """Tell all streams which sources are consuming."""
-        self.hub.tell_all(self.status)
+    def on_status(self, feed: Feed, before: Status, status: Status) -> None:
+        """Record a change of a source's status, and send it to all streams."""
+        if status.is_consuming and not before.is_consuming:
+            self.workers.on_reconnect(feed.cluster, _now())
+        elif before.is_consuming and not status.is_consuming:
+            self.workers.on_disconnect(feed.cluster, _now())
+        if status.is_consuming and feed.remote is not None:
+            feed.remote.request_all()
+        if status != before:
+            self.hub.broadcast(self.status)
 
-    def status(self, id: bytes) -> control.Control:
-        """Return the message that says which sources are consuming."""
+    def status(self, id: bytes) -> messages.ControlMessage:
+        """Return the control message with the status of all sources."""
         sources = []
-        for inlet in self._inlets:
-            status = inlet.feed.source.status
+        for runner in self._runners:
+            status = self._shown(runner.current_status)
             sources.append(
                 {
-                    "cluster": inlet.feed.cluster,
+                    "cluster": runner.feed.cluster,
                     "consuming": status.is_consuming,
                     "reason": status.reason,
-                    "since": round(inlet.since, 3),
+                    "since": round(runner.since, 3),
                 }
             )
-        return control.status(id, sources)
+        return messages.status_message(id, sources)
 
-    def know(self, cluster: str | None, names: Iterable[tuple[str, str]]) -> None:
-        """Take the names of a broker's tasks in by their uuids (called by the remote)."""
+    def on_names(self, cluster: str | None, names: Iterable[tuple[str, str]]) -> None:
+        """Record the names of a broker's tasks, from replies of its workers.
+
+        Args:
+            names: pairs of uuid and name.
+        """
         for uuid, name in names:
-            self._put(self.tasks.know(uuid, name, _now(), cluster))
+            self._emit(self.tasks.set_name(uuid, name, _now(), cluster))
 
-    def view(self, record: Record, fields: frozenset[str] | None = None, *, has_tries: bool = False) -> bytes:
-        """Return a task as clients see it, encoded; of its fields only some, and its uuid, if so asked."""
-        tries = record.tries() if has_tries or (fields is not None and "tries" in fields) else None
-        json = view(record.task, record.child_ids, tries)
+    def view(
+        self, record: Record, fields: frozenset[str] | None = None, *, with_attempts: bool = False
+    ) -> bytes:
+        """Return a task as clients see it, as JSON.
+
+        Args:
+            fields: the fields to keep beside ``uuid``; ``None`` for all.
+            with_attempts: whether all fields include the attempts.
+        """
+        has_attempts = with_attempts or (fields is not None and "attempts" in fields)
+        attempts = record.current_run() if has_attempts else None
+        json = view(record.task, record.child_ids, attempts)
         return json if fields is None else pick(json, fields | {"uuid"})
 
-    def view_workers(self) -> Iterable[bytes]:
-        """Give all workers, alive or not, each encoded."""
-        return map(encode, self.workers.all(_now(), time.time()))
+    def view_workers(self) -> Sequence[bytes]:
+        """Return all workers, alive or not, each as JSON, ordered by cluster and hostname."""
+        return self._roster.all(_now(), time.time())
 
-    def _put(self, events: Iterable[Event]) -> None:
+    def prepare_workers(self) -> bool:
+        """Encode some workers; return whether ``view_workers`` has nothing more to encode."""
+        return self._roster.prepare(_now(), time.time())
+
+    def _emit(self, events: Iterable[Event]) -> None:
         for event in events:
             self.hub.append(event)
-            self.until.saw(event)
+            self.completions.on_event(event)
 
-    def _put_lost(self, now: float) -> None:
-        """Tell of the tasks whose processes have become known to be gone."""
-        for process, why, successor in self.workers.find_gone(now):
-            self._put(self.tasks.lose(process, why, time.time(), successor))
-        self._put(self.tasks.lose_late(time.time()))
+    def _emit_lost(self, now: float) -> None:
+        """Emit the loss of tasks whose processes are gone."""
+        for process, reason, successor in self.workers.find_gone(now):
+            self._emit(self.tasks.mark_lost(process, reason, time.time(), successor))
+        self._emit(self.tasks.mark_lost_late(time.time()))
+        if self._lost_handle is None and self.workers.has_more(now):
+            self._lost_handle = asyncio.get_running_loop().call_later(
+                LOST_PAUSE_SECONDS, self._emit_more_lost
+            )
 
-    def _plan_tick(self) -> None:
+    def _emit_more_lost(self) -> None:
+        self._lost_handle = None
+        self._emit_lost(_now())
+
+    def _schedule_tick(self) -> None:
         self._tick_handle = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
 
     def _tick(self) -> None:
         now = _now()
         passed_seconds, self._ticked_at = now - self._ticked_at, now
-        self._plan_tick()
-        if passed_seconds > STANDSTILL_SECONDS:  # what has come meanwhile is still to be read
-            self.workers.stood_still(passed_seconds)
-        self._put_lost(now)
-        self.until.refresh()
+        self._schedule_tick()
+        if passed_seconds > STANDSTILL_SECONDS:  # messages of that time are still to be read
+            self.workers.on_pause(passed_seconds)
+        self._emit_lost(now)
+        self.completions.on_evictions()
 
-    def _plan_release(self) -> None:
-        """See to it that events do not wait for their task longer than they should."""
+    def _schedule_release(self) -> None:
+        """Start the timer of the next event whose wait for its task ends."""
         deadline = self.tasks.next_deadline
         if deadline is not None and self._release_handle is None:
             self._release_handle = asyncio.get_running_loop().call_at(deadline, self._release)
 
     def _release(self) -> None:
         self._release_handle = None
-        self._put(self.tasks.release(_now()))
-        self._plan_release()
+        self._emit(self.tasks.release(_now()))
+        self._schedule_release()
 
-    def refuse_unforeseen(self) -> None:
-        """Count a message that was passed over by a fault of ours, and log that fault now and then."""
-        if not self._refused["internal"]:
-            log.exception("a message could not be taken in, and is passed over; please report this")
-        self._refuse(("internal",))
+    def on_skipped_message(self, error: Exception) -> None:
+        """Count and log a message that was skipped because of an unexpected error."""
+        report("a message could not be processed and was skipped", error)
+        self._refused.count(("internal",))
 
-    def _refuse(self, reasons: tuple[str, ...]) -> None:
-        self._refused.update(reasons)
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            details = f": {error}" if self._verbose_health else ""
+            self._crashes.append(f"{task.get_name()}: {type(error).__name__}{details}")
+            log.critical("%s has stopped; restart the gateway", task.get_name(), exc_info=error)
+
+
+class _RefusedMessages:
+    """Counts messages and events that are not passed on, by reason, and logs the counts once a minute."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._logged_at = -REFUSED_LOG_SECONDS
+
+    def count(self, reasons: tuple[str, ...]) -> None:
+        self.counts.update(reasons)
         now = time.monotonic()
-        if now - self._refused_logged_at >= REFUSED_LOG_SECONDS:
-            self._refused_logged_at = now
-            log.warning("refused so far, by reason: %s (logged once a minute)", dict(self._refused))
+        if now - self._logged_at >= REFUSED_LOG_SECONDS:
+            self._logged_at = now
+            remedies = "".join(f". {_REMEDIES[reason]}" for reason in self.counts if reason in _REMEDIES)
+            counts = dict(self.counts)
+            log.warning("refused so far, by reason: %s%s (logged once a minute)", counts, remedies)
 
 
-class _Inlet:
-    """What a feed's source pours into."""
-
-    def __init__(self, feed: Feed, pipeline: Pipeline) -> None:
-        self.feed = feed
-        self._pipeline = pipeline
-        self._messages = self._gaps = 0
-        self._status = Status(False, "")
-        self.since = time.time()  # it has been consuming, or not
-
-    def statistics(self) -> FeedStatistics:
-        remote = None if self.feed.remote is None else self.feed.remote.statistics()
-        return FeedStatistics(self.feed.source.status, self._messages, self._gaps, remote)
-
-    def message(self, message: Message) -> None:
-        self._messages += 1
-        try:
-            self._pipeline.take(message, self.feed)
-        except Exception:
-            self._pipeline.refuse_unforeseen()
-            self.lost()
-
-    def lost(self) -> None:
-        self._gaps += 1
-        self._pipeline.tell_gap(self.feed.cluster)
-
-    def status(self, status: Status) -> None:
-        before, self._status = self._status, status
-        workers, cluster = self._pipeline.workers, self.feed.cluster
-        if status.is_consuming != before.is_consuming:
-            self.since = time.time()
-            if status.is_consuming:
-                workers.back(cluster, _now())
-            else:
-                workers.away(cluster, _now())
-        if status.is_consuming and self.feed.remote is not None:
-            self.feed.remote.warm()
-        if status != before:
-            self._pipeline.tell_status()
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    """Cancel a task. (A second time would cut short how it closes its connection.)"""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _log_crash(runner: asyncio.Task[None]) -> None:
-    if not runner.cancelled() and (error := runner.exception()):
-        log.critical("the %s has ended, nothing more will come of it", runner.get_name(), exc_info=error)

@@ -1,15 +1,16 @@
-"""A task's progress, told from inside it as an event: ``report`` and ``ProgressMixin``.
+"""Send the progress of a task as an event, from inside the task: ``report`` and ``ProgressMixin``.
 
-Celery's own ``update_state`` writes to the result backend, and nobody hears of it. This is for workers, so:
+(Celery's own ``update_state`` writes to the result backend only.) This module runs in workers:
 
-- It imports nothing but the standard library; celery is there already where a task runs.
-- It never raises into the task, except for the task's own soft time limit, and never holds it up for long:
-  ``WAIT_SECONDS`` for a connection from the pool, for the broker to answer and for it to take an event.
-  After a failure nothing is tried for ``QUIET_SECONDS``.
-- Events of one type leave a run of a task ``MIN_INTERVAL_SECONDS`` apart, in between only the one that
-  completes it. What was kept back goes with the next, or when the run ends: the last is always told.
-- What a run has told lies on its request, so threads, greenlets and forked children share none of it.
-- Told by no one: a task that is called directly or eagerly, and another task's state.
+- It imports the standard library only; Celery is there already where a task runs.
+- It raises nothing into the task except the task's own soft time limit, and delays it only for a short time:
+  ``WAIT_SECONDS`` each for a connection from the pool, for the broker to answer, and for the broker to take
+  an event. After a failure nothing is sent for ``PAUSE_SECONDS``.
+- In a run of a task, events of one type are at least ``MIN_INTERVAL_SECONDS`` apart, except for the event
+  that completes the total. The last report in between is sent with the next event, or when the run ends.
+- The state of a run is an attribute of its request, so threads, greenlets and forked processes share
+  nothing.
+- Nothing is sent for a task that is called directly or runs eagerly, nor for the state of another task.
 """
 
 import json
@@ -24,74 +25,75 @@ __all__ = ["ProgressMixin", "report"]
 
 MIN_INTERVAL_SECONDS = 0.25
 WAIT_SECONDS = 1.0
-QUIET_SECONDS = 10.0
+PAUSE_SECONDS = 10.0
 LOG_INTERVAL_SECONDS = 60.0
-MAX_REPR_CHARACTERS = 1024  # as Celery's own args and result
+MAX_REPR_CHARS = 1024  # as for the args and the result in Celery's events
 
-# Names that mean something of their own in every event, or that the gateway sets; and the parameters of
-# celery.events.event.Event. Info of these names goes into "fields", as the gateway does with its "id".
-_TAKEN = frozenset(
+_RESERVED_FIELDS = frozenset(
     {
         *("type", "uuid", "timestamp", "hostname", "utcoffset", "pid", "clock"),
         *("name", "root_id", "parent_id", "state", "id", "time", "cluster", "fields"),
         *("_fields", "__dict__", "__now__"),
     }
 )
-# Celery's states, and the words of its events: `task-failed` from here would be taken for the real one.
-_CELERYS_OWN = frozenset(
+"""Fields that each event has or that the gateway sets, and parameters of celery.events.event.Event. Fields of
+the user with these names are sent within ``fields``, where the gateway moves its own ``id`` as well."""
+_CELERY_STATES = frozenset(
     {
         *("PENDING", "RECEIVED", "STARTED", "SUCCESS", "FAILURE", "RETRY", "REVOKED", "REJECTED", "IGNORED"),
         *("SENT", "SUCCEEDED", "FAILED", "RETRIED", "CANCELLED"),
     }
 )
-_RUN = "_gateway_progress"
+"""States of Celery, and the verbs of its events: a ``task-failed`` from here would be taken for Celery's."""
+_RUN_ATTRIBUTE = "_gateway_progress"
 
 _log = logging.getLogger(__name__)
-_log_again_at = 0.0
-_quiet_until = 0.0
-_ends_are_heard = False
+_next_log_at = 0.0
+_paused_until = 0.0
+_is_signal_connected = False
 
 
-def report(task: Any, /, current: float, total: float | None = None, **info: Any) -> None:
-    """Tell how far a task is, in a ``task-progress`` event: ``current``, ``total``, ``progress``, ``info``.
+def report(task: Any, /, current: float, total: float | None = None, **fields: Any) -> None:
+    """Send a ``task-progress`` event with ``current``, ``total``, ``progress`` and further fields.
 
     Args:
-        task: the task that runs, ``self`` in a bound one, or ``celery.current_task``.
+        task: the task that runs: ``self`` in a bound task, or ``celery.current_task``.
         current: how much is done, in any unit.
-        total: how much there is to do, in the same; ``None`` when that is not known.
-        info: more fields. ``progress``, a number from 0 to 1, is ``current / total`` unless given here, and
-            ``None`` when the total is not known or not above 0. What is not JSON becomes its ``repr``. A name
-            that events use themselves (``name``, ``state``, ``hostname``, …) is found under ``fields``.
+        total: how much there is to do, in the same unit; ``None`` if it is not known.
+        fields: further fields. ``progress``, a number from 0 to 1, is ``current / total`` unless it is given
+            here, and ``None`` if the total is not known or not above 0. Values that are not JSON become their
+            ``repr``. Fields with reserved names (``name``, ``state``, ``hostname``, …) are in ``fields``.
     """
-    _tell(task, "task-progress", {"current": current, "total": total, **info})
+    _report(task, "task-progress", {"current": current, "total": total, **fields})
 
 
 class ProgressMixin:
-    """For a Task class: what ``update_state`` writes for a state of the user's own is told as an event, too.
+    """A mixin for Task classes: ``update_state`` also sends an event for custom states.
 
-    ``class ProgressTask(ProgressMixin, celery.Task)``, then ``@app.task(bind=True, base=ProgressTask)``. The
-    event's type is ``task-`` and the state in small letters, of which the gateway makes the state again (in
-    capitals); its fields are those of ``meta``, as ``report`` takes them.
+    Write ``class ProgressTask(ProgressMixin, celery.Task)``, then ``@app.task(bind=True,
+    base=ProgressTask)``. The event's type is ``task-`` and the state in lower case; the gateway makes the
+    state of it again, in upper case. Its fields are those of ``meta``, as for ``report``.
     """
 
     def update_state(
         self, task_id: str | None = None, state: str | None = None, meta: Any = None, **kwargs: Any
     ) -> None:
+        """Write the state to the result backend, and send it as an event; as ``celery.Task.update_state``."""
         super().update_state(task_id, state, meta, **kwargs)  # type: ignore[misc]  # celery.Task
-        if isinstance(state, str) and state.upper() not in _CELERYS_OWN:
+        if isinstance(state, str) and state.upper() not in _CELERY_STATES:
             fields = meta if isinstance(meta, Mapping) else {} if meta is None else {"meta": meta}
-            _tell(self, f"task-{state.lower()}", fields, task_id)
+            _report(self, f"task-{state.lower()}", fields, task_id)
 
 
 class _Report(NamedTuple):
     event_type: str
-    meta: Mapping[Any, Any]
+    fields: Mapping[Any, Any]
     timestamp: float
     completes: bool
 
 
 class _Run:
-    """What one run of a task has told, and what it still has to."""
+    """The reports of one run of a task: when they were sent, and the one that is still to be sent."""
 
     __slots__ = ("sent_at", "is_complete", "unsent")
 
@@ -101,8 +103,8 @@ class _Run:
         self.unsent: _Report | None = None
 
 
-class _Impatient:
-    """A producer that does not wait for a broker which takes nothing (an alarm, a broken network)."""
+class _ProducerWithTimeout:
+    """A producer that does not wait long for a broker which takes nothing (an alarm, a broken network)."""
 
     def __init__(self, producer: Any) -> None:
         self._producer = producer
@@ -111,71 +113,72 @@ class _Impatient:
         self._producer.publish(body, timeout=WAIT_SECONDS, **kwargs)
 
 
-def _tell(task: Any, event_type: str, meta: Mapping[Any, Any], task_id: str | None = None) -> None:
+def _report(task: Any, event_type: str, fields: Mapping[Any, Any], task_id: str | None = None) -> None:
+    """Send a report now, or keep it for later; log failures."""
     try:
         request = task.request
         if request.id is None or request.is_eager or task_id not in (None, request.id):
             return
-        _hear_ends()
-        run = getattr(request, _RUN, None)
+        _connect_signal()
+        run = getattr(request, _RUN_ATTRIBUTE, None)
         if run is None:
             run = _Run()
-            setattr(request, _RUN, run)
-        completes = _progress(meta.get("current"), meta.get("total")) == 1
-        run.unsent = _Report(event_type, meta, time(), completes)
+            setattr(request, _RUN_ATTRIBUTE, run)
+        completes = _progress(fields.get("current"), fields.get("total")) == 1
+        run.unsent = _Report(event_type, fields, time(), completes)
         sent_at = run.sent_at.get(event_type)
         is_due = sent_at is None or monotonic() - sent_at >= MIN_INTERVAL_SECONDS
         if is_due or (completes and not run.is_complete):
             _send(task, request, run, run.unsent)
-    except _time_limit():
+    except _soft_time_limit():
         raise
     except Exception as error:
-        _complain(error)
+        _log_failure(error)
 
 
-def _hear_ends() -> None:
-    """From the first report on, a run's end sends what is unsent. A forked child has this from its parent."""
-    global _ends_are_heard
-    if not _ends_are_heard:
+def _connect_signal() -> None:
+    """Let the end of each run send its last report. Forked processes inherit this from their parent."""
+    global _is_signal_connected
+    if not _is_signal_connected:
         from celery.signals import task_postrun
 
         task_postrun.connect(_send_last, weak=False, dispatch_uid=__name__)
-        _ends_are_heard = True
+        _is_signal_connected = True
 
 
 def _send_last(task: Any = None, **_: Any) -> None:
     request = task.request
-    run = getattr(request, _RUN, None)
+    run = getattr(request, _RUN_ATTRIBUTE, None)
     if run is not None and run.unsent is not None:
         _send(task, request, run, run.unsent)
 
 
 def _send(task: Any, request: Any, run: _Run, unsent: _Report) -> None:
-    global _quiet_until
+    global _paused_until
     now = monotonic()
-    if now < _quiet_until:
+    if now < _paused_until:
         return
-    if _quiet_until:
-        _quiet_until = now + QUIET_SECONDS  # one tries; other threads wait to see how it goes
+    if _paused_until:
+        _paused_until = now + PAUSE_SECONDS  # after a pause only one thread sends, and the others wait
     try:
-        _publish(task.app, request.hostname, unsent.event_type, _fields(task, request, unsent))
-    except _time_limit():
+        _publish(task.app, request.hostname, unsent.event_type, _event_fields(task, request, unsent))
+    except _soft_time_limit():
         raise
     except Exception as error:
-        _quiet_until = monotonic() + QUIET_SECONDS
-        _complain(error)
+        _paused_until = monotonic() + PAUSE_SECONDS
+        _log_failure(error)
     else:
-        _quiet_until = 0.0
+        _paused_until = 0.0
         run.sent_at[unsent.event_type] = monotonic()
         run.is_complete = unsent.completes
         run.unsent = None
 
 
 def _publish(app: Any, hostname: str | None, event_type: str, fields: dict[str, Any]) -> None:
-    """As ``Task.send_event``, which may wait for ever. Raises whatever kombu does."""
+    """Publish an event, like ``Task.send_event``, but with timeouts. Raises the errors of kombu."""
     with app.pool.acquire(block=True, timeout=WAIT_SECONDS) as connection:
         if connection.connected:
-            # The broker may have closed it while the task was busy elsewhere: then once more, anew.
+            # The broker may have closed the connection while the task was busy: then reconnect once.
             with suppress(*connection.recoverable_connection_errors):
                 return _publish_on(connection, app, hostname, event_type, fields)
         _publish_on(connection, app, hostname, event_type, fields)
@@ -187,15 +190,15 @@ def _publish_on(connection: Any, app: Any, hostname: str | None, event_type: str
         channel = connection.default_channel
         dispatcher = app.events.Dispatcher(connection, hostname, channel=channel, buffer_while_offline=False)
         with dispatcher:
-            if dispatcher.producer is not None:  # None: a transport that has no events
-                dispatcher.publish(event_type, fields, _Impatient(dispatcher.producer))
+            if dispatcher.producer is not None:  # None: a transport without events
+                dispatcher.publish(event_type, fields, _ProducerWithTimeout(dispatcher.producer))
     except BaseException:
-        connection.collect()  # half a frame may have gone out, and closing in good order may take for ever
+        connection.collect()  # part of a frame may have been sent, and an orderly close has no timeout
         raise
 
 
 def _connect(connection: Any) -> None:
-    """Try each of the broker's URLs once, for ``WAIT_SECONDS`` at most."""
+    """Try each URL of the broker once, for at most ``WAIT_SECONDS`` each."""
     usual_seconds = connection.connect_timeout
     connection.connect_timeout = min(usual_seconds or WAIT_SECONDS, WAIT_SECONDS)
     try:
@@ -205,26 +208,30 @@ def _connect(connection: Any) -> None:
         connection.connect_timeout = usual_seconds
 
 
-def _fields(task: Any, request: Any, unsent: _Report) -> dict[str, Any]:
-    """The event's fields. With name and root it finds its subscribers even if no one heard the task begin."""
+def _event_fields(task: Any, request: Any, unsent: _Report) -> dict[str, Any]:
+    """Return the fields of the event. With name and root, filters match it without earlier events."""
     fields = {"uuid": request.id, "timestamp": unsent.timestamp, "name": request.shadow or task.name}
     if request.root_id is not None:
         fields["root_id"] = request.root_id
     if request.parent_id not in (None, request.id):  # a retried task is sent again as its own child
         fields["parent_id"] = request.parent_id
-    aside: dict[str, Any] = {}
-    for key, value in unsent.meta.items():
+    reserved: dict[str, Any] = {}
+    for key, value in unsent.fields.items():
         name = str(key)
-        (aside if name in _TAKEN else fields)[name] = _plain(value)
-    if aside:
-        fields["fields"] = aside
+        (reserved if name in _RESERVED_FIELDS else fields)[name] = _plain(value)
+    if reserved:
+        fields["fields"] = reserved
     if "current" in fields:
-        fields.setdefault("progress", _progress(unsent.meta["current"], unsent.meta.get("total")))
+        fields.setdefault("progress", _progress(unsent.fields["current"], unsent.fields.get("total")))
     return fields
 
 
 def _progress(current: Any, total: Any) -> float | None:
-    """From 0 to 1; ``None`` when that cannot be said."""
+    """Return the progress from 0 to 1; ``None`` if it is not known.
+
+    >>> _progress(1, 4), _progress(5, 4), _progress(1, None)
+    (0.25, 1.0, None)
+    """
     try:
         progress = float(current / total) if total > 0 else None
     except (TypeError, ValueError, ArithmeticError):
@@ -235,7 +242,7 @@ def _progress(current: Any, total: Any) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it; dates and the like as kombu writes them; else its ``repr``."""
+    """Return a value that JSON can represent: dates and the like as kombu writes them, others as ``repr``."""
     if isinstance(value, str | bool | int | float | None):
         return value
     if isinstance(value, Integral):
@@ -247,23 +254,23 @@ def _plain(value: Any) -> Any:
 
     try:
         return json.loads(dumps(value))
-    except _time_limit():
+    except _soft_time_limit():
         raise
     except Exception:
-        return saferepr(value, MAX_REPR_CHARACTERS)
+        return saferepr(value, MAX_REPR_CHARS)
 
 
-def _time_limit() -> type[Exception]:
-    """What the pool raises into a task that takes too long, wherever it is just now."""
+def _soft_time_limit() -> type[Exception]:
+    """Return the exception that a pool raises in a task which exceeds its soft time limit."""
     from celery.exceptions import SoftTimeLimitExceeded
 
     limit: type[Exception] = SoftTimeLimitExceeded
     return limit
 
 
-def _complain(error: Exception) -> None:
-    global _log_again_at
+def _log_failure(error: Exception) -> None:
+    global _next_log_at
     now = monotonic()
-    if now >= _log_again_at:
-        _log_again_at = now + LOG_INTERVAL_SECONDS
-        _log.warning("Progress could not be sent; the tasks go on without: %r", error)
+    if now >= _next_log_at:
+        _next_log_at = now + LOG_INTERVAL_SECONDS
+        _log.warning("cannot send the progress of tasks: %r. The tasks continue without it", error)

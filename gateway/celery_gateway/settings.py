@@ -1,57 +1,346 @@
-"""The settings of a gateway, as the commands collect them from flags, environment and file."""
+"""The settings of a gateway, and how users give each of them. Imports the standard library only.
+
+This is the only description of the settings. The options of the commands (``cli.options``) and
+docs/configuration.md are generated from it. After a change run
+``python -m celery_gateway.cli.configuration_page > docs/configuration.md``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
+
+VARIABLE_PREFIX: Final = "GATEWAY_"
+MIN_EVENT_BYTES: Final = 2_000
+"""The lowest limit of ``max_event_bytes`` but 0: Celery's short fields fit into it."""
+MIN_CLIENT_MEMORY_BYTES: Final = 16 << 20
+"""The lowest limit of ``client_memory_bytes``: a page of a snapshot for each of some clients fits into it."""
+
+BROKER: Final = "Broker"
+ACCESS: Final = "Address and access"
+STREAMS: Final = "Streams"
+TASKS: Final = "Tasks and workers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """How users give a setting: by a flag, an environment variable, or a key of a TOML file.
+
+    >>> OPTIONS["keepalive_seconds"].flag, OPTIONS["keepalive_seconds"].variables
+    ('keepalive', ('GATEWAY_KEEPALIVE',))
+
+    Attributes:
+        flag: the flag without dashes, which is the key in a file as well. A truth value also has ``no-…``.
+        group: the heading of the setting in docs/configuration.md.
+        help: what the setting does. Code is between backquotes.
+        metavar: the kind or the unit of the value.
+        minimum: the lowest value of a number.
+        maximum: the highest value of a number.
+        zero: what 0 means if it is allowed beside the numbers from ``minimum``.
+        is_repeated: there may be several values.
+        has_app_default: under ``celery -A proj gateway`` the default is that of the Celery app.
+        variables: the environment variables, of which the first that is set counts. By default there
+            is one, named after the flag.
+    """
+
+    flag: str
+    group: str
+    help: str
+    metavar: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    zero: str = ""
+    is_repeated: bool = False
+    has_app_default: bool = False
+    variables: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.variables:
+            name = VARIABLE_PREFIX + self.flag.upper().replace("-", "_")
+            object.__setattr__(self, "variables", (name,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSetting:
+    """A setting without a flag: ``celery -A proj gateway`` takes it from the Celery app.
+
+    Attributes:
+        celery: the names of Celery's settings.
+        help: what the setting does. Code is between backquotes.
+    """
+
+    celery: tuple[str, ...]
+    help: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a gateway needs to know; ``DEFAULTS`` are those of the command line.
+    """The settings of a gateway; their defaults are those of ``celery-gateway serve``.
 
-    Attributes:
-        broker: the broker's URL, as Celery takes it; several of them, or several brokers, as in
-            ``gateway.broker``.
-        tls: Celery's ``broker_use_ssl``, as ``gateway.broker.Access`` has it, like the two that follow.
-        login_method: Celery's ``broker_login_method``.
-        transport_options: Celery's ``broker_transport_options``.
-        queue_prefix: what the names of the gateway's own queues begin with, before a dot.
-        exchange: Celery's ``event_exchange``.
-        control_exchange: Celery's ``control_exchange``.
-        accept: the content types that events are read in, such as ``application/json``; ``None`` for all that
-            a gateway can read (which are no more than JSON and msgpack).
-        control: whether workers may be talked to: to switch their task events on, and for tasks' names.
-        root_path: the sub-path that the gateway is served under, such as ``/celery``; ``""`` for none.
-        keepalive_seconds: about how long a stream may be silent.
-        slow_seconds: how long a client may make no progress before its stream is ended.
-        history_bytes: how much of the stream is kept for those who fall behind or come back.
-        max_tasks: how many tasks are remembered, to give their events names.
-        worker_timeout_seconds: how long a worker has to be silent to be taken for gone.
-        lost_grace_seconds: how long a task has to be lost for a stream that waits for it to end.
-        wait_known_seconds: how long such a stream waits for a task of which nothing is known.
-        allow_origins: other web sites whose pages may read the streams (CORS).
+    Each field is described by its ``Option`` or ``AppSetting``. Values are not checked here: the commands
+    check theirs, and the parts of the gateway raise errors for what they cannot use.
     """
 
-    broker: str | Sequence[str] = "amqp://guest:guest@localhost:5672//"
-    tls: bool | Mapping[str, Any] = False
-    login_method: str | None = None
-    transport_options: Mapping[str, Any] = field(default_factory=dict)
-    queue_prefix: str = "celery-gateway"
-    exchange: str = "celeryev"
-    control_exchange: str = "celery"
-    accept: tuple[str, ...] | None = None
-    control: bool = False
-    host: str = "127.0.0.1"
-    port: int = 8555
-    root_path: str = ""
-    keepalive_seconds: float = 15.0
-    slow_seconds: float = 60.0
-    history_bytes: int = 64 << 20
-    max_tasks: int = 100_000
-    worker_timeout_seconds: float = 300.0
-    lost_grace_seconds: float = 60.0
-    wait_known_seconds: float = 30.0
-    allow_origins: tuple[str, ...] = ()
+    broker: Annotated[
+        str | Sequence[str],
+        Option(
+            flag="broker",
+            group=BROKER,
+            metavar="URL|NAME=URL",
+            is_repeated=True,
+            has_app_default=True,
+            variables=("GATEWAY_BROKER", "CELERY_BROKER_URL"),
+            help="URL of the broker, as in Celery. Repeat the option, or separate URLs with commas, to add "
+            "addresses for failover. With names (`eu=amqp://…`) each name is a broker of its own, and its "
+            "events have the name in the field `cluster`.",
+        ),
+    ] = "amqp://guest:guest@localhost:5672//"
+    exchange: Annotated[
+        str,
+        Option(
+            flag="exchange",
+            group=BROKER,
+            metavar="NAME",
+            has_app_default=True,
+            help="Exchange of the events (Celery's `event_exchange`).",
+        ),
+    ] = "celeryev"
+    transport_options: Annotated[
+        Mapping[str, Any],
+        Option(
+            flag="transport-option",
+            group=BROKER,
+            metavar="NAME=VALUE",
+            is_repeated=True,
+            has_app_default=True,
+            variables=("GATEWAY_TRANSPORT_OPTIONS", "GATEWAY_TRANSPORT_OPTION"),
+            help="Transport option for Redis, as in Celery's `broker_transport_options`: "
+            "`master_name=mymaster`, `global_keyprefix=shop.`, `sentinel_kwargs.password=…`. Repeat it for "
+            "more. In the environment separate them with spaces, or write a JSON object. In a file use the "
+            "table `[transport_options]`.",
+        ),
+    ] = field(default_factory=dict)
+    control: Annotated[
+        bool,
+        Option(
+            flag="control",
+            group=BROKER,
+            help="Send remote control commands to workers: to enable task events where they are off, and to "
+            "ask for the names of tasks in progress. No command changes a task.",
+        ),
+    ] = False
+    host: Annotated[
+        str,
+        Option(
+            flag="host",
+            group=ACCESS,
+            metavar="ADDRESS",
+            help="Address to listen on; `0.0.0.0` for all interfaces. Everyone who can connect can read "
+            "the events.",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Option(
+            flag="port",
+            group=ACCESS,
+            metavar="PORT",
+            minimum=0,
+            maximum=65_535,
+            help="Port to listen on; 0 for any free port.",
+        ),
+    ] = 8555
+    root_path: Annotated[
+        str,
+        Option(
+            flag="root-path",
+            group=ACCESS,
+            metavar="PATH",
+            help="Path of the gateway behind a proxy, such as `/celery`, whether the proxy strips it or not.",
+        ),
+    ] = ""
+    public_url: Annotated[
+        str,
+        Option(
+            flag="public-url",
+            group=ACCESS,
+            metavar="URL",
+            help="URL at which users reach the gateway if it differs from the gateway's own address, such as "
+            "`https://events.example/celery` behind a proxy. Its host and origin are allowed.",
+        ),
+    ] = ""
+    allow_hosts: Annotated[
+        Sequence[str],
+        Option(
+            flag="allow-host",
+            group=ACCESS,
+            metavar="HOST",
+            is_repeated=True,
+            help="Host name that requests may address, such as `gateway` (a Compose service), `.example.com` "
+            "for all names below it, or `*` for every host. Repeat it for more (in the environment: "
+            "separated by spaces). Always allowed: the address of `--host`, IP addresses, `localhost`, the "
+            "host name of this machine, and the host of `--public-url`. Requests to other hosts get 403.",
+        ),
+    ] = ()
+    allow_origins: Annotated[
+        Sequence[str],
+        Option(
+            flag="allow-origin",
+            group=ACCESS,
+            metavar="ORIGIN",
+            is_repeated=True,
+            help="Web site whose pages may read the streams, such as `https://shop.example`, or `*` for all. "
+            "Repeat it for more (in the environment: separated by spaces). Pages of other origins get 403.",
+        ),
+    ] = ()
+    verbose_health: Annotated[
+        bool,
+        Option(
+            flag="verbose-health",
+            group=ACCESS,
+            help="Give the full reasons in `/readyz`, `/healthz` and `gateway-status`, with the address, "
+            "vhost and user of the broker. By default clients get a short code, and the log has the reason.",
+        ),
+    ] = False
+    keepalive_seconds: Annotated[
+        float,
+        Option(
+            flag="keepalive",
+            group=STREAMS,
+            metavar="SECONDS",
+            minimum=0.1,
+            help="Send a keep-alive when a stream has been silent for about this time.",
+        ),
+    ] = 15.0
+    slow_seconds: Annotated[
+        float,
+        Option(
+            flag="slow-timeout",
+            group=STREAMS,
+            metavar="SECONDS",
+            minimum=0.1,
+            maximum=86_400,
+            help="Close a stream or a response if its client has read nothing for this time.",
+        ),
+    ] = 60.0
+    history_bytes: Annotated[
+        int,
+        Option(
+            flag="history-bytes",
+            group=STREAMS,
+            metavar="BYTES",
+            minimum=1,
+            help="Maximum size of the history, from which slow clients read and clients resume.",
+        ),
+    ] = 64 << 20
+    max_event_bytes: Annotated[
+        int,
+        Option(
+            flag="max-event-bytes",
+            group=STREAMS,
+            metavar="BYTES",
+            minimum=MIN_EVENT_BYTES,
+            zero="no limit",
+            help="Maximum length of an event on a stream. The longest texts of a longer event are cut, its "
+            "field `truncated` lists them, and `GET /events/ID` returns the whole event. 0: no limit.",
+        ),
+    ] = 500_000
+    client_memory_bytes: Annotated[
+        int,
+        Option(
+            flag="client-memory",
+            group=STREAMS,
+            metavar="BYTES",
+            minimum=MIN_CLIENT_MEMORY_BYTES,
+            help="Maximum memory for all clients together: requests, responses, snapshots, and data that "
+            "slow clients have not read. A client that is alone may use half of it. A client above its share "
+            "gets 503, or its stream ends with `gateway-close` and the reason `limit`.",
+        ),
+    ] = 256 << 20
+    max_tasks: Annotated[
+        int,
+        Option(
+            flag="max-tasks",
+            group=TASKS,
+            metavar="NUMBER",
+            minimum=1,
+            help="Maximum number of task records, which add names to events and answer requests for state.",
+        ),
+    ] = 100_000
+    worker_timeout_seconds: Annotated[
+        float,
+        Option(
+            flag="worker-timeout",
+            group=TASKS,
+            metavar="SECONDS",
+            minimum=1.0,
+            help="Silence after which the gateway treats a worker as gone and its tasks as lost.",
+        ),
+    ] = 300.0
+    lost_grace_seconds: Annotated[
+        float,
+        Option(
+            flag="lost-grace",
+            group=TASKS,
+            metavar="SECONDS",
+            minimum=0.0,
+            help="How long a stream with `until=ready` stays open after its task is lost: the broker may "
+            "deliver a task with `acks_late` again.",
+        ),
+    ] = 60.0
+    wait_known_seconds: Annotated[
+        float,
+        Option(
+            flag="wait-known",
+            group=TASKS,
+            metavar="SECONDS",
+            minimum=0.0,
+            help="How long a stream with `until=ready` waits for the first event of an unknown task or "
+            "workflow.",
+        ),
+    ] = 30.0
+    tls: Annotated[
+        bool | Mapping[str, Any],
+        AppSetting(celery=("broker_use_ssl",), help="Options of TLS connections to the broker."),
+    ] = False
+    login_method: Annotated[
+        str | None,
+        AppSetting(celery=("broker_login_method",), help="How the gateway logs in to an AMQP broker."),
+    ] = None
+    queue_prefix: Annotated[
+        str,
+        AppSetting(
+            celery=("event_queue_prefix",),
+            help="Beginning of the names of the gateway's own queues, before a dot.",
+        ),
+    ] = "celery-gateway"
+    control_exchange: Annotated[
+        str,
+        AppSetting(celery=("control_exchange",), help="Exchange of remote control commands."),
+    ] = "celery"
+    accept: Annotated[
+        tuple[str, ...] | None,
+        AppSetting(
+            celery=("event_serializer", "accept_content"),
+            help="Content types of the events that are read. `None`: all that the gateway can read (JSON and "
+            "msgpack).",
+        ),
+    ] = None
 
 
-DEFAULTS = Settings()
+_Description = TypeVar("_Description", Option, AppSetting)
+
+
+def _described_by(kind: type[_Description]) -> dict[str, _Description]:
+    """Return the descriptions of one kind by the names of their fields, in the order of the fields."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {
+        name: description
+        for name, hint in hints.items()
+        for description in hint.__metadata__
+        if isinstance(description, kind)
+    }
+
+
+DEFAULTS: Final = Settings()
+OPTIONS: Final[Mapping[str, Option]] = _described_by(Option)
+APP_SETTINGS: Final[Mapping[str, AppSetting]] = _described_by(AppSetting)

@@ -1,40 +1,13 @@
-"""Sources: each takes messages from one kind of broker and hands them on, in order.
+"""Everything that talks to a broker: URLs, sources, diagnoses, and remote control of workers.
 
-A source owns its connection and its reconnecting. It is given a ``Sink`` and is run until it is cancelled;
-it knows nothing of events, and nothing of those who read them.
+- URLs: ``urls``, ``url_syntax``, ``transport_options``, ``redaction``, ``address``, ``permissions``, ``tls``.
+- Sources: ``source`` (the protocols), ``factory``, ``content_types``, ``backoff``; ``amqp_source`` with
+  ``amqp_consumer``, ``amqp_deliveries``, ``amqp_connection``, ``amqp_frames``, ``amqp_queues``,
+  ``overflow_queue``, ``tripwire``, ``silence`` and ``alarm``; ``thread_source`` for ``redis_source`` and
+  ``memory_source``.
+- Redis: ``redis_connection``, ``redis_subscription``, ``redis_envelope``, ``redis_channels``,
+  ``redis_replies``.
+- Diagnoses: ``diagnosis``, with the tables ``diagnosis_network``, ``diagnosis_rabbitmq`` and
+  ``diagnosis_redis``, and ``diagnosis_rows``.
+- Remote control: ``worker_control``, ``pidbox_client``, ``pidbox``.
 """
-
-from typing import NamedTuple, Protocol
-
-from gateway.message import Message
-
-
-class Status(NamedTuple):
-    """Whether a source is consuming, and if not, why (fit to be shown to a person)."""
-
-    is_consuming: bool
-    reason: str
-
-
-class Sink(Protocol):
-    """Where a source puts what it takes. Called in the event loop; must not block."""
-
-    def message(self, message: Message) -> None:
-        """Take one message; the order of the calls is the order of the stream."""
-
-    def status(self, status: Status) -> None:
-        """Take note that the source's status is another one now."""
-
-    def lost(self) -> None:
-        """Take note that messages may have been missed here (the source was away from the broker)."""
-
-
-class Source(Protocol):
-    """A source of messages."""
-
-    @property
-    def status(self) -> Status:
-        """How it is doing now."""
-
-    async def run(self, sink: Sink) -> None:
-        """Consume until cancelled. Outages are waited out, not raised."""

@@ -1,6 +1,14 @@
-"""Attempts to reach a broker: how long to wait before the next, and what to say of them, once a minute.
+"""Back-off: how long a source waits before its next attempt to connect, and what it logs meanwhile.
 
-Pure but for the log: the clock and the dice are given.
+- The pause doubles with the failures in a row, up to a bound, with a jitter of a half, so that gateways do
+  not reconnect at the same moment.
+- A failure is an attempt that did not get as far as consuming, or a consumer that ended within
+  ``STABLE_SECONDS``. A consumer that lasted longer is a success, however it ended, and resets the pause. So
+  the pauses stay short under a broker that closes the connection every few seconds.
+- A broker with several URLs has a pause only after each of them has failed.
+- Each kind of failure is logged once a minute; the end of an outage is logged once.
+
+Pure but for the log: the clock and the random numbers are injected.
 """
 
 import logging
@@ -8,79 +16,102 @@ import random
 import time
 from collections.abc import Callable
 
-from gateway.source.failure import Failure
+from celery_gateway.broker.diagnosis import Diagnosis
 
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 15.0
-STABLE_SECONDS = 10.0
-"""Consuming for so long is a success; what ends sooner counts as one more failure."""
+STABLE_SECONDS = 2.0
 LOG_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
 
-class Attempts:
-    """Counts one source's attempts.
+class Backoff:
+    """The back-off of one source.
 
     Args:
-        name: the broker's, ``None`` if it is the only one.
-        addresses: how many URLs the broker has: after so many failures in a row there is a pause.
+        name: the broker's, ``None`` if it is the only one; for the log.
+        urls: how many URLs the broker has.
+        first_pause_seconds: after the first failure.
+        max_pause_seconds: after many failures.
+        clock: monotonic, in seconds.
+        uniform: returns a random number between two others.
     """
 
     def __init__(
         self,
         name: str | None,
-        addresses: int = 1,
+        urls: int = 1,
         *,
+        first_pause_seconds: float = FIRST_PAUSE_SECONDS,
+        max_pause_seconds: float = MAX_PAUSE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
-        dice: Callable[[float, float], float] = random.uniform,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._broker = f"broker {name}" if name else "broker"
-        self._addresses = addresses
+        self._urls = urls
+        self._first_pause_seconds = first_pause_seconds
+        self._max_pause_seconds = max_pause_seconds
         self._clock = clock
-        self._dice = dice
-        self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._failed = 0  # since the last success
+        self._uniform = uniform
+        self._pause_seconds = first_pause_seconds
+        self._failures = 0  # since the last success
         self._failing_since = 0.0
         self._succeeded_at: float | None = None
-        self._logged_at: float | None = None
-        self._is_told = False
+        self._logged_at: dict[str, float] = {}  # by code
+        self._is_outage_logged = False
 
-    def succeeded(self, how: str) -> None:
-        """Take note that consuming has begun."""
+    def record_success(self, what: str) -> None:
+        """Record that consuming has begun.
+
+        Args:
+            what: for the log, such as ``consuming celeryev``.
+        """
         self._succeeded_at = self._clock()
-        if self._is_told:
+        if self._is_outage_logged:
             seconds = self._succeeded_at - self._failing_since
-            log.info("%s: %s again, after %.1f s and %d attempts", self._broker, how, seconds, self._failed)
-        elif not self._failed:
-            log.info("%s: %s", self._broker, how)
-        self._is_told = False
+            log.info("%s: %s again after %.1f s and %d attempts", self._broker, what, seconds, self._failures)
+        elif not self._failures:
+            log.info("%s: %s", self._broker, what)
+        self._is_outage_logged = False
 
-    def failed(self, failure: Failure) -> float:
-        """Take note of an attempt that failed or an end of consuming; return the seconds to wait.
+    def record_failure(self, diagnosis: Diagnosis, error: BaseException | None = None) -> float:
+        """Record an attempt that failed, or the end of consuming.
 
-        The pauses double, each with a jitter of a half, so that gateways do not come back in step.
+        Args:
+            error: its traceback is logged if the diagnosis is ``unexpected``.
+
+        Returns:
+            The seconds to wait before the next attempt.
         """
         now = self._clock()
         was_stable = self._succeeded_at is not None and now - self._succeeded_at >= STABLE_SECONDS
         self._succeeded_at = None
-        if was_stable or not self._failed:
-            self._failed = 0
+        if was_stable or not self._failures:
+            self._failures = 0
             self._failing_since = now
-            self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._failed += 1
-        if was_stable or self._logged_at is None or now - self._logged_at >= LOG_SECONDS:
-            self._logged_at = now
-            self._is_told = True
-            log.warning(
-                "%s: not consuming: %s. %s (attempt %d; tried on, and logged once a minute)",
-                self._broker,
-                failure.what,
-                failure.remedy.rstrip("."),
-                self._failed,
-            )
-        if self._failed % self._addresses:
+            self._pause_seconds = self._first_pause_seconds
+        self._failures += 1
+        self._log(now, diagnosis, error)
+        if self._failures % self._urls:
             return 0.0
-        seconds = self._dice(self._pause_seconds / 2, self._pause_seconds)
-        self._pause_seconds = min(self._pause_seconds * 2, MAX_PAUSE_SECONDS)
+        seconds = self._uniform(self._pause_seconds / 2, self._pause_seconds)
+        self._pause_seconds = min(self._pause_seconds * 2, self._max_pause_seconds)
         return seconds
+
+    def _log(self, now: float, diagnosis: Diagnosis, error: BaseException | None) -> None:
+        logged_at = self._logged_at.get(diagnosis.code)
+        if logged_at is not None and now - logged_at < LOG_SECONDS:
+            return
+        self._logged_at[diagnosis.code] = now
+        self._is_outage_logged = True
+        # A text with a URL is not in the traceback, because it may have a password.
+        has_traceback = diagnosis.code == "unexpected" and "://" not in str(error)
+        log.warning(
+            "%s: not consuming: %s. %s (attempt %d; the gateway tries again; logged once a minute)",
+            self._broker,
+            diagnosis.what,
+            diagnosis.remedy.rstrip("."),
+            self._failures,
+            exc_info=error if has_traceback else None,
+        )

@@ -1,22 +1,22 @@
-"""A source narrowed to some content types, as Celery's receivers are by their ``accept``.
+"""A source that is restricted to some content types, as Celery's receivers are by ``accept``.
 
-What is of another type goes on without its body, as something that nobody reads: so it is never decoded, and
-is counted and told of where all that is refused is.
+A message of another type is passed on without its body, under a type that is never decoded. So it is counted
+and logged with all other refused messages.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
-from gateway.message import Message
-from gateway.source import Sink, Source, Status
+from celery_gateway.broker.source import Sink, Source, Status
+from celery_gateway.events.message import UNREADABLE, Message
 
 _REFUSED = Message(b"", "not accepted")
 
 
-class Accepting:
-    """Hands on what another source takes.
+class RestrictedSource:
+    """Passes on the messages of another source.
 
     Args:
-        content_types: those that are accepted; a message without one is JSON, as for kombu's consumers.
+        content_types: those that are accepted. A message without one is JSON, as for kombu's consumers.
     """
 
     def __init__(self, source: Source, content_types: Collection[str]) -> None:
@@ -28,20 +28,20 @@ class Accepting:
         return self._source.status
 
     async def run(self, sink: Sink) -> None:
-        await self._source.run(_Narrowed(sink, self._content_types))
+        await self._source.run(_RestrictedSink(sink, self._content_types))
 
 
-class _Narrowed:
+class _RestrictedSink:
     def __init__(self, sink: Sink, content_types: frozenset[str]) -> None:
         self._sink = sink
         self._content_types = content_types
         self.lost = sink.lost
         self.status = sink.status
 
-    def message(self, message: Message) -> None:
+    def message(self, message: Message) -> Iterator[None] | None:
         content_type = message.content_type
         if content_type not in self._content_types:
             plain = (content_type or "application/json").partition(";")[0].strip().lower()
-            if plain not in self._content_types:
+            if plain not in self._content_types and message is not UNREADABLE:
                 message = _REFUSED
-        self._sink.message(message)
+        return self._sink.message(message)

@@ -1,33 +1,38 @@
-"""Which source serves a broker."""
+"""The source for a broker, by the schemes of its URLs."""
 
 from collections.abc import Collection
 
-from gateway.broker import Broker
-from gateway.errors import SourceError
-from gateway.source import Source
-from gateway.source.accept import Accepting
-from gateway.source.amqp import AMQPSource
-from gateway.source.virtual import VirtualSource
-
-_AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
+from celery_gateway.broker.amqp_source import AMQPSource
+from celery_gateway.broker.content_types import RestrictedSource
+from celery_gateway.broker.memory_source import MemorySource
+from celery_gateway.broker.redis_source import RedisSource
+from celery_gateway.broker.source import Source
+from celery_gateway.broker.url_syntax import is_amqp, is_redis
+from celery_gateway.broker.urls import Broker
+from celery_gateway.errors import SourceError
 
 
 def source_for(
     broker: Broker, *, exchange: str = "celeryev", accept: Collection[str] | None = None
 ) -> Source:
-    """Return a source for a broker whose URLs are as Celery takes them.
+    """Return a source for a broker, whose URLs are as ``urls.brokers`` returns them.
 
     Args:
         exchange: Celery's ``event_exchange``.
-        accept: the content types of messages that are taken; ``None`` for all.
+        accept: the content types of messages that are accepted; ``None`` for all.
 
     Raises:
-        SourceError: a URL is malformed, its transport is not installed, they are of different kinds, or the
-            broker's access cannot be had (a certificate's file is missing).
+        SourceError: a URL is malformed, the package of its transport is not installed, the URLs are of
+            different kinds, or a requirement of the access is missing (a certificate's file).
     """
-    kinds = {url.partition("://")[0] in _AMQP_SCHEMES for url in broker.urls}
+    kinds = {
+        AMQPSource if is_amqp(url) else RedisSource if is_redis(url) else MemorySource for url in broker.urls
+    }
     if len(kinds) > 1:
-        raise SourceError("a broker's URLs must all be amqp:// or all of another kind, to take turns")
-    kind = AMQPSource if kinds == {True} else VirtualSource
-    source = kind(broker.urls, exchange=exchange, name=broker.name, access=broker.access)
-    return source if accept is None else Accepting(source, accept)
+        raise SourceError(
+            "the URLs of one broker have different transports: use URLs of one transport, or name the "
+            "brokers (--broker eu=amqp://… --broker us=redis://…)"
+        )
+    (kind,) = kinds
+    source: Source = kind(broker.urls, exchange=exchange, name=broker.name, access=broker.access)
+    return source if accept is None else RestrictedSource(source, accept)

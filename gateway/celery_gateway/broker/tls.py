@@ -1,15 +1,16 @@
-"""TLS to an AMQP broker, from Celery's ``broker_use_ssl``.
+"""TLS to an AMQP broker, by Celery's ``broker_use_ssl``.
 
-What the options mean is what they mean to py-amqp (amqp/transport.py, ``SSLTransport``), through which the
-workers connect: ``True`` checks the certificate against the system's authorities; the host's name is checked
-only where ``server_hostname`` is given (``None`` there stands for the URL's host).
+- The options have the meaning that they have for the workers, which connect through py-amqp
+  (amqp/transport.py, ``SSLTransport``).
+- ``True`` checks the certificate against the system's authorities.
+- The host name is checked only if there is ``server_hostname``; its value ``None`` stands for the URL's host.
 """
 
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.errors import SourceError
+from celery_gateway.errors import SourceError
 
 _FILES = ("ca_certs", "certfile", "keyfile")
 _OPTIONS = frozenset(
@@ -20,20 +21,20 @@ _OPTIONS = frozenset(
 
 
 class TLS:
-    """How to speak TLS; its files are read again for each connection, since certificates are renewed.
+    """The options of TLS. Files are read again for each connection, because certificates are renewed.
 
     Args:
         options: Celery's ``broker_use_ssl``.
 
     Raises:
-        SourceError: an option is not known, or a file cannot be used.
+        SourceError: an option is unknown, or a file cannot be used.
     """
 
     def __init__(self, options: bool | Mapping[str, Any]) -> None:
         self._options = dict(options) if isinstance(options, Mapping) else {}
         if unknown := sorted(self._options.keys() - _OPTIONS):
             raise SourceError(
-                f"broker_use_ssl has an option {unknown[0]!r}, which is none for AMQP: there are "
+                f"unknown option {unknown[0]!r} in broker_use_ssl: the allowed ones for AMQP are "
                 f"{', '.join(sorted(_OPTIONS))}"
             )
         try:
@@ -43,25 +44,25 @@ class TLS:
 
     @property
     def server_hostname(self) -> str | None:
-        """The name that the certificate must hold; ``None`` for the URL's host, if any is asked for."""
+        """The name that the certificate must have; ``None`` for the URL's host, if names are checked."""
         return self._options.get("server_hostname")
 
     def context(self) -> ssl.SSLContext:
         """Return a context for a connection.
 
         Raises:
-            OSError: a file is missing (its ``filename`` says which), or holds nothing of its kind.
+            OSError: a file is missing (its ``filename``), or has no certificate or key.
             ValueError: options contradict each other.
         """
         options = self._options
         for file in _FILES:
             if options.get(file):
-                with open(options[file], "rb"):  # whose error has the name, which OpenSSL's lacks
+                with open(options[file], "rb"):  # its error has the name of the file, unlike OpenSSL's
                     pass
         if options.get("context"):
-            given = dict(options["context"])
-            is_name_checked = bool(given.pop("check_hostname", False))
-            context = ssl.create_default_context(**given)
+            arguments = dict(options["context"])
+            is_name_checked = bool(arguments.pop("check_hostname", False))
+            context = ssl.create_default_context(**arguments)
             context.check_hostname = is_name_checked
             return context
         context = ssl.SSLContext(options.get("ssl_version") or ssl.PROTOCOL_TLS_CLIENT)

@@ -1,15 +1,15 @@
-"""Remote control, as Celery calls it: the little that a gateway says to the workers of one broker.
+"""Remote control of the workers of one broker: switch on task events, and list tasks that are under way.
 
-- A worker sends no task events unless it was started with ``-E`` or is told to (``enable_events``), and it
-  forgets that when it restarts. So each is told when it is first heard of, and when it comes up again.
-- Tasks that were under way before were named in events that nobody will send again. So those workers are
-  asked then, and all of them when the gateway begins to listen, what they are at. They know no workflows.
-
-A worker says that it is online before it opens its mailbox (celery/worker/consumer: Heart, then Control):
-hence a worker counts as told only when it has answered, and is told again until then, ever less often.
-
-It is nobody's burden: what is said is said in a thread, over a connection of its own, to many workers at a
-time and at most once in ``ROUND_SECONDS``, whatever comes in as heartbeats.
+- A worker sends no task events unless it was started with ``-E`` or gets the command ``enable_events``, which
+  it forgets when it restarts. So each worker gets the command when its first event arrives, and when it comes
+  online again.
+- Tasks that are under way have been named in earlier events, which are not sent again. So the same workers
+  are asked for their tasks; and all workers, when the gateway begins to consume. Such lists have no
+  workflows.
+- A worker sends ``worker-online`` before it opens its mailbox (celery/worker/consumer: Heart, then Control).
+  So a worker counts as done only when it has replied. Until then the commands are repeated, ever less often.
+- All commands are sent in a thread, over a connection of its own, to many workers at a time, and at most once
+  in ``ROUND_SECONDS``, however many heartbeats arrive.
 """
 
 import asyncio
@@ -22,39 +22,49 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
-from gateway.broker import BY_URL, Access
-from gateway.errors import Unasked
-from gateway.event import Event
-from gateway.pidbox import Command, ask
+from celery_gateway.broker.pidbox import Command
+from celery_gateway.broker.pidbox_client import request
+from celery_gateway.broker.urls import BY_URL, Access
+from celery_gateway.errors import WorkerControlError
+from celery_gateway.events.event import Event
 
 GATHER_SECONDS = 0.5
-"""Workers that are heard of within this time are told together."""
+"""Workers whose first events arrive within this time get their commands together."""
 ROUND_SECONDS = 1.0
 SILENCE_SECONDS = 1.0
-"""After how long a silence nobody is expected to answer any more."""
+"""The time without a reply after which no further reply is expected."""
 MAX_PAUSE_SECONDS = 30.0
 MAX_WORKERS = 10_000
 MAX_DESTINATIONS = 500
 MAX_HOSTNAME_CHARACTERS = 255
 NAMES_AT_ONCE = 500
 UNANSWERED_ATTEMPTS = 5
-"""After so many it is worth a line in the log; and a worker that is not heard of any more is forgotten."""
+"""After so many attempts a missing reply is logged, and a worker without further events is forgotten."""
 LOG_SECONDS = 60.0
 
-_WHOLE = (Command.ENABLE_EVENTS, Command.SCHEDULED, Command.RESERVED, Command.ACTIVE)
-"""In this order: a task moves from left to right, so none slips through between two questions."""
+_ALL_COMMANDS = (Command.ENABLE_EVENTS, Command.SCHEDULED, Command.RESERVED, Command.ACTIVE)
+"""In this order: a task moves from left to right, so that none is missed between two lists."""
 
 _ENABLED = "task events enabled"
-"""Of one that was off; else "task events already enabled" (celery/worker/control.py)."""
+"""The reply of a worker whose events were off; otherwise "task events already enabled"
+(celery/worker/control.py)."""
 
 log = logging.getLogger(__name__)
 
 Names = Sequence[tuple[str, str]]
-"""Tasks' uuids and names."""
+"""Uuids and names of tasks."""
 
 
-class RemoteStatistics(NamedTuple):
-    """Workers heard of, how many of them have not answered yet; the other counts only grow."""
+class WorkerControlStatistics(NamedTuple):
+    """Counts of workers, and counts that only grow.
+
+    Attributes:
+        workers: those whose events have arrived.
+        unanswered: those of them that have not replied yet.
+        rounds: of commands.
+        failed_rounds: those whose commands could not be sent.
+        names: of tasks that workers have listed.
+    """
 
     workers: int
     unanswered: int
@@ -64,22 +74,24 @@ class RemoteStatistics(NamedTuple):
 
 
 class _Worker:
-    __slots__ = ("due", "attempts", "is_heard")
+    __slots__ = ("due", "attempts", "has_events")
 
     def __init__(self, due: float) -> None:
-        self.due: float | None = due  # loop time; None: it has answered
+        self.due: float | None = due  # loop time of the next commands; None: it has replied
         self.attempts = 0
-        self.is_heard = True  # since it was last asked
+        self.has_events = True  # since the last commands
 
 
-class Remote:
-    """Talks to the workers of one broker.
+class WorkerControl:
+    """Sends commands to the workers of one broker.
 
     Args:
-        urls: the broker's, as Celery takes them; the next one is tried where one fails.
+        urls: the broker's, as Celery takes them; after a failure the next one is used.
         name: the broker's, for the log.
-        access: how to speak to it.
+        access: how the gateway connects.
         control_exchange: Celery's.
+        round_seconds: the shortest time between two rounds of commands.
+        silence_seconds: the time without a reply after which a round ends.
     """
 
     def __init__(
@@ -89,83 +101,87 @@ class Remote:
         *,
         access: Access = BY_URL,
         control_exchange: str = "celery",
+        round_seconds: float = ROUND_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._title = f"control of {name}" if name else "control"
         self._urls = deque(urls)
         self._access = access
         self._control_exchange = control_exchange
-        # By hostname and pid, so that two workers with one name do not take turns as newcomers; the pid is
-        # None where only an answer was heard. In the order of eviction.
+        self._round_seconds = round_seconds
+        self._silence_seconds = silence_seconds
+        # By hostname and pid, so that two workers with one name do not replace each other again and again.
+        # The pid is None for a worker without events that has replied. In the order of eviction.
         self._workers: OrderedDict[tuple[str, int | None], _Worker] = OrderedDict()
-        self._is_warm = True
-        self._due: float | None = None  # when there is something to say, but for the pause
-        self._pause_end = 0.0
+        self._is_all_requested = True
+        self._due: float | None = None  # loop time of the next round, apart from the pause
+        self._pause_end = 0.0  # loop time
         self._failures = 0  # in a row
         self._wake = asyncio.Event()
         self._rounds = self._failed_rounds = self._names = 0
         self._logged_at: dict[str, float] = {}
 
-    def statistics(self) -> RemoteStatistics:
+    def statistics(self) -> WorkerControlStatistics:
         """Return the counts."""
         unanswered = sum(worker.due is not None for worker in self._workers.values())
-        return RemoteStatistics(
+        return WorkerControlStatistics(
             len(self._workers), unanswered, self._rounds, self._failed_rounds, self._names
         )
 
-    def saw(self, event: Event) -> None:
-        """Take note of a ``worker-…`` event."""
+    def on_event(self, event: Event) -> None:
+        """Record a ``worker-…`` event."""
         hostname, pid, event_type = event.get("hostname"), event.get("pid"), event["type"]
         if type(hostname) is not str:
             return
         key = (hostname, pid if type(pid) is int else None)
         if event_type == "worker-heartbeat":
             if (worker := self._workers.get(key)) is None:
-                self._heard_of(key)
+                self._add(key)
             else:
-                worker.is_heard = True
+                worker.has_events = True
                 self._workers.move_to_end(key)
         elif event_type == "worker-online":
             self._forget(key)
-            self._heard_of(key)
+            self._add(key)
         elif event_type == "worker-offline":
             self._forget(key)
 
-    def warm(self) -> None:
-        """Ask all workers what they are at: the gateway has begun to listen, and knows nobody for sure."""
+    def request_all(self) -> None:
+        """Request the tasks of all workers, because the gateway begins to consume."""
         self._workers.clear()
-        self._is_warm = False
+        self._is_all_requested = False
         self._failures = 0
         self._pause_end = 0.0
         self._due = 0.0
         self._wake.set()
 
-    async def run(self, know: Callable[[Names], None], enabled: Callable[[], None]) -> None:
-        """Talk until cancelled.
+    async def run(self, on_names: Callable[[Names], None], on_enabled: Callable[[], None]) -> None:
+        """Send commands when they are due, until cancelled.
 
         Args:
-            know: is given tasks' names, in the event loop, some at a time.
-            enabled: is called when workers have sent no task events until now: what they did is missing.
+            on_names: called in the event loop with names of tasks, some at a time.
+            on_enabled: called when workers have sent no task events until now, so that events are missing.
         """
         stopping = threading.Event()
         try:
             while True:
-                await self._until_due()
-                self._pause_end = _now() + ROUND_SECONDS
+                await self._wait_until_due()
+                self._pause_end = _now() + self._round_seconds
                 try:
-                    await self._round(know, enabled, stopping)
+                    await self._round(on_names, on_enabled, stopping)
                     self._failures = 0
-                except Unasked as error:
-                    self._fail(str(error))
+                except WorkerControlError as error:
+                    self._record_failure(str(error))
                 except Exception as error:
-                    log.exception("%s: an error that was not foreseen; it goes on", self._title)
-                    self._fail(repr(error))
+                    log.exception("%s: unexpected error; it tries again", self._title)
+                    self._record_failure(repr(error))
                 self._due = min((w.due for w in self._workers.values() if w.due is not None), default=None)
-                if not self._is_warm:
+                if not self._is_all_requested:
                     self._due = 0.0
         finally:
             stopping.set()
 
-    async def _until_due(self) -> None:
+    async def _wait_until_due(self) -> None:
         while True:
             at = None if self._due is None else max(self._due, self._pause_end)
             if at is not None and at <= _now():
@@ -176,94 +192,93 @@ class Remote:
                     await self._wake.wait()
 
     async def _round(
-        self, know: Callable[[Names], None], enabled: Callable[[], None], stopping: threading.Event
+        self, on_names: Callable[[Names], None], on_enabled: Callable[[], None], stopping: threading.Event
     ) -> None:
         self._rounds += 1
-        if not self._is_warm:
-            self._is_warm = True
+        if not self._is_all_requested:
+            self._is_all_requested = True
             try:
-                found = await self._ask((Command.ACTIVE,), None, know, stopping)
-            except Unasked:
-                self._is_warm = False
+                replies = await self._request((Command.ACTIVE,), None, on_names, stopping)
+            except WorkerControlError:
+                self._is_all_requested = False
                 raise
-            for hostname in set(found).difference(hostname for hostname, _ in self._workers):
-                self._heard_of((hostname, None), due=0.0)
+            for hostname in set(replies).difference(hostname for hostname, _ in self._workers):
+                self._add((hostname, None), due=0.0)
         now = _now()
-        asked = dict(islice(((k, w) for k, w in self._workers.items() if _is_due(w, now)), MAX_DESTINATIONS))
-        if not asked:
+        due = dict(islice(((k, w) for k, w in self._workers.items() if _is_due(w, now)), MAX_DESTINATIONS))
+        if not due:
             return
-        for worker in asked.values():
-            worker.is_heard = False
+        for worker in due.values():
+            worker.has_events = False
             worker.attempts += 1
             worker.due = now + _pause_seconds(worker.attempts)
-        answered = await self._ask(_WHOLE, sorted({key[0] for key in asked}), know, stopping)
-        if _ENABLED in answered.values():
-            enabled()
-        for key, worker in asked.items():
-            if key[0] in answered:
+        replies = await self._request(_ALL_COMMANDS, sorted({key[0] for key in due}), on_names, stopping)
+        if _ENABLED in replies.values():
+            on_enabled()
+        for key, worker in due.items():
+            if key[0] in replies:
                 worker.due = None
             elif worker.attempts >= UNANSWERED_ATTEMPTS:
-                self._log_now_and_then("no answer from %s: is its remote control switched off?", key[0])
-                if not worker.is_heard and self._workers.get(key) is worker:
+                self._log_once_a_minute("no reply from %s: is its remote control switched off?", key[0])
+                if not worker.has_events and self._workers.get(key) is worker:
                     del self._workers[key]
 
-    async def _ask(
+    async def _request(
         self,
         commands: Sequence[Command],
         hostnames: Sequence[str] | None,
-        know: Callable[[Names], None],
+        on_names: Callable[[Names], None],
         stopping: threading.Event,
     ) -> Mapping[str, str]:
-        """Return who did the first of the commands, and their words."""
+        """Send commands from a thread; return the replies to the first of them, by hostname."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Mapping[str, str]] = loop.create_future()
-        credit = threading.Semaphore(1)  # names are handed over as fast as the loop has time for them
+        credit = threading.Semaphore(1)  # names are handed over as fast as the event loop processes them
         url = self._urls[0]
 
-        def take(names: Names) -> None:
+        def process(names: Names) -> None:
             credit.release()
             if not stopping.is_set():
                 self._names += len(names)
-                know(names)
+                on_names(names)
 
-        def end(done: Mapping[str, str], error: Exception | None) -> None:
+        def end(replies: Mapping[str, str], error: Exception | None) -> None:
             if not ended.done():
-                ended.set_result(done) if error is None else ended.set_exception(error)
+                ended.set_result(replies) if error is None else ended.set_exception(error)
 
-        def talk() -> None:
-            done: dict[str, str] = {}
+        def run() -> None:
+            replies: dict[str, str] = {}
             error: Exception | None = None
             try:
-                answers = ask(
+                for reply in request(
                     url,
                     commands,
                     hostnames,
-                    SILENCE_SECONDS,
+                    self._silence_seconds,
                     stopping.is_set,
                     access=self._access,
                     control_exchange=self._control_exchange,
-                )
-                for answer in answers:
-                    if answer.command is commands[0] and answer.is_done:
-                        done[answer.hostname] = answer.words
-                    for start in range(0, len(answer.names), NAMES_AT_ONCE):
+                ):
+                    if reply.command is commands[0] and reply.is_success:
+                        replies[reply.hostname] = reply.text
+                    for start in range(0, len(reply.names), NAMES_AT_ONCE):
                         credit.acquire()
-                        loop.call_soon_threadsafe(take, answer.names[start : start + NAMES_AT_ONCE])
+                        loop.call_soon_threadsafe(process, reply.names[start : start + NAMES_AT_ONCE])
             except Exception as caught:
                 error = caught
-            self._log_enabled(done)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(end, done, error)
+            self._log_enabled(replies)
+            with suppress(RuntimeError):  # the event loop is closed
+                loop.call_soon_threadsafe(end, replies, error)
 
-        threading.Thread(target=talk, name="celery-gateway-control", daemon=True).start()
+        threading.Thread(target=run, name="celery-gateway-control", daemon=True).start()
         return await ended
 
-    def _heard_of(self, key: tuple[str, int | None], due: float | None = None) -> None:
+    def _add(self, key: tuple[str, int | None], due: float | None = None) -> None:
         hostname = key[0]
         if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS:
             return
-        found = self._workers.pop((hostname, None), None)  # the same, now with its pid
-        worker = self._workers[key] = found or _Worker(_now() + GATHER_SECONDS if due is None else due)
+        known = self._workers.pop((hostname, None), None)  # the same worker, now with its pid
+        worker = self._workers[key] = known or _Worker(_now() + GATHER_SECONDS if due is None else due)
         if len(self._workers) > MAX_WORKERS:
             self._workers.popitem(last=False)
         if worker.due is not None and (self._due is None or worker.due < self._due):
@@ -274,22 +289,22 @@ class Remote:
         self._workers.pop(key, None)
         self._workers.pop((key[0], None), None)
 
-    def _fail(self, reason: str) -> None:
+    def _record_failure(self, reason: str) -> None:
         self._failed_rounds += 1
         self._failures += 1
         self._urls.rotate(-1)
         self._pause_end = _now() + _pause_seconds(self._failures) * random.uniform(1.0, 2.0)
-        self._log_now_and_then("cannot talk to the workers (%s); trying again", reason)
+        self._log_once_a_minute("commands could not be sent to the workers (%s); it tries again", reason)
 
-    def _log_now_and_then(self, text: str, *arguments: str) -> None:
+    def _log_once_a_minute(self, text: str, *arguments: str) -> None:
         now = _now()
         if now - self._logged_at.get(text, -LOG_SECONDS) >= LOG_SECONDS:
             self._logged_at[text] = now
             log.warning(f"%s: {text}", self._title, *arguments)
 
-    def _log_enabled(self, done: dict[str, str]) -> None:
-        """Say whose task events were off until now."""
-        enabled = [hostname for hostname, words in done.items() if words == _ENABLED]
+    def _log_enabled(self, replies: Mapping[str, str]) -> None:
+        """Log the workers whose task events were off until now."""
+        enabled = [hostname for hostname, text in replies.items() if text == _ENABLED]
         if enabled:
             shown = ", ".join(enabled[:5]) + (f" and {len(enabled) - 5} more" if enabled[5:] else "")
             log.info("%s: task events switched on at %s", self._title, shown)

@@ -1,5 +1,6 @@
-"""What is wrong between here and the first event.
+"""The preflight: every step from a broker's URL to the first event, tested one after the other.
 
-``walk`` goes the way step by step: ``network`` to the socket, a ``line`` (``rabbitmq`` or ``virtual``) to the
-exchange and the workers, ``evidence`` of what they do. ``step`` has all that can be found.
+``preflight`` has the order. ``network`` tests the way to the socket. A ``broker_probe`` (``rabbitmq_probe``
+or ``redis_probe``) tests the way to the events, and collects observations of workers; ``observations`` keeps
+them, and ``worker_findings`` has the conclusions. ``step`` has the table of all findings.
 """

@@ -1,171 +1,235 @@
-"""A walk from a broker's URL to the first event, which changes nothing.
+"""The preflight of one broker URL, step by step to the first event. It changes nothing at the broker.
 
-URL → name → TCP → TLS → login → vhost → exchange → queue → workers → their events. The walk ends with the
-first step that fails, since no later one can be tried; from the workers on all that is known is told.
+URL → name → TCP → TLS → login → vhost → exchange → queue → workers → their events. It ends with the first
+step that fails, because no later one can be tested. From the workers on, all findings are reported.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
-from gateway.broker import without_password
-from gateway.check.evidence import Evidence
-from gateway.check.line import Heard, Line
-from gateway.check.network import failed, steps_to, wanted_tls
-from gateway.check.rabbitmq import RabbitMQLine
-from gateway.check.step import Result, Step, found, passed
-from gateway.check.virtual import VirtualLine
-from gateway.message import Message
-from gateway.normalize import normalize
-from gateway.source.failure import failure_of
-from gateway.source.place import Place, place_of
+from celery_gateway.broker import alarm
+from celery_gateway.broker.address import Address, address_of
+from celery_gateway.broker.diagnosis import Phase, diagnose
+from celery_gateway.broker.redaction import without_password
+from celery_gateway.broker.url_syntax import is_amqp, is_redis
+from celery_gateway.broker.urls import BY_URL, Access
+from celery_gateway.check.broker_probe import (
+    BrokerProbe,
+    MisroutedMessage,
+    Observation,
+    PublishersBlocked,
+)
+from celery_gateway.check.network import failed, missing_tls, needless_tls, network_steps
+from celery_gateway.check.observations import Observations
+from celery_gateway.check.rabbitmq_probe import RabbitMQProbe
+from celery_gateway.check.redis_probe import RedisProbe
+from celery_gateway.check.step import Result, Step, WorkerReport, found, passed
+from celery_gateway.check.worker_findings import WorkerFindings
+from celery_gateway.errors import SourceError, TransportError
+from celery_gateway.events.message import Message
+from celery_gateway.events.normalize import normalize
 
 ROUND_SECONDS = 2.0
 """How often the workers are asked, and a missing exchange is looked for."""
 SETTLE_SECONDS = 1.2
-"""How long no worker may have been heard of anew before it counts that all are known."""
+"""How long no new worker has been observed when all workers count as known."""
 TICK_SECONDS = 0.2
 
 
-async def check(
+async def preflight(
     url: str,
     exchange: str,
     wait_seconds: float,
     on_step: Callable[[Step], None] = lambda step: None,
     on_wait: Callable[[str], None] = lambda what: None,
+    access: Access = BY_URL,
 ) -> Result:
-    """Walk to a broker and watch its workers for at most so many seconds.
+    """Test each step to a broker's events, and observe its workers.
 
     Args:
-        url: as Celery takes it.
+        url: as ``urls.brokers`` returns it.
         exchange: Celery's ``event_exchange``.
-        wait_seconds: how long to watch; it ends sooner when all is known.
-        on_step: called with each step once it is known.
-        on_wait: called with what is waited for, a few times a second.
+        wait_seconds: how long to observe the workers; it ends sooner when the result is complete.
+        on_step: called with each step when it is done.
+        on_wait: called a few times a second with what is missing.
+        access: how to connect.
     """
+    run = _Preflight(url, exchange, wait_seconds, on_wait, access)
     result = Result([], [])
-
-    def step_is(step: Step) -> bool:
-        result.steps.append(step)
-        on_step(step)
-        return step.status != "failed"
-
     try:
-        place = place_of(url)
-        line = _line(place, url, exchange)
-    except ImportError as error:
-        scheme = url.partition("://")[0]
-        text = f"{scheme}:// cannot be used here: {error}"
-        step_is(found("url", "transport", text, f"Correct the scheme, or: pip install 'kombu[{scheme}]'"))
-        return result
-    except ValueError as error:
-        text = f"{without_password(url)} cannot be read: {error}"
-        step_is(found("url", "url", text, "Write it as amqp://user:password@host:5672/vhost"))
-        return result
-    step_is(passed("url", _words(place) if place.is_amqp or place.is_redis else without_password(url)))
-    try:
-        if place.is_amqp or place.is_redis:
-            async for step in steps_to(place, url):
-                if not step_is(step):
-                    return result
-        async for step in line.opening():
-            if step.finding in ("connection-lost", "timeout", "not-amqp"):
-                step = await wanted_tls(place) or step
-            if not step_is(step):
-                return result
-        evidence = Evidence(exchange)
+        async for step in run.steps():
+            result.steps.append(step)
+            on_step(step)
+    finally:
+        await run.close()
+    result.workers.extend(run.reports)
+    return result
+
+
+def url_failed(error: Exception, url: str) -> Step:
+    """Return the step of a URL that cannot be used, for an error of ``urls.brokers`` or of a probe."""
+    if isinstance(error, TransportError):
+        what, _, remedy = str(error).partition("; ")
+        if not remedy:
+            what, _, remedy = str(error).rpartition(": ")
+        return found("url", "transport", what, remedy[:1].upper() + remedy[1:])
+    what = str(error)
+    if not isinstance(error, SourceError):
+        what = f"{without_password(url)} cannot be read: {error}"
+    example = "redis://:PASSWORD@host:6379/0" if is_redis(url) else "amqp://user:password@host:5672/vhost"
+    return found("url", "url", what, f"Write it as {example}")
+
+
+class _Preflight:
+    """One run of a preflight; arguments as of ``preflight``.
+
+    Attributes:
+        reports: what was observed of each worker, after all steps.
+    """
+
+    def __init__(
+        self, url: str, exchange: str, wait_seconds: float, on_wait: Callable[[str], None], access: Access
+    ) -> None:
+        self.reports: list[WorkerReport] = []
+        self._url = url
+        self._exchange = exchange
+        self._wait_seconds = wait_seconds
+        self._on_wait = on_wait
+        self._access = access
+        self._probe: BrokerProbe | None = None
+        self._observations = Observations()
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """Give the steps, up to the first failure before the workers, or up to the last one."""
         try:
-            now = await _watch(line, evidence, url, exchange, wait_seconds, on_wait)
+            address = address_of(self._url)
+            self._probe = probe = _probe(self._url, self._exchange, self._access)
+        except (SourceError, ValueError, TypeError, KeyError) as error:
+            yield url_failed(error, self._url)
+            return
+        has_network = address.is_amqp or address.is_redis
+        yield passed("url", _text(address) if has_network else without_password(self._url))
+        if has_network:
+            async for step in network_steps(address, self._url):
+                yield step
+                if step.status == "failed":
+                    return
+        async for step in probe.open():
+            if step.finding in ("connection-lost", "timeout", "not-amqp"):
+                step = await missing_tls(address) or await needless_tls(address) or step
+            yield step
+            if step.status == "failed":
+                return
+        for step in await self._worker_steps(probe, address.vhost):
+            yield step
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._probe is not None:
+            await self._probe.close()
+
+    async def _worker_steps(self, probe: BrokerProbe, database: str) -> list[Step]:
+        findings = WorkerFindings(self._observations, self._exchange, database)
+        try:
+            now = await self._observe(probe, findings)
+        except PublishersBlocked:
+            return [found("publishers", "publishers-blocked", alarm.BLOCKED, alarm.REMEDY)]
         except BaseException as error:
-            # (asyncio's own cancelling is one of us going; aiormq's, that the broker has fallen silent.)
+            # A cancellation by asyncio ends the check; one by aiormq means that the broker is silent.
             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                 raise
             if not isinstance(error, (Exception, asyncio.CancelledError)):
                 raise
-            step_is(failed("events", error, url, exchange))
-            return result
-        for step in evidence.steps(now, wait_seconds, line.listens):
-            step_is(step)
-        result.workers.extend(evidence.workers(now))
-        return result
-    finally:
-        await line.close()
+            return [failed("events", error, self._url, Phase.LOST, self._exchange, self._access)]
+        self.reports = self._observations.reports(now)
+        return findings.steps(now, self._wait_seconds, probe.is_consuming)
+
+    async def _observe(self, probe: BrokerProbe, findings: WorkerFindings) -> float:
+        """Collect observations until the result is complete, or the time is up; return that time.
+
+        Raises:
+            BaseException: the error that has ended the connection.
+        """
+        observations = self._observations
+        start = now = changed_at = time.monotonic()
+        requested_at = -ROUND_SECONDS
+        known = 0
+        while True:
+            if now - requested_at >= ROUND_SECONDS:
+                requested_at = now
+                if not probe.is_consuming:
+                    await probe.consume()
+                if not observations.refusal:
+                    observations.refusal = await self._request_reports(probe)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    _record(observations, await probe.observations.get())
+            while not probe.observations.empty():
+                _record(observations, probe.observations.get_nowait())
+            now = time.monotonic()
+            if len(observations.workers) != known:
+                known, changed_at = len(observations.workers), now
+            missing = findings.missing(now)
+            if now - start >= self._wait_seconds or not missing and now - changed_at >= SETTLE_SECONDS:
+                return now
+            self._on_wait(missing or "other workers")
+
+    async def _request_reports(self, probe: BrokerProbe) -> str:
+        """Ask the workers for configuration and counts; return why they cannot be asked, or ``""``."""
+        try:
+            await probe.request("conf", {"with_defaults": True})
+            await probe.request("stats", {})
+        except PublishersBlocked:
+            raise
+        except Exception as error:
+            diagnosis = diagnose(
+                error, self._url, phase=Phase.LOST, exchange=self._exchange, access=self._access
+            )
+            if diagnosis.code not in ("permission-refused", "no-master"):
+                raise
+            return diagnosis.what
+        return ""
 
 
-def _words(place: Place) -> str:
-    user = f", user {place.user}" if place.user else ""
-    kind = "vhost" if place.is_amqp else "database"
-    return f"{place.scheme} at {place.address}{user}, {kind} {place.vhost}"
+def _text(address: Address) -> str:
+    user = f", user {address.user}" if address.user else ""
+    kind = "vhost" if address.is_amqp else "database"
+    return f"{address.scheme} at {address.host_and_port}{user}, {kind} {address.vhost}"
 
 
-def _line(place: Place, url: str, exchange: str) -> Line:
-    return RabbitMQLine(url, exchange) if place.is_amqp else VirtualLine(url, exchange)
+def _probe(url: str, exchange: str, access: Access) -> BrokerProbe:
+    if is_amqp(url):
+        return RabbitMQProbe(url, exchange, access)
+    if is_redis(url):
+        return RedisProbe(url, exchange, access)
+    raise TransportError(
+        f"{without_password(url)} is a broker within one process: it cannot be checked from another process"
+    )
 
 
-async def _watch(
-    line: Line,
-    evidence: Evidence,
-    url: str,
-    exchange: str,
-    wait_seconds: float,
-    on_wait: Callable[[str], None],
-) -> float:
-    """Collect evidence until all is known or the time is up, and return when that was.
+def _record(observations: Observations, observation: Observation) -> None:
+    """Record one observation.
 
     Raises:
-        BaseException: what has ended the line.
+        BaseException: it is the error that has ended the connection.
     """
-    start = now = changed_at = time.monotonic()
-    asked_at = -ROUND_SECONDS
-    known = 0
-    while True:
-        if now - asked_at >= ROUND_SECONDS:
-            asked_at = now
-            if not line.listens:
-                await line.listen()
-            if not evidence.unasked:
-                evidence.unasked = await _ask(line, url, exchange)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(TICK_SECONDS):
-                _note(evidence, await line.heard.get())
-        while not line.heard.empty():
-            _note(evidence, line.heard.get_nowait())
-        now = time.monotonic()
-        if (count := len(evidence.workers(now))) != known:
-            known, changed_at = count, now
-        missing = evidence.missing(now)
-        if now - start >= wait_seconds or not missing and now - changed_at >= SETTLE_SECONDS:
-            return now
-        on_wait(missing or "others")
-
-
-async def _ask(line: Line, url: str, exchange: str) -> str:
-    """Ask the workers what they are; return why they cannot be asked, if so."""
-    try:
-        await line.ask("conf", {"with_defaults": True})
-        await line.ask("stats", {})
-    except Exception as error:
-        failure = failure_of(error, url, exchange)
-        if failure.code != "permission-refused":
-            raise
-        return failure.what
-    return ""
-
-
-def _note(evidence: Evidence, heard: Heard) -> None:
     now = time.monotonic()
-    if isinstance(heard, BaseException):
-        raise heard
-    if isinstance(heard, Message):
-        normalized = normalize(heard, time.time())
-        evidence.refused += len(normalized.refused)
+    if isinstance(observation, BaseException):
+        raise observation
+    if isinstance(observation, Message):
+        normalized = normalize(observation, time.time())
+        observations.refused += len(normalized.refused)
         for event in normalized.events:
-            evidence.saw(event, now)
-    elif heard.question == "conf":
-        evidence.configured(heard.hostname, heard.content)
+            observations.on_event(event, now)
+    elif isinstance(observation, MisroutedMessage):
+        for event in normalize(observation.message, time.time()).events:
+            observations.on_misrouted_event(event, observation.channel)
+    elif observation.command == "conf":
+        observations.on_conf(observation.hostname, observation.content)
     else:
-        evidence.counted(heard.hostname, heard.content, now)
+        observations.on_stats(observation.hostname, observation.content, now)
 
 
 def _is_being_cancelled() -> bool:

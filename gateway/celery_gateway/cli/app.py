@@ -1,13 +1,11 @@
-"""``celery -A proj gateway``: a gateway that takes its broker, and how to speak to it, from a Celery app.
+"""``celery -A proj gateway``: a gateway that takes the broker and its settings from a Celery app.
 
-Celery loads this module with each of its own commands, the workers' included (it is an entry point of the
-group ``celery.commands``). So it imports nothing but what they have imported already and our options; the
-server is loaded when the command runs.
+Celery imports ``cli.plugin`` with each of its commands; that imports this module when the command is called.
+The server is imported when the command runs.
 """
 
+import os
 from collections.abc import Iterable
-from dataclasses import fields
-from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,27 +15,29 @@ from celery.exceptions import ImproperlyConfigured
 from kombu.serialization import registry
 from kombu.utils.url import as_url, url_to_parts
 
-from gateway.cli.options import serving
-from gateway.cli.serve import run
-from gateway.errors import GatewayError, SourceError
-from gateway.settings import DEFAULTS, Settings
+from celery_gateway.cli import environment
+from celery_gateway.cli.options import with_all_options
+from celery_gateway.cli.serve import run
+from celery_gateway.errors import GatewayError, SourceError
+from celery_gateway.settings import DEFAULTS, OPTIONS, Settings
 
 _JSON = "application/json"
 _CELERYS_QUEUE_PREFIX = "celeryev"
 _READABLE = frozenset({_JSON, "application/x-msgpack"})
-"""What a gateway decodes, whatever an app accepts: the other serializers can run code, or are slow."""
+"""Content types that a gateway decodes, whatever an app accepts. Others can run code, or are slow."""
 
 
 @click.command(cls=CeleryCommand)
-@partial(serving, of_app=True)
+@with_all_options(of_app=True)
 @click.pass_context
 @handle_preload_options  # type: ignore[untyped-decorator]  # Celery is untyped
 def gateway(context: click.Context, **options: Any) -> None:
     """Stream the app's events live: to browsers, services and curl.
 
-    The broker, TLS, the transport's options and the event exchange are those of the app. Each option can also
-    be given in the environment, as GATEWAY_PORT for --port, or in a TOML file (--config). The command line
-    goes before the environment, that before the file, and that before the app.
+    The broker, TLS, the transport options and the event exchange are those of the app; --transport-option
+    adds to its broker_transport_options. Each option is also an environment variable, such as
+    GATEWAY_PORT for --port, and a key of the TOML file of --config. The command line has precedence over the
+    environment, the environment over the file, and the file over the app.
 
     \b
     Examples:
@@ -45,30 +45,54 @@ def gateway(context: click.Context, **options: Any) -> None:
       celery -A proj gateway --port 9000 --control
       GATEWAY_HOST=0.0.0.0 celery -A proj gateway --root-path /celery
     """
-    app = context.obj.app
-    names = {field.name for field in fields(Settings)}
-    given = {name: value for name, value in options.items() if name in names and value not in (None, ())}
-    cautions = []
+    is_app_given = context.parent is None or bool(context.parent.params.get("app"))
     try:
-        if "broker" not in given:
-            given["broker"] = urls_of(app)
-            if context.parent is not None and not context.parent.params.get("app"):
-                cautions.append("no app is named (celery -A proj gateway): the broker is Celery's default")
-        settings = Settings(**{**settings_of(app), **given})
-        cautions += _cautions(app.conf, settings)
-        run(settings, cautions)
+        settings, warnings = resolve(context.obj.app, options, is_app_given)
+        warnings += environment.variable_warnings(os.environ, environment.variables(context.command))
+        run(settings, warnings)
     except (GatewayError, ImproperlyConfigured) as error:
         raise click.ClickException(str(error)) from None
 
 
 for _option in gateway.params:
-    # Celery's own would be CELERY_GATEWAY_PORT, which Kubernetes sets for a Service named celery-gateway, to
-    # something else.
+    # Celery would read CELERY_GATEWAY_PORT as well, which Kubernetes sets to an address if a Service has the
+    # name celery-gateway.
     _option.allow_from_autoenv = False
 
 
+def resolve(app: Any, options: dict[str, Any], is_app_given: bool) -> tuple[Settings, list[str]]:
+    """Combine the settings of an app with the options of the command, which have precedence.
+
+    Args:
+        app: a Celery app.
+        options: values by the names of settings; ``None`` and empty ones are not given.
+        is_app_given: the user has named the app.
+
+    Returns:
+        The settings, and warnings of what the gateway does not support.
+
+    Raises:
+        SourceError: the broker of the app cannot be used.
+        ImproperlyConfigured: Celery cannot read the app's configuration.
+    """
+    given = {name: options[name] for name in OPTIONS if options.get(name) not in (None, (), {})}
+    warnings = []
+    if "broker" not in given:
+        given["broker"] = urls_of(app)
+        if not is_app_given:
+            warnings.append("no app is given (celery -A proj gateway): using Celery's default broker")
+    of_app = settings_of(app)
+    if "transport_options" in given:
+        given["transport_options"] = {**of_app["transport_options"], **given["transport_options"]}
+    settings = Settings(**{**of_app, **given})
+    return settings, [*warnings, *_warnings(app.conf, settings)]
+
+
 def settings_of(app: Any) -> dict[str, Any]:
-    """Return what a Celery app knows of a gateway's ``Settings`` but for the broker's URLs, by their names.
+    """Return the ``Settings`` that a Celery app has, except for the URLs of the broker.
+
+    Returns:
+        Values by the names of fields.
 
     Raises:
         ImproperlyConfigured: Celery cannot read the app's configuration.
@@ -88,19 +112,19 @@ def settings_of(app: Any) -> dict[str, Any]:
 
 
 def _queue_prefix(prefix: str) -> str:
-    """Return what our queues' names begin with: the app's prefix goes before ours, if it has one of its own.
+    """Return the beginning of the names of the gateway's queues: a prefix of the app, and the default.
 
-    So they can be told from those of Celery's receivers, and still lie where the app may make queues.
+    So they differ from the queues of Celery's receivers, and the app's permissions for queues apply to them.
     """
     ours = DEFAULTS.queue_prefix
     return ours if prefix == _CELERYS_QUEUE_PREFIX else f"{prefix}.{ours}"
 
 
 def urls_of(app: Any) -> list[str]:
-    """Return the broker's URLs as Celery completes them (celery/app/base.py, kombu/connection.py).
+    """Return the URLs of the broker as Celery completes them (celery/app/base.py, kombu/connection.py).
 
-    The settings broker_user, _password, _vhost, _port and _transport, which are older than URLs, stand for
-    what is missing in them.
+    Parts that are missing in a URL come from the settings broker_user, _password, _vhost, _port and
+    _transport, which are older than URLs.
 
     Raises:
         SourceError: the password is a function.
@@ -109,7 +133,7 @@ def urls_of(app: Any) -> list[str]:
     conf = app.conf
     urls = conf.broker_read_url or "localhost"
     if callable(conf.broker_password):
-        raise SourceError("broker_password is a function, which the gateway cannot use: try --broker URL")
+        raise SourceError("broker_password is a function, which is not supported: give the URL with --broker")
     return [
         _completed(url if "://" in url else f"{conf.broker_transport or 'amqp'}://{url}", conf)
         for text in ([urls] if isinstance(urls, str) else urls)
@@ -123,7 +147,7 @@ def _completed(url: str, conf: Any) -> str:
         return url
     try:
         scheme, host, port, user, password, path, query = url_to_parts(url)
-    except ValueError:  # which the source puts into words
+    except ValueError:  # the source reports it
         return url
     completed = as_url(
         scheme,
@@ -136,28 +160,28 @@ def _completed(url: str, conf: Any) -> str:
     return f"{completed}?{urlencode(query)}" if query else str(completed)
 
 
-def _cautions(conf: Any, settings: Settings) -> Iterable[str]:
-    """Yield what the app is set to that the gateway will not do."""
+def _warnings(conf: Any, settings: Settings) -> Iterable[str]:
+    """Yield a warning for each setting of the app that the gateway does not support."""
     if _content_type(conf.event_serializer) not in _READABLE:
         yield (
-            f"the app's event_serializer is {conf.event_serializer}, which is never read here: its events "
-            "will be refused; set event_serializer = 'json'"
+            f"the app's event_serializer is {conf.event_serializer}, which the gateway does not read: it "
+            "refuses the app's events. Set event_serializer = 'json'"
         )
     accepted = {_content_type(name) for name in conf.accept_content}
     if not accepted & _READABLE:
         yield (
-            f"the app accepts {', '.join(map(str, conf.accept_content))} (accept_content), which is never "
-            "read here: JSON events are"
+            f"the app accepts only {', '.join(map(str, conf.accept_content))} (accept_content), which the "
+            "gateway does not read: it reads JSON events"
         )
     if settings.control and _JSON not in accepted:
-        yield "--control speaks JSON, which the app's workers do not accept: add 'json' to accept_content"
+        yield "--control sends JSON, which the app's workers do not accept: add 'json' to accept_content"
     elif settings.control and _content_type(conf.task_serializer) != _JSON:
         yield (
-            f"the workers' answers to --control come in {conf.task_serializer} (task_serializer) and are not "
-            "read: names of tasks under way stay unknown"
+            f"workers reply to --control in {conf.task_serializer} (task_serializer), which the gateway does "
+            "not read: the names of tasks in progress stay unknown"
         )
 
 
 def _content_type(serializer: str) -> str:
-    """Return the content type of one of kombu's serializers; of a content type itself."""
+    """Return the content type of a serializer of kombu; a content type stays as it is."""
     return str(registry.name_to_type.get(serializer, serializer))

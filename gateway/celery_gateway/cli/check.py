@@ -1,4 +1,4 @@
-"""``celery-gateway check``: what is wrong between here and the first event, and what mends it."""
+"""``celery-gateway check``: print the problems between here and the first event, and their fixes."""
 
 import asyncio
 import json
@@ -9,35 +9,36 @@ from typing import Any
 
 import click
 
-from gateway.broker import brokers, without_password
-from gateway.check.step import FINDINGS, FIRST_WARNING_CODE, Result, Step, exit_code
-from gateway.cli.options import consuming
-from gateway.errors import SourceError
+from celery_gateway.broker.redaction import without_password
+from celery_gateway.broker.urls import Access, brokers
+from celery_gateway.check.step import FINDINGS, FIRST_WARNING_CODE, Result, Step, exit_code
+from celery_gateway.cli.options import CONSUMING, Number, with_options
+from celery_gateway.errors import SourceError
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("WARN", "yellow"), "failed": ("FAILED", "red")}
 _TABLE = "\n".join(f"{code:4}  {name:21}{meaning}" for name, (code, meaning) in FINDINGS.items())
 _EXIT_CODES = f"""\b
 Exit codes:
-   0  all is well
-   1  something else failed
-   2  the call was wrong
+   0  no problem found
+   1  an error that has no code of its own
+   2  wrong options
 {_TABLE}
- 130  ended with Ctrl-C
+ 130  stopped by Ctrl-C
 
-From {FIRST_WARNING_CODE} up it is a warning: events come, or will; something is missing or could not be found
-out. The code is that of the first failure, or if there is none of the first warning.
+Codes from {FIRST_WARNING_CODE} are warnings: events arrive, but something is missing or could not be
+determined. The exit code is that of the first failure, or else of the first warning.
 """
 
 
-class _Progress:
-    """One line on a terminal's standard error that says what is waited for; nothing elsewhere."""
+class _StatusLine:
+    """Shows what the check waits for, if standard error is a terminal."""
 
     def __init__(self, wait_seconds: float) -> None:
         self._is_shown = sys.stderr.isatty()
         self._wait_seconds = wait_seconds
         self._start: float | None = None
 
-    def wait(self, what: str) -> None:
+    def show(self, what: str) -> None:
         if self._is_shown:
             self._start = self._start or time.monotonic()
             left = max(self._wait_seconds - (time.monotonic() - self._start), 0)
@@ -86,22 +87,28 @@ def _code(step: Step) -> int:
 
 
 @click.command(epilog=_EXIT_CODES)
-@consuming
+@with_options(CONSUMING)
 @click.option(
     "--wait",
     "wait_seconds",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     default=10.0,
     show_default=True,
-    help="How long to watch the workers; it ends sooner when all is known.",
+    help="Maximum time to observe the workers.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of lines.")
-def check(broker: tuple[str, ...], exchange: str, wait_seconds: float, as_json: bool) -> None:
-    """Say what is wrong between here and the first event, and what mends it.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def check(
+    broker: tuple[str, ...],
+    exchange: str,
+    transport_options: dict[str, Any],
+    wait_seconds: float,
+    as_json: bool,
+) -> None:
+    """Find what keeps events from arriving, and how to fix it.
 
-    Walks from the broker's name to the workers' events. It changes nothing: no exchange is declared that is
-    not there, and no worker is told anything, only asked for its configuration and its count of tasks.
+    Checks each step from the host name of the broker to the events of the workers. It changes nothing: it
+    declares no exchange, and asks workers only for their configuration and their number of tasks.
 
     \b
     Examples:
@@ -109,40 +116,41 @@ def check(broker: tuple[str, ...], exchange: str, wait_seconds: float, as_json: 
       celery-gateway check --broker redis://localhost:6379/0 --wait 30
       celery-gateway check --json | jq -r '.steps[] | select(.finding) | .remedy'
     """
-    from gateway.check.walk import check as walk  # not for --help: it loads celery
+    from celery_gateway.check.preflight import preflight, url_failed  # not for --help: it loads celery
 
-    for library in ("aio_pika", "aiormq", "kombu"):  # the findings say what they would
+    for library in ("aio_pika", "aiormq", "kombu", "redis"):  # the findings replace their messages
         logging.getLogger(library).setLevel(logging.CRITICAL)
     results: list[tuple[str | None, str, Result]] = []
-    named: list[tuple[str | None, str]] = []
+    named: list[tuple[str | None, str, Access]] = []
     try:
-        named += [(each.name, url) for each in brokers(broker) for url in each.urls]
+        access = Access(transport_options=transport_options)
+        named += [(each.name, url, each.access) for each in brokers(broker, access) for url in each.urls]
     except SourceError as error:
-        step = Step("url", "failed", str(error), "url", "Write it as amqp://user:password@host:5672/vhost")
+        step = url_failed(error, broker[0])
         results.append((None, without_password(broker[0]), Result([step], [])))
         if not as_json:
             _show(step)
-    progress = _Progress(wait_seconds)
+    status = _StatusLine(wait_seconds)
 
     def on_step(step: Step) -> None:
-        progress.clear()
+        status.clear()
         if not as_json:
             _show(step)
 
     try:
-        for name, url in named:
+        for name, url, access in named:
             shown = without_password(url)
             if not as_json:
                 click.echo(f"{name} = {shown}" if name else shown)
-            result = asyncio.run(walk(url, exchange, wait_seconds, on_step, progress.wait))
+            result = asyncio.run(preflight(url, exchange, wait_seconds, on_step, status.show, access))
             results.append((name, shown, result))
     except KeyboardInterrupt:
-        progress.clear()
+        status.clear()
         sys.exit(130)
     code = exit_code([step for _, _, result in results for step in result.steps])
     if as_json:
-        progress.clear()
+        status.clear()
         click.echo(json.dumps(_document(results, code), indent=2, ensure_ascii=False))
     elif code == 0:
-        click.echo("All is well.")
+        click.echo("No problem found.")
     sys.exit(code)

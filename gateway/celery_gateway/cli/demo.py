@@ -1,17 +1,21 @@
-"""``celery-gateway demo``: a gateway and a cluster to look at, in one process."""
+"""``celery-gateway demo``: a gateway, a broker and a worker in one process."""
 
 import logging
+import sys
+from typing import Any
 
 import click
 
-from gateway.cli.options import listening
-from gateway.settings import Settings
+from celery_gateway.cli.options import LISTENING, with_options
+from celery_gateway.cli.serve import beyond_loopback
+from celery_gateway.http.interrupt import EXIT_CODE
+from celery_gateway.settings import Settings
 
 
 @click.command()
-@listening
-def demo(host: str, port: int, allow_origins: tuple[str, ...]) -> None:
-    """See it work: a gateway, a real Celery worker and an in-memory broker, in this one process.
+@with_options(LISTENING)
+def demo(**options: Any) -> None:
+    """Try it: a gateway, a Celery worker and an in-memory broker in one process.
 
     \b
     Examples:
@@ -19,8 +23,9 @@ def demo(host: str, port: int, allow_origins: tuple[str, ...]) -> None:
       celery-gateway demo --port 9000
       celery-gateway demo --allow-origin http://localhost:8000
     """
-    from gateway.demo.cluster import Cluster
-    from gateway.server import serve
+    from celery_gateway.asgi import Gateway
+    from celery_gateway.demo.cluster import Cluster
+    from celery_gateway.http.server import serve
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     cluster = Cluster()
@@ -28,14 +33,18 @@ def demo(host: str, port: int, allow_origins: tuple[str, ...]) -> None:
     def start(url: str) -> None:
         cluster.start()
         click.echo(
-            f"Celery Gateway demo: a real worker on an in-memory broker, until Ctrl-C.\n\n"
+            f"Celery Gateway demo: a real worker on an in-memory broker. Stop it with Ctrl-C.\n\n"
             f"  Open    {url}/\n\n"
             f"  Paste   curl -N '{url}/events?name=shop.*'\n"
             f"          curl -N '{url}/events?format=ndjson&type=task-failed,task-retried'\n"
         )
+        if warning := beyond_loopback(url):
+            click.echo(f"Warning: {warning}", err=True)
 
     try:
-        broker = "memory://localhost"
-        serve(Settings(broker=broker, host=host, port=port, allow_origins=allow_origins), start)
+        settings = Settings(broker="memory://localhost", **options)
+        is_interrupted = serve(Gateway(settings), settings, start)
     finally:
         cluster.stop()
+    if is_interrupted:
+        sys.exit(EXIT_CODE)

@@ -1,17 +1,22 @@
 """The commands of ``celery-gateway``."""
 
+import os
+
 import click
 
-from gateway import __version__
-from gateway.cli.check import check
-from gateway.cli.demo import demo
-from gateway.cli.serve import serve
-from gateway.cli.tail import tail
+from celery_gateway import __version__
+from celery_gateway.cli.check import check
+from celery_gateway.cli.demo import demo
+from celery_gateway.cli.environment import variable_warnings, variables
+from celery_gateway.cli.serve import serve
+from celery_gateway.cli.tail import tail
+from celery_gateway.http.interrupt import raise_on_ctrl_c
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="celery-gateway")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Stream Celery's events live: to browsers, services and curl.
 
     \b
@@ -21,6 +26,13 @@ def cli() -> None:
       celery-gateway tail --name 'shop.*'
       celery-gateway check --broker amqp://guest:guest@localhost:5672//
     """
+    command = cli.commands.get(context.invoked_subcommand or "")
+    if command is None:
+        return
+    for warning in variable_warnings(os.environ, variables(cli), variables(command)):
+        click.echo(f"Warning: {warning}", err=True)
+    if command is check:
+        raise_on_ctrl_c()  # the check removes its queues from the broker
 
 
 cli.add_command(serve)

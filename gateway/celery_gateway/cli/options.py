@@ -1,220 +1,197 @@
-"""Options that more than one command has. Light: Celery loads them with each of its own commands."""
+"""Options of the commands, generated from ``settings``. Light: each ``--help`` loads this module."""
 
-import re
-from collections.abc import Callable
-from functools import partial, reduce
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, Final, get_type_hints
 
 import click
 
-from gateway.settings import DEFAULTS
+from celery_gateway.broker.transport_options import merged_options, transport_option
+from celery_gateway.cli import config_file
+from celery_gateway.cli.environment import PortOption
+from celery_gateway.http.allowed_hosts import parse_allowed_origin, parse_pattern, parse_public_url
+from celery_gateway.settings import DEFAULTS, OPTIONS, VARIABLE_PREFIX, Option, Settings
 
-_Command = Callable[..., None]
-_OF_APP = "the app's"
-_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#,\s]+", re.IGNORECASE)
+Command = Callable[..., None]
+
+CONSUMING: Final = ("broker", "exchange", "transport_options")
+"""The settings of a command that only consumes."""
+LISTENING: Final = ("host", "port", "public_url", "allow_hosts", "allow_origins")
+"""The settings of a command that only serves."""
+_VALUE_TYPES: Final = get_type_hints(Settings)
 
 
-def _load_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """Make a TOML file's values the defaults of the other options."""
-    if path is None:
-        return
-    import tomllib
+def with_options(names: Iterable[str], *, of_app: bool = False) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options of some settings to a command.
 
+    Args:
+        names: fields of ``Settings``, in the order of ``--help``.
+        of_app: the command belongs to a Celery app. The broker and the exchange then have no defaults, and
+            ``CELERY_BROKER_URL`` is not read, since Celery reads it itself.
+    """
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(list(names)):
+            command = _option(name, OPTIONS[name], of_app)(command)
+        return command
+
+    return decorate
+
+
+def with_all_options(*, of_app: bool = False) -> Callable[[Command], Command]:
+    """Return a decorator that adds ``--config`` and the options of all settings; ``of_app`` as above."""
+
+    def decorate(command: Command) -> Command:
+        return _config(with_options(OPTIONS, of_app=of_app)(command))
+
+    return decorate
+
+
+_config = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=config_file.load,
+    envvar="GATEWAY_CONFIG",
+    help="TOML file with any of these settings, such as: port = 9000",
+)
+
+
+def _option(name: str, option: Option, of_app: bool) -> Callable[[Command], Command]:
+    """Return the click option of a setting."""
+    value_type = _VALUE_TYPES[name]
+    default = getattr(DEFAULTS, name)
+    flags = f"--{option.flag}/--no-{option.flag}" if value_type is bool else f"--{option.flag}"
+    variables = [each for each in option.variables if each.startswith(VARIABLE_PREFIX) or not of_app]
+    attributes: dict[str, Any] = {
+        "envvar": variables[0] if len(variables) == 1 else variables,
+        "show_envvar": len(option.variables) > 1,
+        "help": option.help.replace("`", ""),
+        "callback": _callback(name, option),
+    }
+    if option.metavar:
+        attributes["metavar"] = option.metavar
+    if option.is_repeated:
+        attributes["multiple"] = True
+        default = [default] if isinstance(default, str) else default
+    if option.minimum is not None:
+        numbers: Any = WholeNumber if value_type is int else Number
+        attributes["type"] = numbers(0 if option.zero else option.minimum, option.maximum)
+    if name == "transport_options":
+        attributes["type"] = _TransportOption()
+    elif of_app and option.has_app_default:
+        attributes |= {"default": None, "show_default": "the app's"}
+    else:
+        attributes |= {"default": default, "show_default": default not in ("", ())}
+    return click.option(flags, name, cls=PortOption if name == "port" else click.Option, **attributes)
+
+
+def _callback(name: str, option: Option) -> Callable[[click.Context, click.Parameter, Any], Any] | None:
+    """Return a callback of click that checks and converts a setting's value."""
+    parse = _PARSERS.get(name)
+    if parse is None:
+        return None
+
+    def convert(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param=parameter) from None
+
+    return convert
+
+
+def _hosts(values: Sequence[str]) -> tuple[str, ...]:
+    """Return checked host names; commas may stand between them as well, since no host has one."""
+    hosts = [host for value in values for host in value.replace(",", " ").split()]
+    return tuple(map(parse_pattern, hosts))
+
+
+def _origins(values: Sequence[str]) -> Sequence[str]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise click.BadParameter(f"{path}: {error}", param=parameter) from None
-    options = {option.name: option for option in context.command.params}
-    names = options.keys() - {"config", "help"}
-    flags = {flag.lstrip("-"): option.name for option in options.values() for flag in option.opts}
-    flags = {flag: name for flag, name in flags.items() if name in names}
-    if unknown := sorted(values.keys() - flags.keys() - {flag.replace("-", "_") for flag in flags} - names):
-        raise click.BadParameter(
-            f"{path}: unknown setting {unknown[0]!r}; there are {', '.join(sorted(flags))}", param=parameter
-        )
-    by_flag = {flag.replace("-", "_"): name for flag, name in flags.items()}
-    defaults = {by_flag.get(key.replace("-", "_"), key): value for key, value in values.items()}
-    for name, value in defaults.items():
-        if isinstance(value, str) and getattr(options[name], "multiple", False):
-            defaults[name] = [value]
-    context.default_map = defaults
-
-
-def _check_origins(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[str, ...]:
-    for value in values:
-        if not _ORIGIN.fullmatch(value):
-            raise click.BadParameter(
-                f"{value!r} is no origin: scheme://host or scheme://host:port; repeat the option for more",
-                param=parameter,
-            )
+        for value in values:
+            parse_allowed_origin(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; repeat the option for more") from None
     return values
 
 
-def _check_root_path(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def _public_url(value: str) -> str:
+    if value:
+        parse_public_url(value)
+    return value
+
+
+def _root_path(value: str) -> str:
     if value and not value.startswith("/"):
-        raise click.BadParameter(f"{value!r} must begin with a slash, such as /celery", param=parameter)
+        raise ValueError(f"{value!r} must begin with a slash, such as /celery")
     return value.rstrip("/")
 
 
-def consuming(command: _Command, *, of_app: bool = False) -> _Command:
-    """Give a command the options ``--broker`` (repeated) and ``--exchange``.
-
-    With ``of_app`` they have no defaults, ``()`` and ``None``: a Celery app stands behind them, and reads
-    Celery's own environment variable.
-    """
-    default = DEFAULTS.broker
-    broker = click.option(
-        "--broker",
-        metavar="URL|NAME=URL",
-        multiple=True,
-        default=None if of_app else [default] if isinstance(default, str) else default,
-        show_default=_OF_APP if of_app else True,
-        envvar="GATEWAY_BROKER" if of_app else ["GATEWAY_BROKER", "CELERY_BROKER_URL"],
-        show_envvar=True,
-        help="The broker that the workers use, as Celery takes it. Repeat it, or put commas between, for "
-        "more addresses to turn to; with names (eu=amqp://…) they are brokers side by side, and events carry "
-        "the name as their cluster.",
-    )
-    exchange = click.option(
-        "--exchange",
-        metavar="NAME",
-        default=None if of_app else DEFAULTS.exchange,
-        show_default=_OF_APP if of_app else True,
-        envvar="GATEWAY_EXCHANGE",
-        help="Celery's event_exchange.",
-    )
-    return broker(exchange(command))
+def _max_event_bytes(value: int) -> int:
+    option = OPTIONS["max_event_bytes"]
+    if option.minimum is not None and 0 < value < option.minimum:
+        raise ValueError(f"{value} is below {option.minimum}; 0 means {option.zero}")
+    return value
 
 
-def listening(command: _Command) -> _Command:
-    """Give a command the options ``--host``, ``--port`` and ``--allow-origin`` (repeated)."""
-    host = click.option(
-        "--host",
-        metavar="ADDRESS",
-        default=DEFAULTS.host,
-        show_default=True,
-        envvar="GATEWAY_HOST",
-        help="The address to listen on; 0.0.0.0 for all. Whoever can reach it can read the events.",
-    )
-    port = click.option(
-        "--port",
-        type=click.IntRange(0, 65535),
-        default=DEFAULTS.port,
-        show_default=True,
-        envvar="GATEWAY_PORT",
-        help="The port to listen on; 0 for any that is free.",
-    )
-    allow_origin = click.option(
-        "--allow-origin",
-        "allow_origins",
-        metavar="ORIGIN",
-        multiple=True,
-        callback=_check_origins,
-        envvar="GATEWAY_ALLOW_ORIGIN",
-        help="A web site whose pages may read the streams, such as https://shop.example, or * for all; "
-        "repeat it for more (in the environment: spaces between).",
-    )
-    return host(port(allow_origin(command)))
+def _not_empty(value: str | None) -> str | None:
+    if value == "":
+        raise ValueError("the value is empty; leave the option out to use the default")
+    return value
 
 
-def serving(command: _Command, *, of_app: bool = False) -> _Command:
-    """Give a command all that a gateway can be told; ``of_app`` as for ``consuming``."""
-    config = click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        is_eager=True,
-        expose_value=False,
-        callback=_load_config,
-        envvar="GATEWAY_CONFIG",
-        help="A TOML file with any of these settings, such as: port = 9000",
-    )
-    control = click.option(
-        "--control/--no-control",
-        default=DEFAULTS.control,
-        show_default=True,
-        envvar="GATEWAY_CONTROL",
-        help="Talk to workers: switch on the task events of those that send none, and ask for the names of "
-        "tasks that are under way. Never anything that changes a task.",
-    )
-    root_path = click.option(
-        "--root-path",
-        metavar="PATH",
-        default=DEFAULTS.root_path,
-        callback=_check_root_path,
-        envvar="GATEWAY_ROOT_PATH",
-        help="The sub-path behind a proxy, such as /celery, whether the proxy strips it or not.",
-    )
-    keepalive = click.option(
-        "--keepalive",
-        "keepalive_seconds",
-        type=click.FloatRange(0.1),
-        metavar="SECONDS",
-        default=DEFAULTS.keepalive_seconds,
-        show_default=True,
-        envvar="GATEWAY_KEEPALIVE",
-        help="About how long a stream may be silent.",
-    )
-    slow_timeout = click.option(
-        "--slow-timeout",
-        "slow_seconds",
-        type=click.FloatRange(0.1, 86_400),
-        metavar="SECONDS",
-        default=DEFAULTS.slow_seconds,
-        show_default=True,
-        envvar="GATEWAY_SLOW_TIMEOUT",
-        help="How long a client may read nothing before its stream is ended.",
-    )
-    history_bytes = click.option(
-        "--history-bytes",
-        type=click.IntRange(1),
-        default=DEFAULTS.history_bytes,
-        show_default=True,
-        envvar="GATEWAY_HISTORY_BYTES",
-        help="How much of the stream is kept for clients that fall behind or come back.",
-    )
-    max_tasks = click.option(
-        "--max-tasks",
-        type=click.IntRange(1),
-        default=DEFAULTS.max_tasks,
-        show_default=True,
-        envvar="GATEWAY_MAX_TASKS",
-        help="How many tasks are remembered, to give their events names.",
-    )
-    worker_timeout = click.option(
-        "--worker-timeout",
-        "worker_timeout_seconds",
-        type=click.FloatRange(1.0),
-        metavar="SECONDS",
-        default=DEFAULTS.worker_timeout_seconds,
-        show_default=True,
-        envvar="GATEWAY_WORKER_TIMEOUT",
-        help="Silence after which the gateway treats a worker as dead and its tasks as lost.",
-    )
-    lost_grace = click.option(
-        "--lost-grace",
-        "lost_grace_seconds",
-        type=click.FloatRange(0.0),
-        metavar="SECONDS",
-        default=DEFAULTS.lost_grace_seconds,
-        show_default=True,
-        envvar="GATEWAY_LOST_GRACE",
-        help="How long after the loss of a task a stream with until=ready ends. A task that is acknowledged "
-        "late may be delivered again until then.",
-    )
-    wait_known = click.option(
-        "--wait-known",
-        "wait_known_seconds",
-        type=click.FloatRange(0.0),
-        metavar="SECONDS",
-        default=DEFAULTS.wait_known_seconds,
-        show_default=True,
-        envvar="GATEWAY_WAIT_KNOWN",
-        help="How long a stream with until=ready waits for a task or workflow that is not known.",
-    )
-    of_brokers = partial(consuming, of_app=of_app)
-    of_streams = (root_path, keepalive, slow_timeout, history_bytes, max_tasks)
-    of_state = (worker_timeout, lost_grace, wait_known)
-    given = (config, of_brokers, control, listening, *of_streams, *of_state)
-    return reduce(lambda wrapped, option: option(wrapped), reversed(given), command)
+def _transport_options(values: Sequence[Any]) -> dict[str, Any]:
+    return merged_options(option for options in values for option in options)
+
+
+_PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "transport_options": _transport_options,
+    "exchange": _not_empty,
+    "host": _not_empty,
+    "root_path": _root_path,
+    "public_url": _public_url,
+    "allow_hosts": _hosts,
+    "allow_origins": _origins,
+    "max_event_bytes": _max_event_bytes,
+}
+
+
+class WholeNumber(click.IntRange):
+    """A range of whole numbers, in plain words for errors: "'x' is not a valid whole number"."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """A range of numbers, such as seconds, without ``nan`` and ``inf``, which no timer can use."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class _TransportOption(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions
+    """Converts ``NAME=VALUE``, or a JSON object of several, to paths and values."""
+
+    name = "option"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        try:
+            text = str(value)
+            if text.lstrip().startswith("{"):
+                options = config_file.leaves(json.loads(text))
+                return [transport_option(f"{path}={json.dumps(leaf)}") for path, leaf in options]
+            return [transport_option(text)]
+        except ValueError as error:
+            self.fail(str(error), parameter, context)
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv] if rv.lstrip().startswith("{") else rv.split()

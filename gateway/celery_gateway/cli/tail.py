@@ -1,41 +1,53 @@
-"""``celery-gateway tail``: the stream for people, and for pipes."""
+"""``celery-gateway tail``: print the events of a stream, for people and for pipes."""
 
-import json
+import io
 import os
-import random
 import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import click
 import httpx
 
-from gateway.cli.line import line
-from gateway.errors import GatewayError
-from gateway.event import FILTER_FIELDS
-from gateway.state import STATE_OF_EVENT
+from celery_gateway.cli.event_line import event_line
+from celery_gateway.cli.options import Number
+from celery_gateway.cli.outcome import Outcome
+from celery_gateway.cli.proxy import parse
+from celery_gateway.cli.status_line import OutputClosed, StatusLine, TimedOut
+from celery_gateway.cli.stream_reader import StreamReader
+from celery_gateway.cli.terminal import printable, printable_json
+from celery_gateway.events.event import FILTER_FIELDS
 
-DEFAULT_URL = "http://127.0.0.1:8555"
-SILENCE_SECONDS = 60.0
-"""A stream that says nothing for this long, not even keep-alives, is dead."""
-MAX_PAUSE_SECONDS = 15.0
-_GOALS = frozenset({"uuid", "root_id", "cluster"})
-_EXIT_CODES = {"lost": 3, "unknown": 4}
-_TYPES_WITH_STATE = frozenset({*STATE_OF_EVENT, "task-lost", "gateway-snapshot"})
-_FINAL_REASONS = frozenset({"ready", *_EXIT_CODES})
+DEFAULT_URL: Final = "http://127.0.0.1:8555"
+TIMED_OUT: Final = 5
+"""The exit code when the time of ``--timeout`` has passed."""
+_NOT_SHOWN = frozenset({"gateway-open", "gateway-bookmark", "gateway-status"})
+_TARGET_FIELDS = frozenset({"uuid", "root_id", "cluster"})
 
 _FILTER_HELP = {
-    "type": "Only this type of event, such as task-failed.",
-    "name": "Only tasks of this name, such as 'shop.*'.",
-    "root_id": "Only the workflow that this task began.",
-    "parent_id": "Only tasks that this task started.",
-    "uuid": "Only this task.",
+    "type": "Only events of this type, such as task-failed.",
+    "name": "Only tasks with this name, such as 'shop.*'.",
+    "root_id": "Only the workflow whose root task has this id.",
+    "parent_id": "Only tasks that the task with this id has started.",
+    "uuid": "Only the task with this id.",
     "hostname": "Only events from this worker or client.",
     "state": "Only events after which the task is in this state, such as FAILURE.",
     "queue": "Only events of tasks that were sent to this queue.",
-    "cluster": "Only events from the broker of this name, where the gateway has several.",
+    "cluster": "Only events from the broker with this name, if the gateway has several.",
 }
+_EPILOG = """\b
+Exit codes:
+   0  with --until: all tasks succeeded; or the reader closed the output (| head)
+   1  with --until: a task failed or was revoked; or another error
+   2  wrong options, or the gateway refused a parameter
+   3  with --until: a task is lost, because its worker is gone
+   4  with --until: the task or workflow is unknown
+   5  the time of --timeout has passed
+ 130  stopped by Ctrl-C
+
+Proxies are taken from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY. Connections to loopback addresses use
+no proxy.
+"""
 
 
 def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -45,196 +57,129 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(epilog=_EPILOG)
 @click.argument("url", default=DEFAULT_URL)
 @_filter_options
-@click.option("--since", metavar="WHEN", help="Begin in the past: 10m, a time, or earliest.")
-@click.option("--fields", metavar="NAMES", help="Only these fields of each event, with --json.")
+@click.option(
+    "--since", metavar="WHEN", help="Start in the past: 10m for ten minutes ago, a time, or earliest."
+)
+@click.option("--fields", metavar="NAMES", help="Only these fields of each event; requires --json.")
 @click.option(
     "--until",
     type=click.Choice(["ready"]),
-    help="End when the task of --uuid, or the workflow of --root-id, is ready. Exit codes: 0 it succeeded, "
-    "1 it failed or was revoked, 3 it is lost (its worker is gone), 4 nothing is known of it.",
+    help="End when the task of --uuid, or the workflow of --root-id, is ready; see the exit codes.",
 )
 @click.option(
     "--quiet-time",
     metavar="SECONDS",
-    help="With --until ready and --root-id: wait until all known tasks have been ready for this time, such "
-    "as 30 or 1m. Default: 2 s, or 30 s without task-sent events.",
+    help="With --until ready and --root-id: how long all known tasks have to be ready, such as 30 or 1m. "
+    "Default: 2 s, or 30 s without task-sent events.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as the gateway sends it.")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=Number(0, min_open=True),
+    metavar="SECONDS",
+    help="End after this time, with exit code 5.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print messages as they are sent: one JSON object a line.",
+)
 @click.option(
     "--token",
     envvar="GATEWAY_TOKEN",
     show_envvar=True,
     metavar="TOKEN",
-    help="For a proxy in front of the gateway that asks for one (Authorization: Bearer TOKEN).",
+    help="Bearer token for a proxy in front of the gateway (Authorization: Bearer TOKEN).",
 )
 def tail(
-    url: str,
-    since: str | None,
-    fields: str | None,
-    until: str | None,
-    quiet_time: str | None,
-    as_json: bool,
-    token: str | None,
-    **filters: tuple[str, ...],
+    url: str, timeout_seconds: float | None, as_json: bool, token: str | None, **query: str | tuple[str, ...]
 ) -> None:
-    """Print events as they happen, from the gateway at URL.
+    """Print events live.
 
-    Filters can be repeated, hold several values between commas, use * and ?, and exclude with a leading !.
-    A backslash before one of these takes it literally: --uuid 'sync:\\*'. If the connection breaks, tail
-    reconnects and resumes.
+    URL is that of the gateway: http://HOST:PORT, https://HOST/PATH or HOST:PORT.
+
+    Filters can be repeated, have several values between commas, use * and ?, and exclude with a leading !.
+    A backslash before one of these characters makes it literal: --uuid 'sync:\\*'. If the connection breaks,
+    tail reconnects and resumes.
 
     \b
     Examples:
       celery-gateway tail --name 'shop.*' --name '!shop.internal.*'
       celery-gateway tail --type task-failed,task-retried
-      celery-gateway tail http://gateway.example:8555 --json | jq .name
-      celery-gateway tail --until ready --uuid 5a37c0b2-… && echo paid
+      celery-gateway tail gateway.example:8555 --json | jq .name
+      celery-gateway tail --until ready --uuid 5a37c0b2-… --timeout 60 && echo paid
     """
-    if "?" in url:
-        raise click.UsageError(f"{url!r} has a query: give the gateway's address, and the rest as options")
-    if until and (narrowed := sorted(name for name in filters if filters[name] and name not in _GOALS)):
-        raise click.UsageError(f"--until goes with --uuid or --root-id alone, not with --{narrowed[0]}")
-    if until and since:
-        raise click.UsageError(
-            "--until does not go with --since: the exit code needs the state from the start"
-        )
-    if fields and not as_json:
-        raise click.UsageError("--fields goes with --json")
-    if fields and until:
-        fields += ",uuid,state"
-    asked = {
-        "since": since,
-        "fields": fields,
-        "until": until,
-        "quiet_time": quiet_time,
-        "snapshot": "1" if until else None,
-    }
-    given = {name: value for name, value in asked.items() if value is not None}
-    parameters = httpx.QueryParams({**filters, **given, "format": "ndjson"})
-    outcome = Outcome(is_workflow=bool(filters["root_id"]))
-    try:
-        for text, event in _messages(f"{url.rstrip('/')}/events", parameters, token):
-            outcome.take(event)
-            if as_json:
-                click.echo(text)
-            elif shown := line(event):
-                click.echo(shown)
-            if until and (note := outcome.note_on(event)):
-                click.echo(note, err=True)
-        sys.exit(outcome.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read us has gone (| head). What is left must not be flushed to them at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    address = parse(url)
+    parameters = _parameters(query, as_json)
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
+    with StatusLine(timeout_seconds) as status:
+        try:
+            reader = StreamReader(address, parameters, token, status)
+            sys.exit(_print(reader, query, as_json, status))
+        except TimedOut:
+            with status.hidden():
+                waiting = f"; still waiting for {status.text}" if status.text else ""
+                click.echo(f"--timeout: {timeout_seconds:g} s have passed{waiting}", err=True)
+            sys.exit(TIMED_OUT)
+        except (BrokenPipeError, OutputClosed):
+            # What is left must not be flushed at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Outcome:
-    """How what a stream waits for has ended: the states of its tasks, and the stream's own last message."""
-
-    def __init__(self, is_workflow: bool = False) -> None:
-        self._is_workflow = is_workflow
-        self._states: dict[tuple[str, str], str] = {}
-        self._reason = "ready"
-
-    def take(self, message: dict[str, Any]) -> None:
-        """Take note of a message of the stream."""
-        if message["type"] == "gateway-close":
-            self._reason = message["reason"]
-        for task in message["tasks"] if message["type"] == "gateway-snapshot" else [message]:
-            is_own = message["type"] in _TYPES_WITH_STATE  # an application's own may bring any state
-            if is_own and task.get("uuid") and task.get("state"):
-                self._states[str(task.get("cluster")), str(task["uuid"])] = task["state"]
-
-    def note_on(self, message: dict[str, Any]) -> str | None:
-        """Return what people should know of the waiting."""
-        if message["type"] == "gateway-snapshot" and message["done"] and not self._states:
-            return "no events of it yet; waiting for the first one"
-        if message["type"] != "gateway-close":
-            return None
-        if message["reason"] == "lost":
-            return "lost: the worker that had it is gone"
-        if message["reason"] == "unknown":
-            return f"ended: {message['message']}"
-        if self._is_workflow and message["reason"] == "ready" and not message.get("sent_events", True):
-            return (
-                f"ready: {message['ready']} of {message['known']} known tasks; task-sent events are off, so "
-                "a task that waits in a queue cannot be seen (set task_send_sent_event = True, or a longer "
-                "--quiet-time)"
-            )
-        return None
-
-    @property
-    def exit_code(self) -> int:
-        """0: all succeeded. 1: some did not. 3: lost. 4: unknown."""
-        if self._reason in _EXIT_CODES:
-            return _EXIT_CODES[self._reason]
-        return 0 if set(self._states.values()) == {"SUCCESS"} else 1
-
-
-def _messages(
-    url: str, parameters: httpx.QueryParams, token: str | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each line of the stream as it came and decoded; reconnect until it has ended, once it was there.
+def _parameters(query: dict[str, Any], as_json: bool) -> httpx.QueryParams:
+    """Return the parameters of the request.
 
     Raises:
-        GatewayError: it could not be had at all, or it was refused.
+        UsageError: options exclude each other.
     """
-    last_id: str | None = None
-    pause_seconds = 0.5
-    timeout = httpx.Timeout(10.0, read=SILENCE_SECONDS)
-    authorization = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(timeout=timeout, headers=authorization) as client:
-        while True:
-            try:
-                headers = {"Last-Event-ID": last_id} if last_id else {}
-                with client.stream("GET", url, params=parameters, headers=headers) as response:
-                    if response.status_code >= 500 and last_id:
-                        raise httpx.ConnectError(f"answered {response.status_code}")
-                    if response.status_code == 204:
-                        return  # the end was seen already
-                    _check(response)
-                    pause_seconds = 0.5
-                    for text in _lines(response):
-                        message = json.loads(text)
-                        last_id = message["id"]
-                        yield text, message
-                        if message["type"] == "gateway-close" and message["reason"] in _FINAL_REASONS:
-                            return
-                why = "the stream ended"
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-                raise click.UsageError(f"{url} is no URL of a gateway: {error}") from None
-            except (httpx.TransportError, json.JSONDecodeError) as error:
-                if last_id is None:
-                    raise GatewayError(
-                        f"cannot reach {url}: {error}. Is the gateway running? (celery-gateway serve)"
-                    ) from None
-                why = str(error) or type(error).__name__
-            click.echo(f"{why}; connecting again", err=True)
-            time.sleep(pause_seconds * random.uniform(0.5, 1.0))
-            pause_seconds = min(pause_seconds * 2, MAX_PAUSE_SECONDS)
+    until, since, fields = query["until"], query["since"], query["fields"]
+    narrowing = sorted(name for name in FILTER_FIELDS if query[name] and name not in _TARGET_FIELDS)
+    if until and narrowing:
+        raise click.UsageError(
+            f"--until cannot be combined with --{narrowing[0].replace('_', '-')}: use --uuid or --root-id"
+        )
+    if until and since:
+        raise click.UsageError("--until cannot be combined with --since: the exit code needs all events")
+    if fields and not as_json:
+        raise click.UsageError("--fields requires --json")
+    given = {name: value for name, value in query.items() if value is not None}
+    if until:
+        given["snapshot"] = "1"
+        if fields:
+            given["fields"] = f"{fields},uuid,state"
+    return httpx.QueryParams({**given, "format": "ndjson"})
 
 
-def _lines(response: httpx.Response) -> Iterator[str]:
-    """Yield NDJSON lines. (``response.iter_lines`` also splits at U+2028 and its like inside a string.)"""
-    rest = b""
-    for chunk in response.iter_bytes():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for text in lines:
-            yield text.decode()
+def _print(reader: StreamReader, query: dict[str, Any], as_json: bool, status: StatusLine) -> int:
+    """Print the messages of a stream to its end; return the exit code."""
+    until = query["until"]
+    target = query["root_id"] or query["uuid"] if until else ()
+    outcome = Outcome(is_workflow=bool(query["root_id"]), target=",".join(target))
+    is_terminal = sys.stdout.isatty()
+    for text, message in reader.messages():
+        outcome.record(message)
+        with status.hidden():
+            if as_json:
+                click.echo(printable_json(text) if is_terminal else text)
+            elif line := event_line(message):
+                click.echo(line)
+            if until:
+                for note in outcome.notes(message):
+                    click.echo(printable(note), err=True)
+        if until:
+            status.text = printable(outcome.progress)
+        else:
+            status.text = _first_event(query) if message["type"] in _NOT_SHOWN else ""
+    return outcome.exit_code
 
 
-def _check(response: httpx.Response) -> None:
-    if response.status_code == 200 and "ndjson" in response.headers.get("content-type", ""):
-        return
-    response.read()
-    try:
-        message = response.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = f"{response.url} answered {response.status_code}, which is no stream of a gateway"
-    if response.status_code == 400:
-        raise click.UsageError(message)
-    raise GatewayError(message)
+def _first_event(query: dict[str, Any]) -> str:
+    """Return what is waited for as long as there are no events."""
+    wanted = " ".join(f"{name}={','.join(query[name])}" for name in FILTER_FIELDS if query[name])
+    return printable(f"events that match {wanted}" if wanted else "events")

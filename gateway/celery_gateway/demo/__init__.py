@@ -1,1 +1,1 @@
-"""The embedded Celery cluster behind `make demo`; import `gateway.demo.cluster` to run it."""
+"""The embedded Celery cluster of ``celery-gateway demo``."""

@@ -1,13 +1,12 @@
-"""The demo's cluster: the shop's app, one real Celery worker and its customers, all in this process.
+"""The cluster of the demo: the app of a shop, a real Celery worker, and traffic, all in this process.
 
-Rules of this room
-- Three parties: whoever calls `start()` and `stop()`, the worker's thread (which owns a pool and a timer of
-  its own), and the traffic's thread. The traffic's last act is to send the worker home, by a control message:
-  that wakes the worker from its wait at once, and the worker ends itself in its own thread.
-- No signal handler, no logging configuration, no file. Celery's loggers are hushed while the worker runs: a
-  task that fails is the demo's business, not the terminal's. What ends the worker is still logged (CRITICAL).
-- kombu's memory broker and celery.worker.state are globals of the process: one cluster at a time, and each
-  start first clears what an earlier one left behind.
+- There are three threads: the one that calls ``start`` and ``stop``, that of the worker (which has a pool and
+  a timer), and that of the traffic. At the end the traffic thread sends the worker a shutdown command: it
+  wakes the worker at once, and the worker stops in its own thread.
+- There is no signal handler, no logging configuration and no file. The loggers of Celery are silenced while
+  the worker runs, since the demo's tasks fail on purpose. An error that ends the worker is still logged.
+- kombu's memory broker and ``celery.worker.state`` are globals of the process: only one cluster can run at a
+  time, and each start first removes the remains of an earlier one.
 """
 
 import logging
@@ -22,8 +21,8 @@ from celery.concurrency.thread import TaskPool
 from celery.exceptions import WorkerShutdown
 from celery.worker import WorkController, state
 
-from gateway.demo.tasks import QUEUES, Shop, make_app
-from gateway.demo.traffic import play
+from celery_gateway.demo.tasks import QUEUES, Shop, make_app
+from celery_gateway.demo.traffic import play
 
 NODE = "celery@shop"
 CONCURRENCY = 8
@@ -31,10 +30,10 @@ HEARTBEAT_SECONDS = 5.0
 
 
 class Pool(TaskPool):  # type: ignore[misc]  # Celery is untyped
-    """Celery's thread pool, whose threads know their app.
+    """Celery's thread pool, with the current app set in its threads.
 
-    Celery looks for the current app when it runs a task, and a thread of the stock pool finds the process's
-    default one: it would build a `default` app, not know the task there, and lose it without a word.
+    Celery looks up the current app when it runs a task. In a thread of Celery's own pool that is the default
+    app of the process, where the task is not registered: it would be lost without an error.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -43,7 +42,7 @@ class Pool(TaskPool):  # type: ignore[misc]  # Celery is untyped
 
 
 class Cluster:
-    """An endless demo. `with Cluster(): …`, or `start()` and `stop()`, which may be called again."""
+    """A worker and its traffic, until ``stop``. A context manager; it can be started again."""
 
     def __init__(self) -> None:
         self._stopping = Event()
@@ -51,17 +50,24 @@ class Cluster:
         self._threads: tuple[Thread, ...] = ()
 
     def start(self, timeout_seconds: float = 15.0) -> None:
-        """Return once the worker is consuming. Raises RuntimeError when it does not come to that."""
+        """Start the worker and the traffic; return when the worker is consuming.
+
+        Args:
+            timeout_seconds: for the start of the worker.
+
+        Raises:
+            RuntimeError: the worker did not start, or ``stop`` was called.
+        """
         if any(thread.is_alive() for thread in self._threads):
             return
         self._stopping, self._ready = Event(), Event()
         shop = make_app(stopping=self._stopping)
-        worker = Thread(target=self._work, args=(shop,), name="demo-worker", daemon=True)
-        traffic = Thread(target=self._trade, args=(shop,), name="demo-traffic", daemon=True)
+        worker = Thread(target=self._run_worker, args=(shop,), name="demo-worker", daemon=True)
+        traffic = Thread(target=self._run_traffic, args=(shop,), name="demo-traffic", daemon=True)
         self._threads = (traffic, worker)
         try:
             _clear(shop)
-            traffic.start()  # before the worker: there is then always somebody to send it home
+            traffic.start()  # before the worker, so that the worker always gets a shutdown command
             worker.start()
             if not self._ready.wait(timeout_seconds) or self._stopping.is_set():
                 raise RuntimeError("the demo's worker did not start")
@@ -70,11 +76,15 @@ class Cluster:
             raise
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the traffic and the worker, and wait for both; does nothing when they have ended."""
+        """Stop the traffic and the worker, and wait for both. Nothing happens if they have stopped already.
+
+        Args:
+            timeout_seconds: for both threads together.
+        """
         self._stopping.set()
         self._ready.set()
         deadline = monotonic() + timeout_seconds
-        for thread in self._threads:  # kept, so that a start() we interrupt can wait for them in its turn
+        for thread in self._threads:  # kept, so that a start() that this interrupts can wait for them too
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - monotonic()))
 
@@ -85,14 +95,14 @@ class Cluster:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
-    def _work(self, shop: Shop) -> None:
+    def _run_worker(self, shop: Shop) -> None:
         def consuming(consumer: Any) -> None:
             self._ready.set()
-            if self._stopping.is_set():  # the order to go home may have come before we could hear it
+            if self._stopping.is_set():  # the shutdown command may have arrived too early
                 raise WorkerShutdown(0)
 
         try:
-            with _hushed():
+            with _silenced():
                 WorkController(
                     app=shop,
                     hostname=NODE,
@@ -105,10 +115,10 @@ class Cluster:
                     ready_callback=consuming,
                 ).start()
         finally:
-            self._stopping.set()  # without a worker there is no demo: whoever waits must not wait for it
+            self._stopping.set()  # the demo needs its worker: end the traffic as well
             self._ready.set()
 
-    def _trade(self, shop: Shop) -> None:
+    def _run_traffic(self, shop: Shop) -> None:
         self._ready.wait()
         try:
             play(shop, self._stopping)
@@ -117,7 +127,7 @@ class Cluster:
 
 
 def _clear(shop: Shop) -> None:
-    """Forget an earlier run: its flags, its revoked ids, its waiting tasks, a shutdown it did not read."""
+    """Remove the remains of an earlier run: flags, revoked ids, waiting tasks, an unread shutdown command."""
     state.should_stop = state.should_terminate = None
     state.reset_state()
     with shop.connection_for_write() as connection:
@@ -126,7 +136,8 @@ def _clear(shop: Shop) -> None:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
+    """Silence the loggers of Celery and kombu within the block."""
     levels = {logger: logger.level for logger in map(logging.getLogger, ("celery", "kombu"))}
     for logger in levels:
         logger.setLevel(logging.CRITICAL)

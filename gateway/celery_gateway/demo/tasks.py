@@ -1,12 +1,11 @@
-"""The demo's Celery app: a little shop, and the tasks it runs.
+"""The Celery app of the demo: a small shop and its tasks.
 
-Rules of this room
-- The app is the demo's alone. It talks to the broker it was made with and to an in-memory result backend,
-  whatever CELERY_BROKER_URL and its kin say, is nobody's current app, and writes nothing to the disk.
-- A task passes its time in `busy()`, never in `time.sleep`, so that the whole shop can close at once.
-- Results are ignored except where a chord waits for them. Celery's in-memory backend knows no expiry, but
-  keeps the newest 5000 entries only (about 3 MB): nothing piles up.
-- What goes wrong, goes wrong for a reason that can be read in the event: the order's number, the feed's line.
+- The app uses its own broker and an in-memory result backend, whatever CELERY_BROKER_URL and similar
+  variables are. It is not the current app, and writes nothing to the disk.
+- A task waits in ``busy``, never in ``time.sleep``, so that all tasks can stop at once.
+- Results are ignored except where a chord waits for them. Celery's in-memory backend has no expiry, but keeps
+  only the newest 5000 entries (about 3 MB).
+- Each failure has a reason that the event shows, such as the number of the order or the line of the feed.
 """
 
 import random
@@ -18,17 +17,17 @@ from celery import Celery, Task, chain, group
 from celery.exceptions import Ignore, Reject
 
 BROKER_URL = "memory://"
-# An idle reader of memory:// looks for messages every so many seconds; kombu's own 1 s makes the demo limp.
+# How often an idle consumer of memory:// polls. kombu's default of 1 s is too slow for a demo.
 TRANSPORT_OPTIONS = {"polling_interval": 0.05}
 QUEUES = ("shop", "mail", "media", "office")
 
 
 class PaymentTimeout(Exception):
-    """The acquirer did not answer; worth another try."""
+    """The acquirer did not answer; the task retries."""
 
 
 class CardDeclined(Exception):
-    """The acquirer said no; it will say so again."""
+    """The acquirer declined the card; a retry is of no use."""
 
 
 class SearchUnavailable(Exception):
@@ -36,20 +35,20 @@ class SearchUnavailable(Exception):
 
 
 class FeedError(Exception):
-    """A supplier's stock feed cannot be read."""
+    """The stock feed of a supplier cannot be read."""
 
 
 class Shop(Celery):  # type: ignore[misc]  # Celery is untyped
-    """The app, which knows when the shop closes, and heeds no Celery variable of the environment."""
+    """The app, with an event that stops its tasks. It ignores Celery's environment variables."""
 
-    backend_cls = "cache+memory://"  # as a class attribute it goes before CELERY_RESULT_BACKEND
+    backend_cls = "cache+memory://"  # a class attribute has precedence over CELERY_RESULT_BACKEND
 
     def __init__(self, broker_url: str, stopping: Event) -> None:
         super().__init__("shop", loader="app", broker=broker_url, fixups=[], set_as_current=False)
         self.broker = broker_url
         self.stopping = stopping
 
-    # conf.broker_*_url put the environment before the app's own settings: no real broker may be reached.
+    # In conf.broker_*_url the environment has precedence over the app, but no real broker may be reached.
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
         return super().connection_for_read(url or self.broker, **options)
 
@@ -58,13 +57,13 @@ class Shop(Celery):  # type: ignore[misc]  # Celery is untyped
 
 
 def busy(task: Task, seconds: float) -> None:
-    """Work for about so long; when the shop closes meanwhile, drop the task without a final event."""
+    """Wait for about this time; if the shop stops meanwhile, drop the task without a final event."""
     if task.app.stopping.wait(seconds * random.uniform(0.7, 1.3)):
         raise Ignore
 
 
 def checkout(self: Task, order: int, customer: str, basket: dict[str, int], amount: float) -> dict[str, Any]:
-    """Start the order's workflow from inside a task: pay, pack each article, ship, thank."""
+    """Start the workflow of an order inside a task: charge, pack each article, ship, send a receipt."""
     busy(self, 0.2)
     sign = self.app.signature
     chain(
@@ -79,7 +78,7 @@ def checkout(self: Task, order: int, customer: str, basket: dict[str, int], amou
 
 
 def charge(self: Task, order: int, amount: float, currency: str) -> dict[str, Any]:
-    """Charge the card. Every third order waits for the acquirer in vain once, every seventh is declined."""
+    """Charge the card. Every third order times out once and is retried, every seventh is declined."""
     busy(self, 0.5)
     if order % 7 == 0:
         raise CardDeclined(f"order {order}: card ending in 4242 declined (insufficient_funds)")
@@ -116,7 +115,7 @@ def remind_cart(self: Task, customer: str, articles: int) -> str:
 
 
 def transcode(self: Task, upload: str, profile: str) -> dict[str, Any]:
-    """Report the progress as a custom event, as a user's own task would."""
+    """Report the progress as a custom event."""
     steps = 5
     for step in range(1, steps + 1):
         busy(self, 1.1)
@@ -137,7 +136,7 @@ def daily(self: Task, figures: list[dict[str, Any]], day: str) -> dict[str, Any]
 
 
 def reindex(self: Task, index: str, shard: int) -> None:
-    """Try three times, longer apart each time, and give up."""
+    """Fail three times, with growing pauses."""
     busy(self, 0.4)
     refused = SearchUnavailable(f"index {index!r}: search-{shard}.internal:9200 refused the connection")
     raise self.retry(exc=refused, countdown=1.2 * 2**self.request.retries, max_retries=2)
@@ -153,7 +152,7 @@ def import_stock(self: Task, supplier: str, feed: str) -> int:
 
 
 def receive_webhook(self: Task, source: str, delivery: str) -> None:
-    """Refuse a call with a bad signature: it is rejected, not put back, so the broker drops it."""
+    """Refuse a call with an invalid signature: the message is rejected, not requeued, and so dropped."""
     busy(self, 0.2)
     raise Reject(f"{source}: signature of delivery {delivery} does not match", requeue=False)
 
@@ -162,7 +161,7 @@ def flash_sale(self: Task, sku: str, percent: int) -> str:
     return f"{sku}: {percent} % off"
 
 
-# name of the task -> its function, and the options that differ from the app's
+# the functions by the names of the tasks, with the options that differ from those of the app
 TASKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "shop.checkout": (checkout, {}),
     "shop.charge": (charge, {}),
@@ -170,7 +169,7 @@ TASKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "shop.ship": (ship, {}),
     "shop.flash_sale": (flash_sale, {}),
     "shop.import_stock": (import_stock, {}),
-    "shop.receive_webhook": (receive_webhook, {"acks_late": True}),  # only an unacked message can be rejected
+    "shop.receive_webhook": (receive_webhook, {"acks_late": True}),  # otherwise it could not be rejected
     "mail.send_receipt": (send_receipt, {}),
     "mail.send_newsletter": (send_newsletter, {}),
     "mail.remind_cart": (remind_cart, {}),
@@ -182,7 +181,12 @@ TASKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 def make_app(broker_url: str = BROKER_URL, stopping: Event | None = None) -> Shop:
-    """The shop's app; its tasks hurry to an end once `stopping` is set."""
+    """Return the app of the shop.
+
+    Args:
+        broker_url: of an in-memory broker.
+        stopping: ends the tasks that run as soon as it is set.
+    """
     app = Shop(broker_url, stopping or Event())
     app.conf.update(
         timezone="UTC",
@@ -194,10 +198,10 @@ def make_app(broker_url: str = BROKER_URL, stopping: Event | None = None) -> Sho
         task_routes={"mail.*": "mail", "media.*": "media", "reports.*": "office", "search.*": "office"},
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        worker_timer_precision=0.25,  # seconds a timer's sleep may hold up an earlier countdown, or stop()
+        worker_timer_precision=0.25,  # seconds that a timer may delay an earlier countdown, or stop()
     )
     for name, (function, options) in TASKS.items():
-        # shared tasks would be handed to every other app in the process, and kept for ever
+        # shared tasks would be added to all other apps in the process, and kept for ever
         app.task(name=name, bind=True, shared=False, **options)(function)
     app.finalize()
     return app

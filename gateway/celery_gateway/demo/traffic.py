@@ -1,10 +1,9 @@
-"""What happens in the demo's shop, and when: customers, uploads, reports and mishaps.
+"""The traffic of the demo: orders, uploads, reports and failures.
 
-Rules of this room
-- A script is an endless generator: it sends something and yields the seconds until it wants to go on.
-- Together the scripts show every kind of task event within 25 s of the start, and again and again after that:
-  whoever changes a pause here looks at tests/test_demo_cluster.py.
-- The pace is for a reader: 3 to 6 events a second on average, in little bursts.
+- A script is an endless generator: it sends tasks and yields the seconds until it continues.
+- All scripts together show every type of task event within about 25 s of the start, and repeatedly after that
+  (tests/demo/test_demo_cluster.py).
+- The rate is readable: 3 to 6 events a second on average, in small bursts.
 """
 
 import heapq
@@ -16,7 +15,7 @@ from time import monotonic
 
 from celery import chord, group
 
-from gateway.demo.tasks import Shop
+from celery_gateway.demo.tasks import Shop
 
 Script = Iterator[float]
 
@@ -27,7 +26,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def orders(shop: Shop) -> Script:
-    """A workflow: a task starts a chain with a chord in it; some payments fail at first, or for good."""
+    """A workflow: a task starts a chain with a chord in it. Some payments fail once, others finally."""
     for order in count(10_484):
         basket = {sku: random.randint(1, 3) for sku in random.sample(ARTICLES, random.randint(2, 3))}
         amount = round(sum(basket.values()) * random.uniform(8, 40), 2)
@@ -37,7 +36,7 @@ def orders(shop: Shop) -> Script:
 
 
 def uploads(shop: Shop) -> Script:
-    """A task that tells its progress."""
+    """A task that reports its progress."""
     for number in count(731):
         shop.tasks["media.transcode"].apply_async((f"IMG_{number:04d}.mov",), {"profile": "1080p"})
         yield 12
@@ -60,7 +59,7 @@ def newsletters(shop: Shop) -> Script:
 
 
 def carts(shop: Shop) -> Script:
-    """A waiting task that is revoked: the customer came back before the reminder was due."""
+    """A scheduled task that is revoked before it is due: the customer has come back."""
     for customer in cycle(CUSTOMERS):
         reminder = shop.tasks["mail.remind_cart"].apply_async((customer,), {"articles": 2}, countdown=4)
         yield 2
@@ -69,14 +68,14 @@ def carts(shop: Shop) -> Script:
 
 
 def sales(shop: Shop) -> Script:
-    """A task that expires before its time comes."""
+    """A task that expires before it is due."""
     for sku in cycle(ARTICLES):
         shop.tasks["shop.flash_sale"].apply_async((sku,), {"percent": 20}, countdown=4, expires=2)
         yield 27
 
 
 def reindexing(shop: Shop) -> Script:
-    """Retries with back-off that end in a failure, under another name than the task's own (`shadow`)."""
+    """Retries with growing pauses that end in a failure, under another name (``shadow``)."""
     for shard in cycle((1, 2, 3)):
         nightly = {"shard": shard}
         shop.tasks["search.reindex"].apply_async(("products",), nightly, shadow="search.reindex.products")
@@ -99,7 +98,7 @@ def webhooks(shop: Shop) -> Script:
         yield 31
 
 
-# each script with the seconds after the start at which it begins
+# the scripts, each with its start in seconds
 SCRIPTS: tuple[tuple[float, Callable[[Shop], Script]], ...] = (
     (0.0, orders),
     (1.0, uploads),
@@ -114,9 +113,9 @@ SCRIPTS: tuple[tuple[float, Callable[[Shop], Script]], ...] = (
 
 
 def play(shop: Shop, stopping: Event) -> None:
-    """Run all scripts, each pause a little longer or shorter than written, until `stopping` is set."""
+    """Run all scripts until ``stopping`` is set. Each pause varies by up to 20 %."""
     start = monotonic()
-    # the number in the middle keeps heapq from comparing two generators
+    # with the number heapq does not have to compare two generators
     due = [(start + first, number, script(shop)) for number, (first, script) in enumerate(SCRIPTS)]
     heapq.heapify(due)
     while True:

@@ -1,15 +1,20 @@
-"""A broker message as every source hands it on: the raw body and what its properties say of it."""
+"""A broker message, as sources pass it on: the raw body, and the properties that describe it."""
 
 from typing import NamedTuple
 
 
 class Message(NamedTuple):
-    """One message taken from the event exchange, still undecoded.
+    """An undecoded message of the event exchange.
 
-    ``compression`` is kombu's ``compression`` header; ``None`` when the body is not compressed.
+    Attributes:
+        compression: the header ``compression`` of kombu; ``None`` if the body is not compressed.
     """
 
     body: bytes
     content_type: str | None = "application/json"
     content_encoding: str | None = "utf-8"
     compression: str | None = None
+
+
+UNREADABLE = Message(b"", "unreadable")
+"""Passed on for a message whose envelope or properties a source cannot read, so that it is counted."""

@@ -1,11 +1,11 @@
-"""From a message's bytes to events: decode, check, clean.
+"""From the bytes of a broker message to events: decode, check, clean.
 
-Rules of the room: pure, bounded, and it never raises. A message that cannot be read is refused by a reason
-that is counted; a bad event in a list loses only itself. Nothing is unpickled, no YAML is loaded, nothing
-is decompressed: those bodies are refused by what their properties say, without a look inside.
+Rules: pure and bounded; ``normalize`` never raises. A message that cannot be read is refused with a reason
+that is counted. An invalid event in a list does not affect the others. Nothing is unpickled, loaded as YAML
+or decompressed: such bodies are refused by their properties, and not decoded.
 
-What a worker sends is described in celery/events/dispatcher.py: a single object, or a list of them under
-the routing key ``task.multi`` (Celery <= 5.6 also sends empty lists). kombu's tagged values are described in
+Workers send a single object, or a list of objects under the routing key ``task.multi``
+(celery/events/dispatcher.py; Celery <= 5.6 also sends empty lists). kombu's tagged values:
 kombu/utils/json.py.
 """
 
@@ -15,26 +15,30 @@ import json
 import math
 import re
 import uuid
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgpack
 import msgspec
 
-from gateway.event import Event, rfc3339
-from gateway.message import Message
+from celery_gateway.events.event import Event, is_time, rfc3339
+from celery_gateway.events.message import UNREADABLE, Message
 
 MAX_BODY_BYTES = 8 << 20
-"""The largest body that is read: 24 events (Celery's batch) with results of 200 kB and room to spare."""
+"""Maximum length of a body. 24 events (a batch of Celery) with results of 200 kB fit into it."""
 MAX_EVENTS = 10_000
-"""The most events that one message may hold; Celery sends at most 24."""
+"""Maximum number of events in a message; Celery sends at most 24."""
+PART_EVENTS = 200
+"""Maximum number of events in a part (``normalize_in_parts``): about 10 ms of work for the whole pipeline."""
 MAX_VALUES = 100_000
-"""The most nested values of a message that are cleaned: about 50 ms of work."""
+"""Maximum number of nested values in a message that is cleaned: about 50 ms of work."""
 MAX_EVENT_VALUES = 20_000
-"""And of one event; Celery's own have about twenty."""
+"""Maximum number of nested values in an event; those of Celery have about twenty."""
 MAX_DEPTH = 64
-"""The deepest nesting that passes; Celery's own events have one level."""
+"""Maximum number of nested levels; events of Celery have one."""
 
 REFUSED_REASONS = (
+    "envelope",
     "content-type",
     "content-encoding",
     "compression",
@@ -48,14 +52,15 @@ REFUSED_REASONS = (
     "gossip",
     "internal",
 )
-"""Why a message or an event was not passed on. ``gossip`` are workers' elections, which may carry a task;
-``internal`` is a fault of the gateway's own."""
+"""Why a message or an event is refused. ``envelope``: the transport's envelope of a message, or its
+properties, cannot be read. ``gossip``: elections among workers, which may contain a task. ``internal``: an
+error of the gateway."""
 
 _JSON_TYPES = frozenset({"", "application/json"})
 _MSGPACK_TYPES = frozenset({"application/x-msgpack", "application/msgpack"})
 _ENCODINGS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "binary"})
 _GOSSIP = frozenset({"worker-elect", "worker-elect-ack"})
-_OWN_FIELDS = ("id", "time", "cluster", "fields")
+_OWN_FIELDS = ("id", "time", "truncated", "cluster", "fields")
 _BIG_BODY_BYTES = 256 << 10
 
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^][{},"]++|[][{},"]', re.DOTALL)
@@ -65,29 +70,44 @@ _decode_strict_json = msgspec.json.Decoder().decode
 
 
 class Normalized(NamedTuple):
-    """The events of a message in the order of the wire, and a reason for each thing that was refused."""
+    """The events of a message in their order, and a reason for each event or message that was refused."""
 
     events: list[Event]
     refused: tuple[str, ...] = ()
 
 
 class _Refused(Exception):
-    """Carries a reason out of the reading of one message or event."""
+    """A message or an event is refused; the text is the reason."""
 
 
 def normalize(message: Message, received_at: float, cluster: str | None = None) -> Normalized:
-    """Return a message's events, each fit to be joined and encoded.
+    """Return the events of a message, which can be encoded.
 
     Args:
-        message: as a source took it from the broker.
-        received_at: epoch seconds; becomes the ``time`` of an event without a usable ``timestamp``.
-        cluster: the name of the broker that it came from, which each event then bears.
+        message: as a source received it from the broker.
+        received_at: epoch seconds; the ``time`` of an event without a usable ``timestamp``
+            (``event.is_time``).
+        cluster: the name of the broker, which each event gets as ``cluster``.
 
-    Each event keeps every field it came with and gains ``time`` (RFC 3339 UTC from ``timestamp``; Celery's
-    ``utcoffset`` is not applied, since the timestamp is UTC already). Fields of its own named ``id`` or
-    ``time`` (and ``cluster``, if that is given) move to ``fields``, and then so does one named ``fields``. It
-    never raises.
+    Returns:
+        Each event has all its fields, and ``time`` (RFC 3339 UTC from ``timestamp``; Celery's ``utcoffset``
+        is not applied, since the timestamp is UTC already). Its own fields ``id``, ``time`` and ``truncated``
+        (and ``cluster``, if that is given) move to ``fields``, and then its own field ``fields`` does too.
     """
+    found = normalize_in_parts(message, received_at, cluster)
+    if isinstance(found, Normalized):
+        return found
+    parts = list(found)
+    return Normalized(
+        [event for part in parts for event in part.events],
+        tuple(reason for part in parts for reason in part.refused),
+    )
+
+
+def normalize_in_parts(
+    message: Message, received_at: float, cluster: str | None = None
+) -> Normalized | Iterator[Normalized]:
+    """Do the same as ``normalize``, but return an iterator of parts for more than ``PART_EVENTS`` events."""
     try:
         body, is_plain = _decode(message)
     except _Refused as refused:
@@ -96,6 +116,17 @@ def normalize(message: Message, received_at: float, cluster: str | None = None) 
     if len(items) > MAX_EVENTS:
         return Normalized([], ("too-complex",))
     cleaner = None if is_plain else _Cleaner()
+    if len(items) <= PART_EVENTS:
+        return _part(items, cleaner, received_at, cluster)
+    return (
+        _part(items[start : start + PART_EVENTS], cleaner, received_at, cluster)
+        for start in range(0, len(items), PART_EVENTS)
+    )
+
+
+def _part(
+    items: list[Any], cleaner: "_Cleaner | None", received_at: float, cluster: str | None
+) -> Normalized:
     events: list[Event] = []
     refused_reasons: list[str] = []
     for item in items:
@@ -107,10 +138,10 @@ def normalize(message: Message, received_at: float, cluster: str | None = None) 
 
 
 def _decode(message: Message) -> tuple[Any, bool]:
-    """Return the decoded body, and whether it is known to be plain, shallow JSON.
+    """Return the decoded body, and whether it is plain, shallow JSON that needs no cleaning.
 
     Raises:
-        _Refused: the body cannot or must not be read.
+        _Refused: the body cannot be read, or must not.
     """
     body = message.body
     content_type = message.content_type or ""
@@ -118,7 +149,7 @@ def _decode(message: Message) -> tuple[Any, bool]:
         content_type = content_type.partition(";")[0].strip().lower()
     is_json = content_type in _JSON_TYPES
     if not is_json and content_type not in _MSGPACK_TYPES:
-        raise _Refused("content-type")
+        raise _Refused("envelope" if message.content_type == UNREADABLE.content_type else "content-type")
     if message.compression:
         raise _Refused("compression")
     encoding = message.content_encoding or ""
@@ -126,13 +157,13 @@ def _decode(message: Message) -> tuple[Any, bool]:
         raise _Refused("content-encoding")
     if len(body) > MAX_BODY_BYTES:
         raise _Refused("too-large")
-    # The collector would walk a big body's values again and again while they are made: six times the cost.
+    # The garbage collector would visit the values of a big body repeatedly: six times the cost.
     pause_collector = len(body) > _BIG_BODY_BYTES and gc.isenabled()
     if pause_collector:
         gc.disable()
     try:
         if not is_json:
-            # With keys of text only: others could be made to have one hash, and cost time without end.
+            # Keys must be texts: other keys could be chosen to have equal hashes, which costs unbounded time.
             return msgpack.unpackb(body, strict_map_key=True, unicode_errors="replace", timestamp=3), False
         decoded, is_plain = _decode_json(body)
         is_shallow = body.count(b"{") + body.count(b"[") <= MAX_DEPTH
@@ -149,13 +180,13 @@ def _decode(message: Message) -> tuple[Any, bool]:
 
 
 def _decode_json(body: bytes) -> tuple[Any, bool]:
-    """Return decoded JSON, and whether it is as the standard has it.
+    """Return decoded JSON, and whether it conforms to the standard.
 
-    Python's json writes, and reads, what the standard forbids: NaN, Infinity, lone surrogates.
+    Python's json writes and reads what the standard forbids: NaN, Infinity, lone surrogates.
 
     Raises:
-        ValueError: it is no JSON.
-        RecursionError: it is nested too deeply to be read.
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
     """
     try:
         return _decode_strict_json(body), True
@@ -164,10 +195,10 @@ def _decode_json(body: bytes) -> tuple[Any, bool]:
 
 
 def _decode_each(body: bytes) -> list[Any]:
-    """Return the items of a JSON list of which some are too deep to be read; those as ``_TOO_DEEP``.
+    """Return the items of a JSON list; ``_TOO_DEEP`` for items that are nested too deeply.
 
     Raises:
-        _Refused: it is no such list.
+        _Refused: it is not a list, or not JSON.
     """
     if not body.lstrip().startswith(b"["):
         raise _Refused("too-deep")
@@ -175,7 +206,7 @@ def _decode_each(body: bytes) -> list[Any]:
     depth = start = 0
     for token, _ in zip(_JSON_TOKEN.finditer(body), range(MAX_VALUES), strict=False):
         mark = token[0]
-        if mark == b'"':  # of a text without an end
+        if mark == b'"':  # of a string without an end
             break
         if mark in (b"[", b"{"):
             depth += 1
@@ -203,7 +234,7 @@ def _event(item: Any, cleaner: "_Cleaner | None", received_at: float, cluster: s
     """Return one checked event.
 
     Raises:
-        _Refused: it is not an event, or not one for subscribers.
+        _Refused: it is not an event, or one that subscribers must not get.
     """
     if item is _TOO_DEEP:
         raise _Refused("too-deep")
@@ -217,17 +248,18 @@ def _event(item: Any, cleaner: "_Cleaner | None", received_at: float, cluster: s
         raise _Refused("reserved-type")
     if event_type in _GOSSIP:
         raise _Refused("gossip")
-    if "id" in event or "time" in event or (cluster and "cluster" in event):
+    if "id" in event or "time" in event or "truncated" in event or (cluster and "cluster" in event):
         own = [field for field in _OWN_FIELDS if field in event and (cluster or field != "cluster")]
         event["fields"] = {field: event.pop(field) for field in own}
     if cluster:
         event["cluster"] = cluster
-    event["time"] = rfc3339(event.get("timestamp")) or rfc3339(received_at)
+    timestamp = event.get("timestamp")
+    event["time"] = rfc3339(timestamp if is_time(timestamp, received_at) else received_at)
     return event
 
 
 class _Cleaner:
-    """Turns whatever a decoder gave into plain JSON values, within the limits of one message."""
+    """Converts decoded values to plain JSON values, within the limits of one message."""
 
     def __init__(self) -> None:
         self._values_left = MAX_VALUES
@@ -241,8 +273,8 @@ class _Cleaner:
     def clean(self, value: Any, depth: int = 0) -> Any:
         """Return a value of plain JSON types.
 
-        NaN and infinities become ``None``, lone surrogates U+FFFD, kombu's tagged values their text; a tag
-        that is not known stays as it came.
+        NaN and infinities become ``None``, lone surrogates U+FFFD, kombu's tagged values their text. An
+        object with an unknown tag stays unchanged.
 
         Raises:
             _Refused: too deep, or too many values.
@@ -268,7 +300,7 @@ class _Cleaner:
         if kind is dict:
             cleaned = {self._key(key): self.clean(item, depth + 1) for key, item in value.items()}
             return _untagged(cleaned) if cleaned.keys() == {"__type__", "__value__"} else cleaned
-        # What only msgpack can hold: bytes, an extension, a time.
+        # Values of msgpack only: bytes, an extension, a time.
         return _text(value) if kind is bytes else _text(value.data) if kind is msgpack.ExtType else str(value)
 
     def _key(self, key: str | bytes) -> str:
@@ -276,7 +308,7 @@ class _Cleaner:
 
 
 def _untagged(tagged: dict[str, Any]) -> Any:
-    """Return the plain value of one that kombu tagged with its type, or the object itself."""
+    """Return the value of an object that kombu tagged with a type; other objects stay unchanged."""
     tag, value = tagged["__type__"], tagged["__value__"]
     if tag in ("datetime", "date", "time", "decimal", "bytes", "base64") and type(value) is str:
         return value
@@ -289,7 +321,7 @@ def _untagged(tagged: dict[str, Any]) -> Any:
 
 
 def _integer(digits: str) -> int | None:
-    """Return an integer, or ``None`` for one longer than Python reads (``sys.get_int_max_str_digits``)."""
+    """Return an integer; ``None`` if it has more than ``sys.get_int_max_str_digits()`` digits."""
     try:
         return int(digits)
     except ValueError:
@@ -305,7 +337,7 @@ def _without_lone_surrogates(text: str) -> str:
 
 
 def _text(value: bytes) -> str:
-    """Return bytes as text, or in base64 where they are none, as kombu does."""
+    """Return bytes as text if they are UTF-8, else in base64, as kombu does."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,1 +1,16 @@
-"""The edge: HTTP in front of the hub. The only place that knows Starlette and waits for clients."""
+"""HTTP: requests, responses, endpoints, and the integration with uvicorn.
+
+Rules: only this folder and ``asgi`` import Starlette. Only ``server``, ``shutdown`` and ``uvicorn_direct``
+touch uvicorn.
+
+- Server: ``server``, ``shutdown``, ``interrupt``.
+- Connections: ``uvicorn_direct``; limits on them: ``guard``, ``input_turns``, ``request_limits``; interface
+  for the application: ``direct_transport``.
+- Application: ``app``; around it: ``allowed_hosts``, ``origin``, ``headers``, ``query_secrets``,
+  ``root_path``.
+- Streams: ``stream_endpoints``, ``stream_query``, ``query_params``, ``query_json``, ``subscribe``,
+  ``stream_response``, ``websocket``, ``websocket_session``.
+- State: ``state_endpoints``, ``state_query``, ``state_tasks``, ``state_workflow``, ``state_responses``,
+  ``fair_share``, ``json_response``.
+- Service: ``service_endpoints``, ``dashboard``, ``metrics``. Errors of all: ``errors``.
+"""

@@ -1,32 +1,25 @@
-"""The ASGI application: routes, and errors turned into answers."""
+"""The ASGI application: all endpoints, and the responses for errors that they raise.
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from importlib.resources import files
+Rules: every error has one shape (``errors``), and every request starts in turn (``StartLimiter``).
+"""
+
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp
-from starlette.websockets import WebSocket
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.edge.direct import Rounds, offered
-from gateway.edge.json_query import posted_query
-from gateway.edge.lookup import Lookups
-from gateway.edge.metrics import CONTENT_TYPE, Metrics
-from gateway.edge.query import stream_query
-from gateway.edge.refusal import bad_request, refusal
-from gateway.edge.root_path import RootPath
-from gateway.edge.stream import DirectResponse, portable_response
-from gateway.edge.subscribe import is_over, subscribe
-from gateway.edge.websocket import serve_websocket
-from gateway.errors import BadRequest
-from gateway.frames import DIRECT_FORMATS, FORMATS
-from gateway.pipeline import Pipeline
+from celery_gateway.errors import BadRequest, OverLimit
+from celery_gateway.http.errors import bad_request, error_response, limit_reached
+from celery_gateway.http.fair_share import StartLimiter
+from celery_gateway.http.root_path import RootPath
+from celery_gateway.http.service_endpoints import ServiceEndpoints
+from celery_gateway.http.state_endpoints import StateEndpoints
+from celery_gateway.http.stream_endpoints import StreamEndpoints
+from celery_gateway.pipeline import Pipeline
+from celery_gateway.stream.limits import Limits
 
 
 def create_app(
@@ -35,101 +28,44 @@ def create_app(
     keepalive_seconds: float = 15.0,
     slow_seconds: float = 60.0,
     root_path: str = "",
-    allow_origins: Sequence[str] = (),
 ) -> ASGIApp:
-    """Return the application; its lifespan starts and stops the pipeline.
+    """Return the application for a pipeline; the caller starts and stops the pipeline.
 
     Args:
-        keepalive_seconds: about how long a stream may be silent.
-        slow_seconds: how long a client may make no progress before its stream is ended.
-        root_path: the sub-path it is served under, such as ``/celery``.
-        allow_origins: other web sites whose pages may read from here (CORS); ``*`` for all.
+        keepalive_seconds: about how long a stream may be silent, in seconds.
+        slow_seconds: how long a client may make no progress before its stream ends, in seconds.
+        root_path: the sub-path that the application is served under, such as ``/celery``.
     """
-    rounds = Rounds(keepalive_seconds, slow_seconds)
-    metrics = Metrics(pipeline.statistics)
-    lookups = Lookups(pipeline, slow_seconds)
-    dashboard = files("gateway.edge").joinpath("dashboard.html").read_text(encoding="utf-8")
-
-    async def events(request: Request) -> Response:
-        try:
-            query = await posted_query(request) if request.method == "POST" else stream_query(request)
-        except ClientDisconnect:
-            return Response()  # which nobody gets
-        media_type = FORMATS[query.format].media_type
-        if request.method == "HEAD":
-            return Response(media_type=media_type)
-        if is_over(pipeline, query):
-            return Response(status_code=204)  # stops an EventSource (WHATWG HTML section 9.2.3)
-        carry = offered(request.scope)
-        subscription = subscribe(
-            pipeline, query, (FORMATS if carry is None else DIRECT_FORMATS)[query.format]
-        )
-        if carry is None:
-            return portable_response(subscription, query.format, keepalive_seconds, slow_seconds)
-        return DirectResponse(subscription, carry, rounds, media_type)
-
-    async def websocket(websocket: WebSocket) -> None:
-        try:
-            query = stream_query(websocket)
-        except BadRequest as error:
-            await websocket.send_denial_response(bad_request(error))
-            return
-        await serve_websocket(websocket, pipeline, query, rounds, keepalive_seconds, slow_seconds)
-
-    async def index(request: Request) -> Response:
-        return HTMLResponse(dashboard)
-
-    async def healthz(request: Request) -> Response:
-        return JSONResponse({"status": "alive"})
-
-    async def readyz(request: Request) -> Response:
-        statuses = pipeline.statuses
-        # One broker of several is worth serving: without this every replica would be taken out for it.
-        is_ready = any(status.is_consuming for status in statuses.values())
-        body: dict[str, object] = {
-            "status": "ready" if is_ready else "not ready",
-            "reason": "; ".join(
-                f"{cluster}: {status.reason}" if cluster else status.reason
-                for cluster, status in statuses.items()
-            ),
-        }
-        if None not in statuses:
-            body["clusters"] = {str(cluster): status._asdict() for cluster, status in statuses.items()}
-        return JSONResponse(body, status_code=200 if is_ready else 503)
-
-    async def metrics_text(request: Request) -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await pipeline.start()
-        try:
-            yield
-        finally:
-            await pipeline.stop()
-
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=allow_origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID"],
-        expose_headers=["ETag"],
-    )
-    app: ASGIApp = Starlette(
+    starts = StartLimiter()
+    starlette = Starlette(
         routes=[
-            Route("/", index),
-            Route("/events", events, methods=["GET", "POST"]),
-            WebSocketRoute("/ws", websocket),
-            *lookups.routes,
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics_text),
+            *ServiceEndpoints(pipeline).routes,
+            *StreamEndpoints(pipeline, starts, keepalive_seconds, slow_seconds).routes,
+            *StateEndpoints(pipeline, slow_seconds).routes,
         ],
-        middleware=[cors] if allow_origins else [],
-        exception_handlers={BadRequest: _bad_request, HTTPException: _http_error, Exception: _own_error},
-        lifespan=lifespan,
+        exception_handlers={
+            BadRequest: _bad_request,
+            OverLimit: partial(_over_limit, pipeline.limits),
+            HTTPException: _http_error,
+            Exception: _internal_error,
+        },
     )
+    starlette.router.redirect_slashes = False  # its redirects follow the Host header; see _http_error
+    app: ASGIApp = StartsInTurn(starlette, starts)
     return RootPath(app, root_path) if root_path else app
+
+
+class StartsInTurn:
+    """Start requests and WebSockets in turn, by the address of their client."""
+
+    def __init__(self, app: ASGIApp, starts: StartLimiter) -> None:
+        self._app = app
+        self._starts = starts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            await self._starts.wait((scope.get("client") or ("",))[0])
+        await self._app(scope, receive, send)
 
 
 async def _bad_request(request: Request, error: Exception) -> Response:
@@ -137,16 +73,45 @@ async def _bad_request(request: Request, error: Exception) -> Response:
     return bad_request(error)
 
 
+async def _over_limit(limits: Limits, request: Request, error: Exception) -> Response:
+    assert isinstance(error, OverLimit)
+    limits.count(error.reason)
+    return limit_reached(error)
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
+    """Return the response for an unknown path or method, and the redirect for a path with a final slash."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        methods = {*(error.headers or {}).get("Allow", "").split(", "), "OPTIONS"} - {""}
+        allow = {"Allow": ", ".join(sorted(methods))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=allow)
+        error.headers = allow
+    if request.method == "OPTIONS" and request.scope.get("raw_path") == b"*":  # of the whole server
+        return Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST"})
+    if error.status_code == 404 and (target := _without_slash(request)) is not None:
+        return Response(status_code=307, headers={"Location": target})
     code = error.detail.lower().replace(" ", "-")
-    answer = refusal(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
-    answer.headers.update(error.headers or {})
-    return answer
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    if error.status_code == 405:
+        message += f"; allowed methods: {error.headers['Allow']}" if error.headers else ""
+    response = error_response(error.status_code, code, message)
+    response.headers.update(error.headers or {})
+    return response
 
 
-async def _own_error(request: Request, error: Exception) -> Response:
-    """Answer for a fault of ours; Starlette then raises it, for the server to log."""
-    return refusal(
-        500, "internal-error", f"{request.method} {request.url.path}: a fault of the gateway's own"
-    )
+def _without_slash(request: Request) -> str | None:
+    """Return the target of ``/events/`` and the like without the slash, relative to the request's own URL."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    name = path.strip("/")
+    if path != f"/{name}/" or not any(route.path == f"/{name}" for route in request.app.routes):
+        return None
+    query = request.url.query
+    return f"../{name}?{query}" if query else f"../{name}"
+
+
+async def _internal_error(request: Request, error: Exception) -> Response:
+    """Return the response for an unexpected error; Starlette then raises it, for the server to log."""
+    message = f"{request.method} {request.url.path}: unexpected error in the gateway; its log has the details"
+    return error_response(500, "internal-error", message)

@@ -1,12 +1,15 @@
-"""Serving under a sub-path, behind a proxy that strips it and one that does not."""
+"""Serving under a sub-path, behind a proxy that strips it from the path or not."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class RootPath:
-    """Tells the application where it is mounted, whether or not the path still begins with it.
+    """Set ``root_path`` of each request, and add it to a path without it.
 
-    ASGI wants ``path`` with the prefix and ``root_path`` equal to it (ASGI HTTP spec, connection scope).
+    ASGI defines ``path`` to include ``root_path`` (ASGI HTTP spec, connection scope).
+
+    Args:
+        root_path: the sub-path, such as ``/celery``.
     """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:

@@ -1,61 +1,111 @@
-"""The gateway as a server of its own: uvicorn, with streams that end when it is told to stop.
+"""The gateway as a server of its own: uvicorn, with streams that end on shutdown.
 
-uvicorn alone waits for open streams for ever. Here SIGINT and SIGTERM end every stream with
-``gateway-close``, and whoever has not gone after ``DRAIN_SECONDS`` is cut. A second signal cuts at once.
+Rules: SIGINT and SIGTERM end every stream with ``gateway-close``; connections that are still open after
+``DRAIN_SECONDS`` are aborted, and a second signal aborts them at once. (uvicorn alone waits for open streams
+without end.) The connections are those of ``uvicorn_direct`` if they work with the installed uvicorn.
 """
 
 import asyncio
 import errno
 import gc
 import logging
+import re
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
+from typing import Any, Protocol
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
-from gateway.asgi import Gateway
-from gateway.edge.direct import DirectHTTP, DirectWebSocket
-from gateway.edge.json_query import MAX_BYTES
-from gateway.errors import GatewayError
-from gateway.pipeline import Pipeline
-from gateway.settings import Settings
+from celery_gateway.errors import GatewayError
+from celery_gateway.http.guard import ServerLimits
+from celery_gateway.http.interrupt import exit_now, exit_on_ctrl_c
+from celery_gateway.http.query_json import MAX_BYTES
+from celery_gateway.http.uvicorn_direct.self_test import find_problem
+from celery_gateway.pipeline import Pipeline
+from celery_gateway.settings import Settings
+from celery_gateway.stream.limits import Limits
 
 DRAIN_SECONDS = 4
+"""Maximum time of a shutdown, in seconds."""
 DATE_SECONDS = 1.0
+"""Interval of updates of the Date header, in seconds."""
+RESERVED_DESCRIPTORS = 64
+"""File descriptors that clients do not get: for the brokers' connections, the log and files."""
+MAX_CONNECTIONS = 1_000_000
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+log = logging.getLogger(__name__)
+
+
+class Application(Protocol):
+    """The interface of ``asgi.Gateway`` that this module uses."""
+
+    @property
+    def pipeline(self) -> Pipeline: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, made to end its streams, and to exit with 0 after a signal."""
+    """uvicorn's server that ends its streams on a signal.
+
+    Attributes:
+        ends_streams: for ``http.shutdown``, which ends the streams of other servers.
+        is_interrupted: whether one of the signals was SIGINT.
+    """
+
+    ends_streams = True
 
     def __init__(self, config: uvicorn.Config, pipeline: Pipeline, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._pipeline = pipeline
         self._on_started = on_started
-        self._is_told_to_exit = asyncio.Event()
+        self._exit_requested = asyncio.Event()
+        self.is_interrupted = False
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, self._on_signal)
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number)
         try:
             yield
         finally:
-            for signal_number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(signal_number)
+            # Blocked, because the event loop restores Python's own handler, which raises KeyboardInterrupt.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+            exit_on_ctrl_c()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
+        if not self.should_exit:
+            log.info(
+                "%s: shutting down; open streams (%d) are closed within %d s, or at once on a second signal",
+                number.name,
+                self._pipeline.hub.statistics().subscriptions,
+                DRAIN_SECONDS,
+            )
+        elif number == signal.SIGINT:
+            exit_now()
+        self.is_interrupted |= number == signal.SIGINT
         self.force_exit = self.should_exit
         self.should_exit = True
-        self._is_told_to_exit.set()
+        self._exit_requested.set()
 
     async def main_loop(self) -> None:
-        """Keep the Date header right until told to exit. (uvicorn's own looks ten times a second.)"""
+        """Update the Date header until the exit. (uvicorn's own loop runs ten times a second.)"""
         while not await self.on_tick(0):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_told_to_exit.wait(), DATE_SECONDS)
+                await asyncio.wait_for(self._exit_requested.wait(), DATE_SECONDS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -65,30 +115,37 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        self._pipeline.hub.close()
+        self._pipeline.drain()
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
-    """Run a gateway until SIGINT or SIGTERM, then drain. Returns when all is closed.
+def serve(gateway: Application, settings: Settings, on_started: Callable[[str], None]) -> bool:
+    """Run a gateway until SIGINT or SIGTERM, then drain.
 
     Args:
-        on_started: called with the gateway's URL once it answers.
+        gateway: the application, built from ``settings``.
+        settings: those of the address and the limits are used.
+        on_started: is called with the gateway's URL when it accepts requests.
+
+    Returns:
+        Whether the signal was SIGINT.
 
     Raises:
-        GatewayError: the address cannot be listened on, or the broker's URL cannot be used.
+        GatewayError: the server cannot listen on the address.
     """
-    gateway = Gateway(settings)
     listener = _listen(settings)
-    config = uvicorn.Config(
+    http, websocket, make_config = _connections()
+    limits = ServerLimits(gateway.limits, _max_connections(), settings.slow_seconds)
+    config = make_config(
         gateway,
+        limits,
         log_config=None,
-        log_level=logging.ERROR,  # not a line for each bad request
+        log_level=logging.ERROR,  # no line for each bad request
         access_log=False,
         server_header=False,
         lifespan="on",
-        http=DirectHTTP,
-        ws=DirectWebSocket,
+        http=http,
+        ws=websocket,
         ws_max_size=MAX_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=None,  # see _drop_dead_peers
@@ -96,11 +153,60 @@ def serve(settings: Settings, on_started: Callable[[str], None]) -> None:
     )
     _relax_collector()
     url = _url(listener, settings.root_path)
-    Server(config, gateway.pipeline, lambda: on_started(url)).run(sockets=[listener])
+    server = Server(config, gateway.pipeline, lambda: on_started(url))
+    server.run(sockets=[listener])
+    return server.is_interrupted
+
+
+def _connections() -> tuple[Any, Any, Callable[..., uvicorn.Config]]:
+    """Return uvicorn's options ``http`` and ``ws``, and its configuration class: ours if they work."""
+    try:
+        from celery_gateway.http.uvicorn_direct.config import Config
+        from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
+        from celery_gateway.http.uvicorn_direct.websocket_connection import DirectWebSocket
+    except (ImportError, AttributeError) as error:  # a name or the base of a class does not exist
+        problem: str | None = f"{type(error).__name__}: {error}"
+    else:
+        problem = find_problem(DirectHTTP, DirectWebSocket)
+        if problem is None:
+            return DirectHTTP, DirectWebSocket, Config
+    log.warning(
+        "uvicorn %s cannot carry streams directly (%s): streams work, but take several times the CPU, and "
+        "connections have no limits. Install a supported version: pip install '%s'",
+        uvicorn.__version__,
+        problem,
+        _requirement("uvicorn"),
+    )
+    return "auto", "auto", _plain_config
+
+
+def _plain_config(app: Any, limits: ServerLimits, **options: Any) -> uvicorn.Config:
+    return uvicorn.Config(app, **options)
+
+
+def _max_connections() -> int:
+    """Raise the limit of file descriptors; return the maximum number of connections below it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
+
+
+def _requirement(name: str) -> str:
+    """Return the requirement of celery-gateway on a package, as an argument of pip."""
+    with suppress(metadata.PackageNotFoundError):
+        for requirement in metadata.requires("celery-gateway") or ():
+            if re.match(rf"{name}\b", requirement):
+                return requirement.partition(";")[0].strip()
+    return name
 
 
 def _relax_collector() -> None:
-    """Let the garbage collector look less often: next to nothing here is cyclic, and the history is large.
+    """Run the garbage collector less often: almost nothing here is cyclic, and the history is large.
 
     Measured at 500 clients × 1000 events/s: 0.49 µs a delivery in place of 0.53.
     """
@@ -112,8 +218,11 @@ def _relax_collector() -> None:
 def _drop_dead_peers(listener: socket.socket, slow_seconds: float) -> None:
     """Let the system drop connections whose other end has vanished; accepted sockets inherit it (tcp(7)).
 
-    One that is idle is probed; one that does not acknowledge what it was sent is dropped, though not before
-    it was closed for slowness. (What uvicorn's pings would do for WebSockets only, and for more.)
+    Idle connections are probed. A connection without acknowledgements is dropped, but not before it was
+    closed as slow. (uvicorn's pings would do this for WebSockets only, at a higher price.)
+
+    Args:
+        slow_seconds: how long a client may make no progress, in seconds.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
@@ -132,10 +241,10 @@ def _url(listener: socket.socket, root_path: str) -> str:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Return a socket bound to an address, before anything else is started.
+    """Return a socket that listens on the address of the settings, before anything else is started.
 
     Raises:
-        GatewayError: the address cannot be had; the text says why and what to do.
+        GatewayError: it cannot listen there; the message has the reason and what to do.
     """
     host, port = settings.host, settings.port
     try:

@@ -1,8 +1,9 @@
-"""A stream response: one client's subscription carried over HTTP.
+"""Stream responses: one client's subscription as the body of an HTTP response.
 
-``DirectResponse`` hands it to the connection (see ``direct``). ``portable_response`` is for any ASGI server:
-sse-starlette's response for SSE (it passes ready bytes through), and Starlette's for NDJSON. There ``send``
-waits while the client does not read, and so the subscription falls behind by itself: nothing is queued here.
+Rules: nothing is queued here. ``DirectResponse`` attaches the subscription to the connection (see
+``direct_transport``). ``portable_response`` is for any ASGI server: sse-starlette's response for SSE (it
+passes ready bytes through), and Starlette's for NDJSON. There ``send`` waits while the client does not read,
+so the subscription falls behind.
 """
 
 import asyncio
@@ -15,67 +16,95 @@ from sse_starlette import EventSourceResponse
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.edge.direct import Carry, Rounds
-from gateway.frames import FORMATS
-from gateway.subscription import Subscription
+from celery_gateway.http.direct_transport import DirectTransport
+from celery_gateway.stream.framing import FORMATS
+from celery_gateway.stream.keepalive import KeepaliveTimer
+from celery_gateway.stream.subscription import Subscription
 
-DRAIN_SECONDS = 3.0
+PORTABLE_DRAIN_SECONDS = 3.0
+"""How long sse-starlette waits for the end of a stream at a shutdown of its server, in seconds."""
 _HEADERS = {
-    "Cache-Control": "no-store",
+    # no-transform: a proxy that compresses would hold events back (RFC 9111 section 5.2.2.6).
+    "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",  # nginx: do not buffer this response
+}
+_MOUNTED_HEADERS = _HEADERS | {
+    # Middleware of the application around us may compress responses without an encoding; Starlette's
+    # GZipMiddleware would hold events back. The value means "none": the bytes are passed on unchanged.
+    "Content-Encoding": "identity",
 }
 
 
+def head_response(media_type: str) -> Response:
+    """Return the response to ``HEAD``: the headers of a stream, and no body."""
+    response = Response(headers=_HEADERS, media_type=media_type)
+    del response.headers["content-length"]
+    return response
+
+
 class DirectResponse(Response):
-    """Answers the request, and leaves the subscription to the connection.
+    """Sends the head of the response, and attaches the subscription to the connection.
 
     Args:
-        subscription: in one of ``DIRECT_FORMATS``.
-        carry: what the connection of this request offers.
+        subscription: in one of the formats of ``transport``.
+        transport: the direct transport of the request's connection.
+        keepalive_timer: keeps the stream alive while it is silent.
+        media_type: the value of ``Content-Type``.
     """
 
-    def __init__(self, subscription: Subscription, carry: Carry, rounds: Rounds, media_type: str) -> None:
+    def __init__(
+        self,
+        subscription: Subscription,
+        transport: DirectTransport,
+        keepalive_timer: KeepaliveTimer,
+        media_type: str,
+    ) -> None:
         super().__init__(headers=_HEADERS, media_type=media_type)
         del self.headers["content-length"]
         self._subscription = subscription
-        self._carry = carry
-        self._rounds = rounds
+        self._transport = transport
+        self._keepalive_timer = keepalive_timer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        self._carry(self._subscription, self._rounds)
+        try:
+            self._transport.prepare()
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            self._transport.attach(self._subscription, self._keepalive_timer)
+        except BaseException:
+            self._subscription.close()  # it is attached to nothing yet
+            raise
 
 
 def portable_response(
     subscription: Subscription, format: str, keepalive_seconds: float, slow_seconds: float
 ) -> Response:
-    """Return a response that carries a subscription by ASGI messages until either side ends it.
+    """Return a response that sends a subscription as ASGI messages until either side ends it.
 
     Args:
-        subscription: in one of ``FORMATS``; is closed at the end.
-        format: which one.
-        keepalive_seconds: about how long the stream may be silent.
-        slow_seconds: how long the client may take for one chunk.
+        subscription: in one of ``FORMATS``; it is closed at the end.
+        format: the key of that format.
+        keepalive_seconds: about how long the stream may be silent, in seconds.
+        slow_seconds: how long the client may take for one chunk, in seconds.
     """
     chunks = pulled(subscription, keepalive_seconds)
     if format != "ndjson":
-        # Keep-alives are ours; and when uvicorn shuts down we end the stream, before it is cut.
+        # We send the keep-alives; and when uvicorn shuts down we end the stream, before it is cut.
         return _EventSource(
             subscription,
             chunks,
             ping=0,
-            headers=_HEADERS,
+            headers=_MOUNTED_HEADERS,
             shutdown_event=cast(anyio.Event, _Drain(subscription)),
-            shutdown_grace_period=DRAIN_SECONDS,
+            shutdown_grace_period=PORTABLE_DRAIN_SECONDS,
             send_timeout=slow_seconds,
         )
     return _TimedStream(
-        chunks, subscription, slow_seconds, media_type=FORMATS[format].media_type, headers=_HEADERS
+        chunks, subscription, slow_seconds, media_type=FORMATS[format].media_type, headers=_MOUNTED_HEADERS
     )
 
 
 class _EventSource(EventSourceResponse):
-    """Closes its subscription in any case."""
+    """sse-starlette's response; its subscription is closed in any case."""
 
     def __init__(self, subscription: Subscription, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -85,11 +114,11 @@ class _EventSource(EventSourceResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._subscription.close()  # also if the iterator was never begun
+            self._subscription.close()  # also if the iterator never started
 
 
 class _TimedStream(StreamingResponse):
-    """Breaks off when the client does not take a chunk in time, as sse-starlette's response does."""
+    """Starlette's response with sse-starlette's timeout for each chunk."""
 
     def __init__(
         self, chunks: AsyncIterator[bytes], subscription: Subscription, slow_seconds: float, **options: Any
@@ -106,11 +135,11 @@ class _TimedStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send_in_time)
         finally:
-            self._subscription.close()  # Starlette leaves an iterator that it breaks off to the collector
+            self._subscription.close()  # Starlette leaves an unfinished iterator to the garbage collector
 
 
 class _Drain:
-    """What sse-starlette sets when its server shuts down."""
+    """The event that sse-starlette sets when its server shuts down."""
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
@@ -120,20 +149,19 @@ class _Drain:
 
 
 async def pulled(subscription: Subscription, keepalive_seconds: float) -> AsyncIterator[bytes]:
-    """Yield a subscription's bytes, and keep-alives, until it has ended; it is closed at the end."""
+    """Yield a subscription's bytes and keep-alives until it has ended; then close it."""
     try:
-        while not subscription.is_ended:
-            if chunk := subscription.read():
-                yield chunk
-            elif subscription.has_more:
-                await asyncio.sleep(0)
-            else:
-                try:
-                    # Jittered, so that thousands of clients are not kept alive in one instant.
-                    async with asyncio.timeout(keepalive_seconds * random.uniform(0.8, 1.0)):
-                        await subscription.wait()
-                except TimeoutError:
-                    if not subscription.unread_bytes and not subscription.has_more:
-                        yield subscription.keepalive()
+        while True:
+            try:
+                # With jitter, so that keep-alives for thousands of clients are not sent at once.
+                async with asyncio.timeout(keepalive_seconds * random.uniform(0.8, 1.0)):
+                    chunk = await subscription.pull()
+            except TimeoutError:
+                if not subscription.unread_bytes and not subscription.has_more:
+                    yield subscription.keepalive()
+                continue
+            if not chunk:
+                return
+            yield chunk
     finally:
         subscription.close()

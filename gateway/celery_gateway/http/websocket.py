@@ -1,131 +1,116 @@
-"""The stream over WebSocket, and what a client can say on it, as JSON in text messages:
+"""The stream over WebSocket: the handshake, and the transport of a session (``websocket_session``).
 
-- ``{"op": "filter", "any": [{"type": […], "name": […], …}, …]}`` replaces the filter;
-- ``{"op": "open", …}`` begins another stream in place of this one (see ``json_query``);
-- ``{"op": "ping"}`` is answered.
-
-A message that cannot be followed is answered by ``gateway-error``, and the stream goes on; under our own
-server one above ``json_query.MAX_BYTES`` ends it (close code 1009), unread.
+Rules: under our own server the connection writes the stream itself (``direct_transport``); a message above
+``query_json.MAX_BYTES`` ends it there unread (close code 1009). Under any other server two tasks send and
+receive ASGI messages.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
-import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway import control
-from gateway.control import CLOSE_CODES
-from gateway.edge.direct import CarryWebSocket, Rounds, offered
-from gateway.edge.json_query import MAX_BYTES, alternatives, json_query
-from gateway.edge.query import StreamQuery
-from gateway.edge.stream import pulled
-from gateway.edge.subscribe import subscribe
-from gateway.errors import BadRequest
-from gateway.frames import FORMATS, WEBSOCKET, Plain
-from gateway.pipeline import Pipeline
+from celery_gateway.http.direct_transport import DirectWebSocketTransport, direct_transport
+from celery_gateway.http.query_json import MAX_BYTES
+from celery_gateway.http.query_params import client_of
+from celery_gateway.http.stream_query import StreamQuery
+from celery_gateway.http.stream_response import pulled
+from celery_gateway.http.websocket_session import WebSocketSession
+from celery_gateway.pipeline import Pipeline
+from celery_gateway.stream.framing import FORMATS, WEBSOCKET
+from celery_gateway.stream.keepalive import KeepaliveTimer
+from celery_gateway.stream.messages import CLOSE_CODES
+
+SUBPROTOCOL = "celery-gateway"
+MAX_SUBPROTOCOL_CHARACTERS = 64
+MAX_PART_CHARACTERS = 15
+"""Maximum length of the parts of a name with dots: those of a token (such as a JSON Web Token) are longer."""
 
 
 async def serve_websocket(
     websocket: WebSocket,
     pipeline: Pipeline,
     query: StreamQuery,
-    rounds: Rounds,
+    keepalive_timer: KeepaliveTimer,
     keepalive_seconds: float,
     slow_seconds: float,
 ) -> None:
-    """Carry a stream until either side ends it; under our own server, hand it to the connection."""
-    await websocket.accept()
-    carry: CarryWebSocket | None = offered(websocket.scope)
-    if carry is not None:
-        dialogue = Dialogue(
-            pipeline, query, WEBSOCKET, lambda: carry(dialogue.subscription, rounds, dialogue.hear)
-        )
-        carry(dialogue.subscription, rounds, dialogue.hear)
+    """Serve a stream until either side ends it; under our own server, attach it to the connection.
+
+    Args:
+        keepalive_timer: keeps streams alive that are attached to their connections.
+        keepalive_seconds: about how long the stream may be silent, in seconds.
+        slow_seconds: how long the client may take for one message, in seconds.
+
+    Raises:
+        OverLimit: the limits do not allow the stream now; the handshake is not answered yet.
+    """
+    client, subprotocol = client_of(websocket), _subprotocol(websocket.scope["subprotocols"])
+    transport: DirectWebSocketTransport | None = direct_transport(websocket.scope)
+    if transport is not None:
+        attach = partial(_attach, transport, keepalive_timer)
+        session = WebSocketSession(pipeline, query, WEBSOCKET, attach, client)
+        try:
+            await websocket.accept(subprotocol=subprotocol)
+            attach(session)
+        except BaseException:
+            session.subscription.close()
+            raise
         return
-    dialogue = Dialogue(pipeline, query, FORMATS["ndjson"], lambda: None)
-    listening = asyncio.create_task(_listen(websocket, dialogue))
+    session = WebSocketSession(pipeline, query, FORMATS["ndjson"], lambda session: None, client)
+    try:
+        await websocket.accept(subprotocol=subprotocol)
+    except BaseException:
+        session.subscription.close()
+        raise
+    receiving = asyncio.create_task(_receive(websocket, session))
     subscription = None
     try:
-        while subscription is not dialogue.subscription:  # another was opened
-            subscription = dialogue.subscription
+        while subscription is not session.subscription:  # another was opened
+            subscription = session.subscription
             async for lines in pulled(subscription, keepalive_seconds):
                 for line in lines.splitlines():
                     async with asyncio.timeout(slow_seconds):
                         await websocket.send_text(line.decode())
         if subscription.closing is not None:
             await websocket.close(CLOSE_CODES[subscription.closing], subscription.closing)
-    except (WebSocketDisconnect, TimeoutError):
+    except WebSocketDisconnect:
         pass
     finally:
-        dialogue.subscription.close()
-        listening.cancel()
+        session.subscription.close()
+        receiving.cancel()
 
 
-async def _listen(websocket: WebSocket, dialogue: "Dialogue") -> None:
-    """Obey the client until it goes."""
+def _attach(
+    transport: DirectWebSocketTransport, keepalive_timer: KeepaliveTimer, session: WebSocketSession
+) -> None:
+    """Attach the session's subscription to the connection. (No closure: that would refer to itself.)"""
+    transport.attach(session.subscription, keepalive_timer, session.on_text)
+
+
+async def _receive(websocket: WebSocket, session: WebSocketSession) -> None:
+    """Pass the client's messages to the session until the client disconnects."""
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
-        dialogue.hear(message.get("text"))
-        if dialogue.subscription.unread_bytes > MAX_BYTES:  # answers pile up: the client does not read
-            dialogue.subscription.end("slow")
+        session.on_text(message.get("text"))
+        if session.subscription.unread_bytes > MAX_BYTES:  # responses accumulate: the client does not read
+            session.subscription.end("slow")
             return
-    dialogue.subscription.close()
+    session.subscription.close()
 
 
-class Dialogue:
-    """One client's subscription, and what it says of it.
+def _subprotocol(offered: Sequence[str]) -> str | None:
+    """Return the subprotocol to accept: a browser that offers some closes if none is (RFC 6455 section 4.1).
 
-    Args:
-        query: what it asks for at first.
-        on_replaced: called when ``subscription`` has become another one; then the one before is closed.
+    They all mean the same here. Clients that cannot send headers may offer tokens, which are not repeated.
     """
-
-    def __init__(
-        self, pipeline: Pipeline, query: StreamQuery, framing: Plain, on_replaced: Callable[[], None]
-    ) -> None:
-        self._pipeline = pipeline
-        self._framing = framing
-        self._on_replaced = on_replaced
-        self.subscription = subscribe(pipeline, query, framing)
-
-    def hear(self, text: str | None) -> None:
-        """Do what one message says, or say why not; ``None`` is one that is not text."""
-        if self.subscription.closing is not None:
-            return  # it has had its last message, or is about to
-        try:
-            self._follow(_message(text))
-        except BadRequest as error:
-            self.subscription.tell(
-                control.refused(self.subscription.id, error.code, str(error), error.parameter)
-            )
-
-    def _follow(self, message: dict[str, Any]) -> None:
-        operation = message.pop("op", None)
-        if operation == "ping":
-            self.subscription.tell(control.pong(self.subscription.id))
-        elif operation == "filter":
-            self._pipeline.hub.refilter(self.subscription, alternatives(message.get("any"), "any"))
-        elif operation == "open":
-            query = json_query(message, "ndjson")
-            before, self.subscription = self.subscription, subscribe(self._pipeline, query, self._framing)
-            self._on_replaced()
-            before.close()
-        else:
-            raise _bad('the message needs an "op": "filter", "open" or "ping"', "op")
+    if SUBPROTOCOL in offered:
+        return SUBPROTOCOL
+    return next((name for name in offered if name and not _may_be_token(name)), None)
 
 
-def _message(text: str | None) -> dict[str, Any]:
-    if text is None:
-        raise _bad("messages are JSON in text, this one is binary", "message")
-    if len(text) > MAX_BYTES:  # our own server does not let it come so far
-        raise _bad(f"the message is longer than {MAX_BYTES} bytes", "message")
-    try:
-        message = msgspec.json.decode(text)
-    except (ValueError, RecursionError):
-        raise _bad("the message is not JSON", "message") from None
-    return message if isinstance(message, dict) else {}
-
-
-def _bad(message: str, parameter: str) -> BadRequest:
-    return BadRequest(message, code="bad-value", parameter=parameter)
+def _may_be_token(name: str) -> bool:
+    parts = name.split(".")
+    return len(name) > MAX_SUBPROTOCOL_CHARACTERS or (
+        len(parts) > 1 and any(len(part) > MAX_PART_CHARACTERS for part in parts)
+    )

@@ -1,33 +1,39 @@
 """The attempts of a task, in order. An attempt is one process's work on one message.
 
-A task has runs, and a run has attempts. Attempts are ordered by run, then by ``retries``, then by the arrival
-of their first event; ``matching`` decides which one an event belongs to. The task is in the state of its last
-attempt that a worker took up (``shown``); an announced retry waits in the state of the attempt before it. At
-most ``MAX_ATTEMPTS`` are kept. Pure.
+A task has runs, and a run has attempts.
+
+- Attempts are ordered by run, then by ``retries``, then by the arrival of their first event.
+- ``attempt_matching`` finds the attempt that an event belongs to.
+- The current attempt is the last one that a worker took up. The task has its state. A retry that was only
+  sent does not change it.
+- At most ``MAX_ATTEMPTS`` are kept.
+
+Pure.
 """
 
 from collections.abc import Iterator
 
 import msgspec
 
-from gateway.process import Process
-from gateway.state import NOT_HELD_STATES, READY_STATES
+from celery_gateway.state.process import Process
+from celery_gateway.state.transitions import READY_STATES, UNASSIGNED_STATES
 
 MAX_ATTEMPTS = 10
 
-_UNHEARD_STATES = frozenset({None, "PENDING"})
+_NOT_TAKEN_STATES = frozenset({None, "PENDING"})
 
 
-class Attempt(msgspec.Struct, gc=False, eq=False):  # a process leads back to it only while it holds it
+class Attempt(msgspec.Struct, gc=False, eq=False):  # a process refers to it only while it works on it
     """One process's work on one message. Times are epoch seconds on the sender's clock.
 
     Attributes:
-        number: counts the attempts of its run from 1, those before the gateway listened included.
-        run: counts the runs of the task.
+        number: its number in its run, from 1, with those before the gateway was connected.
+        run: the number of its run.
         opened_at: when its first event arrived, on the clock of ``now``.
         previous: the attempt before it.
-        process: who works on it; ``None`` while it is only announced, or where that is not known.
-        clock, stamp: the counter and the time of the process's youngest event.
+        process: the process that works on it; ``None`` if it was only sent, or if the process is not known.
+        clock, stamp: the counter and the time of the process's last event; the time is ``None`` if it does
+            not decide about the order.
     """
 
     number: int
@@ -47,35 +53,35 @@ class Attempt(msgspec.Struct, gc=False, eq=False):  # a process leads back to it
     stamp: float | None = None
 
     @property
-    def is_heard(self) -> bool:
+    def has_worker(self) -> bool:
         """True if a worker has taken it up."""
-        return self.process is not None or self.state not in _UNHEARD_STATES
+        return self.process is not None or self.state not in _NOT_TAKEN_STATES
 
     @property
-    def is_free(self) -> bool:
-        """True if it has not ended, and no process is known to have it."""
+    def is_unclaimed(self) -> bool:
+        """True if it has not ended, and its process is not known."""
         return self.process is None and self.ended is None
 
     @property
     def is_waiting(self) -> bool:
-        """True if its process has received it, and was not seen to begin it."""
-        return self.started is None and self.state not in NOT_HELD_STATES
+        """True if its process has received it, and has not started it."""
+        return self.started is None and self.state not in UNASSIGNED_STATES
 
     def is_by(self, process: Process | None) -> bool:
-        """Return whether a process works on it; ``None`` is one of which nothing is known."""
+        """Return whether a process works on it; ``None`` is the process of which no event is known."""
         if self.process is None or process is None:
             return self.process is process
         return self.process is process or self.process.key == process.key
 
     def claim(self, process: Process | None) -> None:
-        """Give an attempt that is only announced, or whose process is not known, to a process."""
+        """Set the process of an attempt that was only sent, or whose process is not known."""
         self.process = process
         self.clock = self.stamp = None
         if self.state == "PENDING":
             self.state = None  # a worker has it
 
     def precedes(self, clock: int | None, stamp: float | None) -> bool:
-        """Return whether an event of the same process is younger than all that are known of it."""
+        """Return whether an event of the same process is later than all its events before."""
         if clock is not None and self.clock is not None and clock != self.clock:
             return clock > self.clock
         return stamp is None or self.stamp is None or stamp > self.stamp
@@ -86,19 +92,21 @@ class Attempts:
 
     Attributes:
         last: the last one in order.
-        shown: the one whose state the task has.
-        earlier_bytes: what those before it were last estimated to take.
+        current: the last one that a worker took up.
+        count: how many are kept.
+        further_bytes: their size, by estimate, without the first one and its texts.
     """
 
-    __slots__ = ("last", "shown", "earlier_bytes")
+    __slots__ = ("last", "current", "count", "further_bytes")
 
     def __init__(self) -> None:
         self.last: Attempt | None = None
-        self.shown: Attempt | None = None
-        self.earlier_bytes = 0
+        self.current: Attempt | None = None
+        self.count = 0
+        self.further_bytes = 0
 
     def kept(self) -> list[Attempt]:
-        """Return them, the first one first."""
+        """Return the attempts that are kept, in order."""
         found = []
         attempt = self.last
         while attempt is not None:
@@ -107,35 +115,39 @@ class Attempts:
         found.reverse()
         return found
 
-    def tries(self) -> list[Attempt]:
-        """Return those of the run that is shown, the first one first."""
-        run = None if self.shown is None else self.shown.run
+    def current_run(self) -> list[Attempt]:
+        """Return the attempts of the current run, in order."""
+        run = None if self.current is None else self.current.run
         return [attempt for attempt in self.kept() if attempt.run == run]
 
     @property
     def is_over(self) -> bool:
         """True if the last run has ended in SUCCESS, FAILURE or REVOKED."""
-        last, shown = self.last, self.shown
+        last, current = self.last, self.current
         return (
-            last is not None and shown is not None and shown.run == last.run and shown.state in READY_STATES
+            last is not None
+            and current is not None
+            and current.run == last.run
+            and current.state in READY_STATES
         )
 
     def append(self, run: int, retries: int, process: Process | None, now: float) -> Attempt:
-        """Add the last attempt; one without a process is only announced."""
+        """Add the last attempt; one without a process was only sent."""
         last = self.last
         if last is not None and last.run == run:
             number = last.number + max(1, retries - last.retries)
         else:
-            number = 1 if run else retries + 1  # begun and retried so often before we listened
+            number = 1 if run else retries + 1  # begun and retried before the gateway was connected
         attempt = self.last = Attempt(number, run, retries, now, last, process)
+        self.count += 1
         if last is not None and last.previous is not None:
             self._drop_first()
         return attempt
 
     def insert(self, retries: int, process: Process | None, now: float) -> Attempt:
-        """Add an attempt that is heard of only now, before those of the last run with more retries.
+        """Add an attempt whose first event is late, before those of the last run with more retries.
 
-        With the retries of the last one: right before that one.
+        With as many retries as the last one has: right before the last one.
         """
         after = self.last
         assert after is not None
@@ -148,55 +160,56 @@ class Attempts:
         number = max(0, min(retries + 1, after.number - 1))
         attempt = Attempt(number, after.run, retries, now, after.previous, process)
         after.previous = attempt
+        self.count += 1
         self._drop_first()
         return attempt
 
-    def show(self) -> Attempt | None:
-        """Find, and return, the attempt that is the task's now."""
+    def update_current(self) -> Attempt | None:
+        """Find the current attempt again, and return it."""
         attempt = self.last
-        while attempt is not None and not attempt.is_heard:
+        while attempt is not None and not attempt.has_worker:
             if attempt.previous is None or attempt.previous.run != attempt.run:
                 break
             attempt = attempt.previous
-        self.shown = attempt
+        self.current = attempt
         return attempt
 
     def of_process(self, process: Process) -> Iterator[Attempt]:
-        """Give the attempts that a process has in its hands."""
+        """Yield the attempts that a process works on."""
         for attempt in self.kept():
-            if attempt.process is process and attempt.state not in NOT_HELD_STATES:
+            if attempt.process is process and attempt.state not in UNASSIGNED_STATES:
                 yield attempt
 
-    def hold(self, attempt: Attempt) -> None:
-        """Record in whose hands an attempt is now, after its state has changed."""
+    def update_assignment(self, attempt: Attempt) -> None:
+        """Record whether a process works on the task, after the state of an attempt has changed."""
         process = attempt.process
         if process is None:
             return
-        if attempt.state not in NOT_HELD_STATES:
-            process.held[self] = attempt.state != "RECEIVED" or process.held.get(self, False)
+        if attempt.state not in UNASSIGNED_STATES:
+            process.assigned[self] = attempt.state != "RECEIVED" or process.assigned.get(self, False)
         elif attempt.previous is None and self.last is attempt:
-            process.held.pop(self, None)
-        elif self in process.held:
+            process.assigned.pop(self, None)
+        elif self in process.assigned:
             running = [other.state != "RECEIVED" for other in self.of_process(process)]
             if running:
-                process.held[self] = any(running)
+                process.assigned[self] = any(running)
             else:
-                del process.held[self]
+                del process.assigned[self]
 
-    def hand_over(self, process: Process, successor: Process) -> None:
-        """Give the attempts to the next life of their process that must be its own."""
+    def transfer(self, process: Process, successor: Process) -> None:
+        """Move the attempts that its next life must have begun to that process."""
         for attempt in tuple(self.of_process(process)):
             clock, limit = attempt.clock, successor.clock
             is_possible = clock is None or limit is None or clock <= limit
             if is_possible and attempt.opened_at > process.trusted_at:
                 attempt.process = successor
-                self.hold(attempt)
+                self.update_assignment(attempt)
 
-    def release(self) -> None:
-        """Take the task out of all hands: it is to be forgotten."""
+    def unassign(self) -> None:
+        """Remove the task from all processes: it is evicted."""
         for attempt in self.kept():
             if attempt.process is not None:
-                attempt.process.held.pop(self, None)
+                attempt.process.assigned.pop(self, None)
 
     def _drop_first(self) -> None:
         attempt = self.last
@@ -206,6 +219,7 @@ class Attempts:
             attempt = attempt.previous
         if attempt is not None and attempt.previous is not None:
             dropped, attempt.previous = attempt.previous, None
+            self.count = MAX_ATTEMPTS
             dropped.state = None
-            self.hold(dropped)
+            self.update_assignment(dropped)
             dropped.process = None

@@ -1,43 +1,48 @@
-"""Which attempt of a task an event belongs to. The clocks of two hosts are never compared:
+"""Which attempt of a task an event belongs to.
 
 - The first event of a process for a uuid (and, in ``task-received``, its ``retries``) opens an attempt. The
   events of that process belong to it, ordered by that process's own counter (``clock``) or time.
-- A ``task-sent`` with more retries announces the next attempt. One whose ``retries`` the run has been sent
-  already opens a new run. A run that was not sent yet takes it as its own, however late it comes.
-- A run also ends with SUCCESS, FAILURE or REVOKED: what a worker begins after that is a new run.
-- Between processes the order of arrival counts. An attempt followed by a message with more retries was
-  retried.
+- A ``task-sent`` with more retries opens the next attempt. One whose ``retries`` were sent in this run before
+  opens a new run. A run without a ``task-sent`` takes it, however late it arrives.
+- A run also ends with SUCCESS, FAILURE or REVOKED: an attempt that begins after that is of a new run.
+- Between processes the order of arrival counts: the clocks of two hosts are never compared. An attempt that
+  is followed by a message with more retries was retried.
 
 Pure.
 """
 
+from typing import Any
+
 import msgspec
 
-from gateway.attempt import Attempt, Attempts
-from gateway.process import Process
-from gateway.state import ATTEMPT_ENDED_STATES, NOT_HELD_STATES
+from celery_gateway.events.event_types import LOST
+from celery_gateway.state.attempt import Attempt, Attempts
+from celery_gateway.state.process import Process
+from celery_gateway.state.transitions import ATTEMPT_ENDED_STATES, UNASSIGNED_STATES
 
+MAX_RETRIES = 1 << 31
 LATE_SENT_SECONDS = 600.0
-"""How late a client's ``task-sent`` can be: later, it is that of another run."""
+"""How late a client's ``task-sent`` can be; a later one is of another run."""
 LATE_RESENT_SECONDS = 3.0
-"""The same where the run has one already: after ``replace()`` it can be late, and only time tells the two."""
+"""The same if the run has one already: after ``replace()`` it can be late, and only the time differs."""
 
 _BEGINNINGS = frozenset({"task-sent", "task-received", "task-started"})
-_GOES_ON = frozenset({"RETRY", "CANCELLED", "REJECTED", "LOST"})
-"""States of an attempt after which another one is to be expected."""
-_ENDS_SAID_AGAIN = frozenset({"task-rejected", "task-cancelled", "task-retried"})
-"""Ends that, after an attempt of the process has ended, are of that attempt."""
+_CONTINUED_STATES = frozenset({"RETRY", "CANCELLED", "REJECTED", "LOST"})
+"""States of an attempt that another attempt follows."""
+_REPEATED_ENDS = frozenset({"task-rejected", "task-cancelled", "task-retried"})
+"""Ends that belong to the last attempt of the process even if it has ended."""
 
 
 class Arrival(msgspec.Struct, gc=False):
     """An event as it arrives.
 
     Attributes:
-        retries: ``None`` where its type has none, or where the value is not valid.
-        stamp, clock: its time and counter, the place in its process's order.
-        process: the worker's main process that it is from; ``None`` for a client's.
+        retries: ``None`` if its type has none, or if the value is not valid.
+        stamp, clock: its time and counter, for the order of its process's events; ``None`` where the order of
+            arrival counts.
+        process: the worker's main process that sent it; ``None`` for a client.
         now: when it arrived, on a clock that only goes forward.
-        is_discard: a worker may send it for a message that it has not begun: ``task-revoked``.
+        is_discard: a worker may send it for a message that it has not started: ``task-revoked``.
     """
 
     type: str
@@ -51,68 +56,71 @@ class Arrival(msgspec.Struct, gc=False):
 
 def find(
     attempts: Attempts,
-    type: str,
-    retries: int | None,
+    event_type: str,
+    retries: Any,
     stamp: float | None,
     clock: int | None,
     process: Process | None,
     now: float,
     is_discard: bool = False,
 ) -> tuple[Attempt, bool]:
-    """Return the attempt that one of Celery's own task events belongs to; opens it where it is new.
+    """Find the attempt that one of Celery's own task events belongs to, or open it.
 
-    The arguments are those of ``Arrival``.
+    Args:
+        retries: as the event has it; the other arguments are those of ``Arrival``.
 
     Returns:
-        The attempt, and whether the event is news: not where it came before, or is of an attempt that
-        is not kept any more.
+        The attempt, and whether the event is new: ``False`` if it came before, or is of an attempt that is no
+        longer kept.
     """
+    if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
+        retries = None
     last = attempts.last
     if last is None:
-        by = None if type == "task-sent" else process
+        by = None if event_type == "task-sent" else process
         return attempts.append(0, retries or 0, by, now), True
     if last.previous is None and process is not None:
-        # Nearly all events; the same as below, at once.
+        # Nearly all events; the result is the same as below.
         if last.process is None:
-            if type == "task-received" and last.state == "PENDING" and last.retries == retries:
+            if event_type == "task-received" and last.state == "PENDING" and last.retries == retries:
                 last.claim(process)
                 return last, True
         elif last.process is process:
-            if type == "task-started":
+            if event_type == "task-started":
                 if last.state == "RECEIVED":
                     return last, True
-            elif type not in _BEGINNINGS and last.state not in NOT_HELD_STATES:
+            elif event_type not in _BEGINNINGS and last.state not in UNASSIGNED_STATES:
                 return last, True
-    arrival = Arrival(type, retries, stamp, clock, process, now, is_discard)
-    if type == "task-sent":
-        return _of_sent(attempts, last, arrival)
-    if type == "task-received":
-        return _of_received(attempts, last, arrival)
-    if type == "task-started":
-        return _of_started(attempts, last, arrival)
-    return _of_end(attempts, last, arrival)
+    arrival = Arrival(event_type, retries, stamp, clock, process, now, is_discard)
+    return _FINDERS.get(event_type, _of_end)(attempts, last, arrival)
 
 
-def of_custom(attempts: Attempts, process: Process | None, hostname: str | None, now: float) -> Attempt:
-    """Return the attempt that a custom event belongs to; opens the first one.
+def find_of_custom(
+    attempts: Attempts, process: Process | None, hostname: str | None, now: float
+) -> tuple[Attempt, bool]:
+    """Find the attempt that a custom event belongs to, or open the first one.
 
     Args:
         process: the worker's main process; the event itself comes from one of its children.
         hostname: of the worker; ``None`` if it comes from a client.
+
+    Returns:
+        The attempt, and whether the event may change it: a lost one is changed by Celery's own events only.
     """
-    shown, last = attempts.shown, attempts.last
+    last = attempts.last
     if last is None:
-        return attempts.append(0, 0, process, now)
+        return attempts.append(0, 0, process, now), True
+    attempt = attempts.current or last
     if hostname is not None:
         kept = attempts.kept()
         theirs = [a for a in kept if a.process is not None and a.process.hostname == hostname]
         running = [a for a in theirs if a.started is not None and a.state not in ATTEMPT_ENDED_STATES]
         if theirs:
-            return (_not_superseded(running, kept) or theirs)[-1]
-        if last.process is None and last.state not in ATTEMPT_ENDED_STATES:
+            attempt = (_not_superseded(running, kept) or theirs)[-1]
+        elif last.process is None and last.state not in ATTEMPT_ENDED_STATES:
             last.claim(process)
-            return last
-    return shown or last
+            attempt = last
+    return attempt, attempt.state != LOST
 
 
 def _of_sent(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
@@ -124,9 +132,9 @@ def _of_sent(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attem
             return attempt, False
     if retries > last.retries:
         if last.ended is not None and last.received is None and last.sent is None and _is_new(last, arrival):
-            last.retries = retries  # a worker has discarded this message, and did not say its retries
+            last.retries = retries  # a worker has discarded this message, and did not report its retries
             return last, True
-        return _announce(attempts, arrival, last.run), True
+        return _send(attempts, arrival, last.run), True
     same = [a for a in kept if a.run == last.run and a.retries == retries]
     unsent = [a for a in same if a.sent is None]
     is_sent = len(unsent) < len(same)
@@ -134,12 +142,12 @@ def _of_sent(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attem
         own = unsent[-1] if is_sent else unsent[0]
         if arrival.now - own.opened_at <= (LATE_RESENT_SECONDS if is_sent else LATE_SENT_SECONDS):
             return own, True
-    for attempt in reversed(kept):  # the words of clients can come in another order than the messages
+    for attempt in reversed(kept):  # events of clients can arrive in another order than their messages
         if attempt.retries == retries and attempt.sent is None and _is_new(attempt, arrival):
             return attempt, True
     if not same and not _has_ended_before(attempts, arrival):
-        return kept[0], False  # of a message before those that are known
-    return _announce(attempts, arrival, last.run + 1), True
+        return kept[0], False  # of a message before the known ones
+    return _send(attempts, arrival, last.run + 1), True
 
 
 def _of_received(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
@@ -151,12 +159,12 @@ def _of_received(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[A
         if attempt.received == arrival.stamp is not None:
             return attempt, False
     for attempt in reversed(kept):
-        if attempt.is_free and attempt.run == last.run and attempt.retries == retries:
+        if attempt.is_unclaimed and attempt.run == last.run and attempt.retries == retries:
             attempt.claim(process)
             return attempt, True
     for attempt in mine:
         if not attempt.precedes(arrival.clock, arrival.stamp):
-            # Late; the retries of an attempt that was heard of by its end were a guess.
+            # Late; the retries of an attempt whose first event was its end are a guess.
             is_own = attempt.retries == retries or len(kept) == 1
             if attempt.received is None and is_own:
                 attempt.retries = retries
@@ -186,7 +194,7 @@ def _of_started(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[At
             return attempt, True
     if mine and not mine[-1].precedes(arrival.clock, arrival.stamp):
         return mine[-1], False
-    if last.is_free:
+    if last.is_unclaimed:
         last.claim(arrival.process)
         return last, True
     return _open(attempts, last, arrival), True
@@ -200,28 +208,32 @@ def _of_end(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attemp
             return attempt, False
     under_way = [attempt for attempt in mine if attempt.state not in ATTEMPT_ENDED_STATES]
     # A worker discards a message before it begins it.
-    is_other = arrival.is_discard and (last.is_free or last not in under_way)
+    is_other = arrival.is_discard and (last.is_unclaimed or last not in under_way)
     if under_way and not (is_other and all(a.started is not None for a in under_way)):
         return _ended_one(under_way, kept, arrival.type), True
-    if mine and (arrival.type in _ENDS_SAID_AGAIN or not mine[-1].precedes(arrival.clock, arrival.stamp)):
+    if mine and (arrival.type in _REPEATED_ENDS or not mine[-1].precedes(arrival.clock, arrival.stamp)):
         return mine[-1], True
-    if last.is_free:
+    if last.is_unclaimed:
         last.claim(arrival.process)
         return last, True
-    if mine and not arrival.is_discard and mine[-1].state not in _GOES_ON:
+    if mine and not arrival.is_discard and mine[-1].state not in _CONTINUED_STATES:
         return mine[-1], True
-    if mine or arrival.is_discard or last.state in _GOES_ON:
+    if mine or arrival.is_discard or last.state in _CONTINUED_STATES:
         return _open(attempts, last, arrival), True
-    return attempts.insert(last.retries, arrival.process, arrival.now), True  # it began before what is known
+    return attempts.insert(last.retries, arrival.process, arrival.now), True  # it began before the known ones
+
+
+_FINDERS = {"task-sent": _of_sent, "task-received": _of_received, "task-started": _of_started}
+"""By type of event: what finds its attempt, or opens it."""
 
 
 def _has_ended_before(attempts: Attempts, arrival: Arrival, retries: int | None = None) -> bool:
-    """Return whether the last run is over, so that what comes cannot be late and of that run."""
-    shown = attempts.shown
-    if shown is None or not attempts.is_over:
+    """Return whether the last run is over, and an event is not a late one of that run."""
+    current = attempts.current
+    if current is None or not attempts.is_over:
         return False
-    is_known = any(a.run == shown.run and a.retries == retries and a.is_heard for a in attempts.kept())
-    return is_known or not _is_new(shown, arrival)
+    is_known = any(a.run == current.run and a.retries == retries and a.has_worker for a in attempts.kept())
+    return is_known or not _is_new(current, arrival)
 
 
 def _is_new(attempt: Attempt, arrival: Arrival) -> bool:
@@ -229,24 +241,24 @@ def _is_new(attempt: Attempt, arrival: Arrival) -> bool:
     return arrival.now - attempt.opened_at <= LATE_RESENT_SECONDS
 
 
-def _announce(attempts: Attempts, arrival: Arrival, run: int) -> Attempt:
+def _send(attempts: Attempts, arrival: Arrival, run: int) -> Attempt:
     return attempts.append(run, arrival.retries or 0, None, arrival.now)
 
 
 def _open(attempts: Attempts, last: Attempt, arrival: Arrival, retries: int | None = None) -> Attempt:
-    """Append an attempt that a worker has taken up; without ``retries`` they are a guess."""
+    """Append an attempt that a worker has taken up; without ``retries`` the number is a guess."""
     if retries is None:
         retries = 0 if attempts.is_over else last.retries + (last.state == "RETRY")
     return attempts.append(last.run + attempts.is_over, retries, arrival.process, arrival.now)
 
 
 def _not_superseded(attempts: list[Attempt], kept: list[Attempt], *, by_runs: bool = True) -> list[Attempt]:
-    """Return attempts without those that have been begun again since.
+    """Return attempts without those that were started again later.
 
-    Such a one has replaced itself, or its worker gave it up with the connection to the broker.
+    Such an attempt was replaced, or its worker lost the connection to the broker.
 
     Args:
-        by_runs: also those after which another run has begun.
+        by_runs: remove also those after which another run has started.
     """
     return [
         attempt
@@ -264,28 +276,28 @@ def _not_superseded(attempts: list[Attempt], kept: list[Attempt], *, by_runs: bo
 
 
 def _first_waiting(waiting: list[Attempt], kept: list[Attempt]) -> Attempt:
-    """Return which of a process's attempts that it has not begun a start is of.
+    """Return the attempt that a process has started, among those that it has received.
 
-    The first one of the last run; of several at one message the last: those before were given up with the
-    connection to the broker.
+    It is the first one of the last run; among several for one message the last one, since those before ended
+    with the connection to the broker.
     """
     left = _not_superseded(waiting, kept) or waiting
     first = min((attempt for attempt in left if attempt.run == left[-1].run), key=lambda a: a.retries)
     return next(a for a in reversed(left) if (a.run, a.retries) == (first.run, first.retries))
 
 
-def _ended_one(under_way: list[Attempt], kept: list[Attempt], type: str) -> Attempt:
-    """Return which of a process's attempts, of which none has ended, an end is of."""
-    if type == "task-revoked":
+def _ended_one(under_way: list[Attempt], kept: list[Attempt], event_type: str) -> Attempt:
+    """Return the attempt that has ended, among those that a process works on."""
+    if event_type == "task-revoked":
         return under_way[-1]
-    under_way = _not_superseded(under_way, kept, by_runs=type != "task-retried") or under_way
-    # One that a message with more retries follows can only have been retried.
+    under_way = _not_superseded(under_way, kept, by_runs=event_type != "task-retried") or under_way
+    # An attempt that is followed by a message with more retries was retried.
     followed = [
         attempt
         for attempt in under_way
         if any(a.run == attempt.run and a.retries > attempt.retries for a in kept)
     ]
-    if type == "task-retried":
+    if event_type == "task-retried":
         candidates = [a for a in followed if a.retries == followed[0].retries] if followed else under_way
     else:
         candidates = [attempt for attempt in under_way if attempt not in followed] or under_way

@@ -1,19 +1,22 @@
-"""A scan: all records that match, as of one moment, read a few at a time while events go on coming in.
+"""A scan: all records that match, as of one moment, read in steps while events go on arriving.
 
-It goes over the table in passes: the first gives what there is, each next one what has changed since the one
-before began. A pass is shorter than the one before, since it takes less time; the one that is begun and ended
-in a single call is the last, for nothing can have changed meanwhile. What was given before counts no more.
+It reads the table in passes. The first pass returns the records that match; each next pass returns those
+that have changed since the pass before began. Each pass is shorter than the one before, since it takes less
+time. A pass that begins and ends in a single call is the last one: nothing can have changed meanwhile. Of a
+record that is returned several times, the last one counts. Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from gateway.event import FILTER_FIELDS
-from gateway.index import Matcher
-from gateway.tasks import Record, Tasks
+from celery_gateway.events.event import FILTER_FIELDS
+from celery_gateway.events.matcher import Matcher
+from celery_gateway.state.task_record import Record
+from celery_gateway.state.task_table import TaskTable
 
 _ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
 
 PATIENCE_PASSES = 5
+"""After so many passes, each further pass doubles the size of a step, ``MAX_DOUBLINGS`` times."""
 MAX_DOUBLINGS = 5
 
 
@@ -21,42 +24,59 @@ class Scan:
     """Reads a table's records.
 
     Args:
-        filter: which tasks are wanted, by ``Task.keys``.
+        filter: selects tasks, by ``Task.keys``.
+        version: of the table; records that have not changed since then were read before. -1: none were.
+        was_returned: returns whether a record that was read before was returned.
     """
 
-    def __init__(self, tasks: Tasks, filter: Matcher) -> None:
+    def __init__(
+        self,
+        tasks: TaskTable,
+        filter: Matcher,
+        *,
+        version: int = -1,
+        was_returned: Callable[[Record], bool] = lambda record: False,
+    ) -> None:
         self._tasks = tasks
         self._filter = filter
-        self._version = -1  # of the table, when the pass began
-        self._pending: Sequence[str] = ()  # keys: a record that is evicted meanwhile is not held
+        self._was_returned = was_returned
+        self._version = version  # of the table, when the pass began
+        self._pending: Sequence[str] = ()  # keys, so that evicted records are not kept in memory
         self._next = 0
         self._passes = 0
-        self._given: set[str] = set()
+        self._returned: set[str] = set()
 
-    def take(self, limit: int) -> tuple[list[Record], bool]:
-        """Look at some records more; return those that match, and whether that was all.
+    @property
+    def key_count(self) -> int:
+        """How many keys it has in memory."""
+        return len(self._pending) + len(self._returned)
 
-        When it was, every record that was given last, or not changed since, is as of this moment; the next
-        call begins a pass over what has changed since then. A task that was given and matches no more is
-        given again as it is now.
+    def read(self, limit: int) -> tuple[list[Record], bool]:
+        """Read the next records, at most ``limit``, or more after ``PATIENCE_PASSES``.
+
+        Returns:
+            The records that match, and whether the scan is complete: all records that were returned last, or
+            have not changed since, are as of this moment. The next call begins a pass over what has changed
+            since then. A task that was returned, and no longer matches, is returned again.
         """
-        is_begun_here = self._next >= len(self._pending)
-        if is_begun_here:
+        begins_here = self._next >= len(self._pending)
+        if begins_here:
             self._pending, self._next = self._candidates(), 0
             self._version = self._tasks.version
             self._passes += 1
-        # Who reads slowly has more to catch up with at each pass, and comes to an end with larger steps.
+        # A slow reader has more changes to read in each pass: it completes with larger steps.
         limit <<= min(max(0, self._passes - PATIENCE_PASSES), MAX_DOUBLINGS)
         found = []
         for key in self._pending[self._next : self._next + limit]:
             record = self._tasks.get(key)
             if record is None:
-                continue  # forgotten meanwhile
-            if key in self._given or self._filter.matches(record.task.keys()):
-                self._given.add(key)
+                continue  # evicted meanwhile
+            is_match = key in self._returned or self._filter.matches(record.task.keys())
+            if is_match or self._was_returned(record):
+                self._returned.add(key)
                 found.append(record)
         self._next += limit
-        return found, is_begun_here and self._next >= len(self._pending)
+        return found, begins_here and self._next >= len(self._pending)
 
     def _candidates(self) -> Sequence[str]:
         lookups = self._filter.lookups

@@ -1,7 +1,7 @@
-"""A task as events describe it: the fields of Celery's own ``State.Task``, and what follows from them.
+"""The record of a task, and its JSON. Pure.
 
 Names are those of celery/events/state.py (``Task._fields``), except that ``worker`` and ``client`` are node
-names. ``course`` says how events change it.
+names. How events change the record: ``lifecycle``, ``task_fields``.
 """
 
 from collections.abc import Iterable
@@ -9,33 +9,33 @@ from typing import Any
 
 import msgspec
 
-from gateway.attempt import Attempt
-from gateway.event import encode
-from gateway.state import NOT_HELD_STATES, READY_STATES
+from celery_gateway.events.event import encode
+from celery_gateway.state.attempt import Attempt
+from celery_gateway.state.transitions import READY_STATES, UNASSIGNED_STATES
 
 
-class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the collector can pass it by
-    """What is known of one task. Times are epoch seconds, UTC, on the sender's clock.
+class Task(msgspec.Struct, gc=False):  # in no reference cycle
+    """A task as its events have reported it. Times are epoch seconds, UTC, on the sender's clock.
 
-    State, times, worker and outcome are those of the last attempt that a worker took up (see ``attempt``);
-    the call (``sent``, ``args``, ``eta``, ``queue``, ``retries``, …) is that of the youngest message.
+    State, times, worker and outcome are those of the current attempt (see ``attempt``). The call (``sent``,
+    ``args``, ``eta``, ``queue``, ``retries``, …) is that of the last message.
 
     Attributes:
-        type: of the event that set the state last; ``timestamp`` and ``clock`` are also of that event.
+        type: the type of the event that set the state; ``timestamp`` and ``clock`` are of that event, too.
         worker: the node that received or runs it.
         client: the node that sent it.
         retried, rejected: when an attempt of this run last ended so.
         lost: when the gateway found that the worker's process is gone, on the gateway's clock.
-        attempts: how many attempts the run has had, those before the gateway listened included.
-        retries: of the youngest message.
-        queued_seconds: of the last attempt, up to started: from sent, from rejected where it went back to
-            the queue, or else from received. A wait for ``eta`` is in it.
-        runtime: seconds, as the worker says; of a failed task, or where it does not say, from started on.
-        informed: the time of the youngest custom event, such as ``task-progress``, of the last attempt.
-        info: the own fields of that event.
-        progress: 0..1, where ``info`` says so, or has ``current`` and ``total``; 1 at SUCCESS.
+        attempt: the number of the current attempt in its run, from 1; 0 while the task is only sent.
+        retries: the retries of the last message.
+        queued_seconds: the time in the queue until started: from sent; from rejected if it was requeued; or
+            else from received. A wait for ``eta`` is included.
+        runtime: seconds, as the worker reports it; of a failed task, or without a report, since started.
+        custom_at: the time of the last custom event, such as ``task-progress``, of the current attempt.
+        custom: the fields of that event that Celery's events do not have.
+        progress: 0..1, if ``custom`` has ``progress``, or ``current`` and ``total``; 1 at SUCCESS.
         pid: of the worker that runs it.
-        cluster: the broker's name; left out where it has none.
+        cluster: the broker's name; left out if it has none.
     """
 
     uuid: str
@@ -64,14 +64,14 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
     eta: str | None = None
     expires: str | float | None = None
     retries: int = 0
-    attempts: int = 0
+    attempt: int = 0
     queued_seconds: float | None = None
     runtime: float | None = None
     result: str | None = None
     exception: str | None = None
     traceback: str | None = None
-    informed: float | None = None
-    info: msgspec.Raw | None = None
+    custom_at: float | None = None
+    custom: msgspec.Raw | None = None
     progress: float | None = None
     clock: int | None = None
     pid: int | None = None
@@ -79,27 +79,27 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
 
     @property
     def is_ready(self) -> bool:
-        """True if it has ended, whichever way."""
+        """True if it has ended, in whatever way."""
         return self.state in READY_STATES
 
     @property
     def is_running(self) -> bool:
-        """True if a worker has it in its hands."""
-        return self.state not in NOT_HELD_STATES
+        """True if a worker has received or started it, and it has not ended."""
+        return self.state not in UNASSIGNED_STATES
 
     @property
     def begun_at(self) -> float | None:
-        """When it was first heard of."""
+        """When it was sent, or else received, or else started."""
         return self.sent or self.received or self.started
 
     @property
     def ended_at(self) -> float | None:
-        """When it ended; ``None`` if it has not."""
+        """When it ended; ``None`` if it has not ended."""
         ended = {"SUCCESS": self.succeeded, "FAILURE": self.failed, "REVOKED": self.revoked}
         return ended.get(self.state or "")
 
     def keys(self) -> tuple[str | None, ...]:
-        """Return the values that filters look at, as ``event.keys`` does: those of its youngest event."""
+        """Return the values that filters compare, as ``event.keys`` does: those of its last event."""
         return (
             self.type,
             self.name,
@@ -113,32 +113,47 @@ class Task(msgspec.Struct, gc=False):  # no reference leads back to it, so the c
         )
 
 
-def view(task: Task, children: Iterable[str], tries: Iterable[Attempt] | None = None) -> bytes:
-    """Return a task as JSON, with what lies outside of its record.
+def view(task: Task, children: Iterable[str], attempts: Iterable[Attempt] | None = None) -> bytes:
+    """Return a task as JSON, with the fields that are not in its record.
 
     Args:
         children: the uuids of the tasks that it has started.
-        tries: its attempts, the first one first; ``None`` to leave them out.
+        attempts: those of its current run, in order; ``None`` to leave them out.
     """
-    told = b"" if tries is None else b',"tries":%b' % encode_tries(tries)
+    attempts_json = b"" if attempts is None else b',"attempts":%b' % encode_attempts(attempts)
     return b'%b,"children":%b,"stale":%b%b}' % (
         encode(task)[:-1],
         encode(list(children)),
         b"false" if task.lost is None else b"true",
-        told,
+        attempts_json,
     )
 
 
-VIEW_FIELDS = (*Task.__struct_fields__, "children", "stale", "tries")
-"""The fields of ``view``, in its order. ``stale``: it is lost."""
+def encode_fields(task: Task, fields: frozenset[str] | None) -> bytes:
+    """Return a task as JSON without the last brace.
+
+    Args:
+        fields: fields of the record, besides ``uuid``; ``None`` for all.
+    """
+    if fields is None:
+        return encode(task)[:-1]
+    picked: dict[str, Any] = {"uuid": task.uuid}
+    for field in Task.__struct_fields__:
+        if field in fields and (value := getattr(task, field)) is not msgspec.UNSET:
+            picked[field] = value
+    return encode(picked)[:-1]
 
 
-def encode_tries(tries: Iterable[Attempt]) -> bytes:
-    """Return attempts as JSON."""
-    return encode([_try(attempt) for attempt in tries])
+VIEW_FIELDS = (*Task.__struct_fields__, "children", "stale", "attempts")
+"""The fields of ``view``, in order. ``stale``: the task is lost."""
 
 
-def _try(attempt: Attempt) -> dict[str, Any]:
+def encode_attempts(attempts: Iterable[Attempt]) -> bytes:
+    """Return attempts as a JSON array."""
+    return encode([_attempt_fields(attempt) for attempt in attempts])
+
+
+def _attempt_fields(attempt: Attempt) -> dict[str, Any]:
     key = None if attempt.process is None else attempt.process.key
     return {
         "retries": attempt.retries,

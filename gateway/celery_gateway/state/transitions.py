@@ -1,35 +1,25 @@
 """The states of a task, and the transition table within one attempt.
 
-``celery.events.state.State`` is not reused: it takes a revoke after a custom state for PROGRESS, keeps a
-rejected task in RECEIVED, and lets a late event of one process undo a younger one of another. The rules here:
-
 - Within an attempt a state only moves up in rank, so a late event (``task-started`` after ``task-succeeded``)
-  changes nothing, and an attempt that has ended stays ended. Which attempt an event belongs to: ``attempt``.
+  changes nothing, and an attempt that has ended stays ended. (Which attempt: ``attempt_matching``.)
 - A custom event's state is its type without the group, in capitals: ``task-progress`` -> ``PROGRESS``, as
   in Celery's own ``Task.event``. It counts as a finer STARTED. A type whose state would be one of the states
   below (an application's ``task-success``) counts as STARTED itself.
-- LOST is the gateway's own: the process that had the attempt is gone. A Celery event of that process moves it
-  on; a custom event does not, since a pool's child may outlive its worker.
+- LOST is the gateway's own state: the process that had the attempt is gone. A Celery event of that process
+  changes it; a custom event does not, since a pool's child may outlive its worker.
+
+``celery.events.state.State`` is not reused: after a revoke that follows a custom state it has PROGRESS, it
+leaves a rejected task in RECEIVED, and a late event of one process replaces a later one of another. Pure.
 """
 
-STATE_OF_EVENT = {
-    "task-sent": "PENDING",
-    "task-received": "RECEIVED",
-    "task-started": "STARTED",
-    "task-retried": "RETRY",
-    "task-cancelled": "CANCELLED",
-    "task-rejected": "REJECTED",
-    "task-succeeded": "SUCCESS",
-    "task-failed": "FAILURE",
-    "task-revoked": "REVOKED",
-}
-LOST = "LOST"
+from celery_gateway.events.event_types import LOST, STATE_OF_EVENT
+
 MAX_STATE_CHARS = 255
-"""Of a custom state; Celery's own are short."""
+"""The maximum length of a custom state."""
 READY_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 ATTEMPT_ENDED_STATES = frozenset({"RETRY", "CANCELLED", "REJECTED"}) | READY_STATES
-NOT_HELD_STATES = frozenset({None, "PENDING", LOST}) | ATTEMPT_ENDED_STATES
-"""Those of an attempt that no process has in its hands."""
+UNASSIGNED_STATES = frozenset({None, "PENDING", LOST}) | ATTEMPT_ENDED_STATES
+"""The states of an attempt that no process works on."""
 
 _CUSTOM_RANK = 3.0
 _RANK = {

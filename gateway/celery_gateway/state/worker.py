@@ -1,10 +1,10 @@
-"""The record of a worker: what its own events say of it. Pure."""
+"""The record of a worker, from its own events. Pure."""
 
 from typing import Literal
 
 import msgspec
 
-from gateway.event import Event, is_number
+from celery_gateway.events.event import Event, is_number
 
 MAX_TEXT_CHARS = 255
 
@@ -14,22 +14,22 @@ WorkerStatus = Literal["online", "stopping", "silent", "offline", "unknown"]
 
 
 class Worker(msgspec.Struct):
-    """What is known of a worker. Times are epoch seconds, UTC, on the worker's clock.
+    """A worker as its events have reported it. Times are epoch seconds, UTC, on the worker's clock.
 
     Attributes:
         hostname: its node name.
-        alive: it is online or stopping, or was when the gateway last heard its broker.
-        status: see ``workers``.
-        since: when that began, on the gateway's clock.
-        heartbeats: it sends some; if not, its silence means nothing.
+        alive: it is online or stopping; if its broker is disconnected: or was before.
+        status: see ``worker_status``.
+        since: when it got this status, on the gateway's clock.
+        heartbeats: it sends some; if not, its silence has no meaning.
         freq: seconds from heartbeat to heartbeat.
-        active: tasks that it runs.
-        processed: tasks that it has begun since its start.
+        active: how many tasks it runs.
+        processed: how many tasks it has started since its start.
         loadavg: of its machine, over 1, 5 and 15 minutes.
-        timestamp: of its youngest worker event.
-        online: when it last came up, if that was seen.
-        offline: when it last said that it stops.
-        cluster: the broker's name; left out where it has none.
+        timestamp: the time of its last worker event.
+        online: the time of its last ``worker-online``.
+        offline: the time of its last ``worker-offline``.
+        cluster: the broker's name; left out if it has none.
     """
 
     hostname: str
@@ -56,7 +56,7 @@ WORKER_FIELDS = Worker.__struct_fields__
 
 
 def describe(worker: Worker, event: Event) -> None:
-    """Take over what a worker event says; what it leaves out stays as it was."""
+    """Update a record from a worker event; fields that the event does not have stay as they are."""
     if worker.pid != event.get("pid"):
         worker.active = worker.processed = worker.loadavg = None  # another process
     worker.heartbeats = True

@@ -1,287 +1,325 @@
-"""The table of workers: what their own events say of them, whether they live, and which of them are gone.
+"""The worker table: one entry for each worker, and its processes; which processes are gone.
 
-A worker sends ``worker-online``, then ``worker-heartbeat`` every ``freq`` seconds, and ``worker-offline``
-when it begins to stop; tasks under way then go on to their end. One that is killed sends nothing. Silence is
-judged by arrival here, never by the senders' clocks:
+- A key names a worker: its cluster, if there are several, and its hostname (a node name, ``celery@host``).
+  A worker without heartbeats is known by its task events. Clients (``gen<pid>@host``) are no workers, and an
+  application's own ``worker-…`` events add none.
+- The status of a worker follows from the events of its processes, and from their silence (``worker_status``).
+  Silence is not counted while the gateway is disconnected from the broker.
+- A process is gone if it is silent for too long (``worker_status``), or if another life of it has begun
+  (``process``).
+- The table is bounded by ``MAX_WORKERS`` and ``MAX_BYTES``: above that it removes the worker without an event
+  for longest. One that is gone is removed after ``FORGET_SECONDS``.
 
-- ``online``: it was heard within ``SILENT_FREQS`` heartbeats, at least ``SILENT_SECONDS``; any event counts.
-- ``stopping``: it has sent ``worker-offline``, and runs tasks.
-- ``silent``: not heard for longer. It may be busy (a gevent worker in a loop) or dead.
-- ``offline``: it has stopped, or its process is gone.
-- ``unknown``: the gateway itself does not hear its broker.
-
-A process (``process``) is known to be gone when
-
-- it begins another life: ``processed`` or ``clock`` in its worker events go back, or its ``worker-online``
-  has ``processed`` below the number of tasks that it was seen to start. ``worker-online`` alone is no sign: a
-  worker that lost its broker sends it, too. A heartbeat that goes back counts when the next one does not
-  return to the old values, as those of two workers with one name and pid do;
-- it is silent, and another process of its hostname has come up;
-- it is silent for ``gone_seconds``, or stopping for ``STOPPING_SECONDS``.
-
-While the gateway is away from a broker the silence of its workers is not counted.
-
-- A worker is known by its cluster and its hostname (a node name, ``celery@host``). One without heartbeats is
-  known by its task events, and never silent. Clients (``gen<pid>@host``) send neither; an application's own
-  ``worker-…`` events make no worker.
-- Bounded by ``MAX_WORKERS``: those that were silent for longest go first. One that is gone is forgotten after
-  ``FORGET_SECONDS``.
-- Pure: no clock of its own, no I/O. ``now`` is any clock of seconds that only goes forward.
+Pure: no clock of its own, no I/O. ``now`` is any clock of seconds that only goes forward.
 """
 
-from collections import OrderedDict
-from heapq import heappop, heappush
-from math import inf
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
-import msgspec
+from celery_gateway.events.event import Event, is_number, is_time
+from celery_gateway.events.event_types import STATE_OF_EVENT
+from celery_gateway.state.process import Process, ProcessKey, count, is_older, least_processed
+from celery_gateway.state.process_timers import ProcessTimers
+from celery_gateway.state.worker import Worker, describe
+from celery_gateway.state.worker_status import (
+    FORGET_SECONDS,
+    SILENT_SECONDS,
+    STOPPING_SECONDS,
+    WorkerEntry,
+    WorkerKey,
+)
 
-from gateway.event import MAX_NUMBER, Event, is_number
-from gateway.process import Process, ProcessKey
-from gateway.state import STATE_OF_EVENT
-from gateway.worker import Worker, WorkerStatus, describe
-
-SILENT_SECONDS = 15.0
-SILENT_FREQS = 3
 GONE_SECONDS = 300.0
-STOPPING_SECONDS = 3600.0
-"""A warm shutdown has no time limit of its own; process managers usually set one."""
-MAX_FREQ_SECONDS = 3600.0
-"""Of a worker that claims a longer one: otherwise it could never be silent."""
-FORGET_SECONDS = 3600.0
 MAX_WORKERS = 10_000
+MAX_BYTES = 40_000_000
+"""The maximum size of the table, by estimate: more than ``MAX_WORKERS`` with names of usual length."""
+MAX_CHECKS = 500
+"""How many processes ``find_gone`` checks, and returns, in a call at most: about a millisecond."""
+MAX_GONE = 1_000
+"""How many processes that are gone wait for ``find_gone``; above it only those with tasks are kept."""
 MAX_PROCESSES = 8
-"""How many processes under one hostname are kept."""
+"""The maximum number of processes that are kept of a worker."""
 MAX_HOSTNAME_CHARACTERS = 255
 
+_MAX_FORGOTTEN = 200
+"""How many workers are removed before their keys are removed from ``changed``."""
+_GONE_BYTES = 650
 _WORKER_EVENTS = frozenset({"worker-online", "worker-heartbeat", "worker-offline"})
 _WORKERS_TASK_EVENTS = frozenset(STATE_OF_EVENT) - {"task-sent"}
-_Key = tuple[str | None, str]
 
 
-class WorkersStatistics(NamedTuple):
-    """How many workers are known, and how many of them are alive."""
+class WorkerTableStatistics(NamedTuple):
+    """How many workers are known, how many of them are alive, and their size, by estimate."""
 
     known: int
     alive: int
+    known_bytes: int
 
 
 class Gone(NamedTuple):
-    """A process that is known to be gone, and how that is known, for people.
+    """A process that is gone, and the reason in words.
 
-    ``successor`` is the life after it, where that is what tells; some of the last events may be its.
+    ``successor`` is its next life, if that has shown it; the last events before may be of the successor.
     """
 
     process: Process
-    why: str
+    reason: str
     successor: Process | None = None
 
 
-class _Known:
-    """A worker and the processes that went, or go, by its name; the pid is ``None`` where none was told."""
-
-    __slots__ = ("key", "worker", "heard_at", "processes", "current")
-
-    def __init__(self, key: _Key, worker: Worker) -> None:
-        self.key = key
-        self.worker = worker
-        self.heard_at = 0.0
-        self.processes: OrderedDict[int | None, Process] = OrderedDict()
-        self.current: Process | None = None  # whose worker event, or task event, came last
-
-    @property
-    def silent_seconds(self) -> float:
-        return max(SILENT_SECONDS, SILENT_FREQS * min(self.worker.freq or 0.0, MAX_FREQ_SECONDS))
-
-    def is_forgettable(self, now: float) -> bool:
-        return now - self.heard_at > FORGET_SECONDS and not any(
-            process.held and process.gone_at is None for process in self.processes.values()
-        )
-
-
-class Workers:
+class WorkerTable:
     """The table of workers.
 
     Args:
-        has_clusters: events bear the name of their broker as ``cluster``.
-        gone_seconds: how long a worker has to be silent to be taken for gone.
+        has_clusters: events have the name of their broker as ``cluster``.
+        gone_seconds: after how long a silence a worker is taken for gone.
+
+    Attributes:
+        changed: the keys of workers that events have changed. The encoder of workers (``worker_roster``)
+            removes them. The keys of removed workers may be missing.
     """
 
     def __init__(self, *, has_clusters: bool = False, gone_seconds: float = GONE_SECONDS) -> None:
         self._has_clusters = has_clusters
         self._gone_seconds = gone_seconds
-        self._known: OrderedDict[_Key, _Known] = OrderedDict()  # the longest silent first
-        self._due: list[tuple[float, int, Process, _Known]] = []  # a heap: when a process may be gone
-        self._number = 0
-        self._gone: list[Gone] = []
-        self._away: dict[str | None, float] = {}  # since when, by cluster
+        self._entries: OrderedDict[WorkerKey, WorkerEntry] = OrderedDict()  # by time of the last event
+        self._timers = ProcessTimers()  # each process that is not gone has one
+        self._bytes = 0
+        self._gone: deque[Gone] = deque()
+        self._away: dict[str | None, float] = {}  # since when disconnected, by cluster
+        self._forgotten = 0  # since their keys were removed from `changed`
+        self.changed: set[WorkerKey] = set()
 
-    def statistics(self, now: float) -> WorkersStatistics:
+    def statistics(self, now: float) -> WorkerTableStatistics:
         """Return the counts."""
-        known = [known for known in self._known.values() if not self._is_forgettable(known, now)]
-        return WorkersStatistics(len(known), sum(self._status(worker, now)[2] for worker in known))
+        known = alive = 0
+        for entry in self._entries.values():
+            if now - entry.last_event_at <= FORGET_SECONDS or not self._is_forgettable(entry, now):
+                known += 1
+                alive += entry.status(now, self._away.get(entry.key[0]))[2]
+        return WorkerTableStatistics(known, alive, self._bytes + _GONE_BYTES * len(self._gone))
 
     def all(self, now: float, time: float) -> list[Worker]:
-        """Return the workers by cluster and hostname. They are the table's own: to be read.
+        """Return the workers by cluster and hostname. They are the table's own: do not change them.
 
         Args:
             time: epoch seconds of ``now``.
         """
-        for key in [key for key, known in self._known.items() if self._is_forgettable(known, now)]:
-            del self._known[key]
-        for known in self._known.values():
-            worker = known.worker
-            before = worker.status
-            worker.status, since, worker.alive = self._status(known, now)
-            began = round(time - (now - since), 3)
-            if worker.since is None or worker.status != before or abs(began - worker.since) > 1:
-                worker.since = began  # the two clocks are never read at the same moment
-        return [
-            self._known[key].worker for key in sorted(self._known, key=lambda key: (key[0] or "", key[1]))
-        ]
+        return list(self.iterate(now, time))
 
-    def hear(self, event: Event, now: float) -> Process | None:
-        """Take note of any event; return the worker's main process that it is from, if it is from one."""
+    def iterate(self, now: float, time: float) -> Iterator[Worker]:
+        """Yield the workers that ``all`` returns one by one; meanwhile the table may change."""
+        for key in sorted(self._entries):  # all have a cluster, or none has
+            worker = self.get(key, now, time)
+            if worker is not None:
+                yield worker
+
+    def keys(self) -> list[WorkerKey]:
+        """Return the keys of all workers: their clusters and hostnames."""
+        return list(self._entries)
+
+    def get(self, key: WorkerKey, now: float, time: float) -> Worker | None:
+        """Return a worker as of now, as ``all`` does; ``None`` if it is not known, or no longer."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if self._is_forgettable(entry, now):
+            self._forget(key)
+            return None
+        worker = entry.worker
+        before = worker.status
+        worker.status, since, worker.alive = entry.status(now, self._away.get(key[0]))
+        began = round(time - (now - since), 3)
+        if worker.since is None or worker.status != before or abs(began - worker.since) > 1:
+            worker.since = began  # the two clocks are never read at the same moment
+        return worker
+
+    def on_event(self, event: Event, now: float, arrived: float | None = None) -> Process | None:
+        """Record an event of any kind.
+
+        Args:
+            arrived: epoch seconds of ``now``, in place of a timestamp that cannot be true; ``None``:
+                timestamps are taken as they are.
+
+        Returns:
+            The worker's main process that has sent the event; ``None`` if no worker has.
+        """
         event_type, hostname = event["type"], event.get("hostname")
         if type(hostname) is not str:
             return None
         cluster = event["cluster"] if self._has_clusters else None
         key = (cluster, hostname)
-        known = self._known.get(key)
-        is_workers_own = event_type in _WORKER_EVENTS
-        if is_workers_own or event_type in _WORKERS_TASK_EVENTS:
-            if known is None and (known := self._add(key, now)) is None:
+        entry = self._entries.get(key)
+        is_worker_event = event_type in _WORKER_EVENTS
+        if is_worker_event or event_type in _WORKERS_TASK_EVENTS:
+            if entry is None and (entry := self._add(key, now)) is None:
                 return None
-            pid = _count(event.get("pid"))
-            process = known.processes.get(pid)
+            pid = count(event.get("pid"))
+            process = entry.processes.get(pid)
             if process is None:
-                process = self._begin(known, ProcessKey(cluster, hostname, pid, 0), now)
-            if is_workers_own:
-                process = self._take(known, process, event, now)
-            known.current = process
-        elif known is None or event_type == "task-sent":
-            return None  # nobody's, or a client's
+                process = self._begin(entry, ProcessKey(cluster, hostname, pid, 0), now)
+            if is_worker_event:
+                process = self._on_worker_event(entry, process, event, now, arrived)
+            entry.current = process
+        elif entry is None or event_type == "task-sent":
+            return None  # of a client
         else:  # sent by a task itself, from the pool's child that runs it
-            process = known.current
+            process = entry.current
         if process is not None:
-            process.heard_at = now
+            process.last_event_at = now
             if process.gone_at is not None:
                 process.gone_at = None
-                self._watch(process, known, now + SILENT_SECONDS)
-        known.heard_at = now
-        self._known.move_to_end(key)
+                self._timers.set(process, now + SILENT_SECONDS)
+        entry.last_event_at = now
+        self._entries.move_to_end(key)
         return process
 
-    def away(self, cluster: str | None, now: float) -> None:
-        """Take note that the gateway does not hear a broker from now on."""
+    def on_disconnect(self, cluster: str | None, now: float) -> None:
+        """Record that the gateway has lost the connection to a broker."""
         self._away.setdefault(cluster, now)
+        self.changed.update(self._entries)
 
-    def back(self, cluster: str | None, now: float) -> None:
-        """Take note that it hears it again: silence meanwhile meant nothing."""
+    def on_reconnect(self, cluster: str | None, now: float) -> None:
+        """Record that the gateway is connected again: silence meanwhile does not count."""
         since = self._away.pop(cluster, None)
         if since is not None:
-            self._excuse(now - since, cluster)
+            self._shorten_silence(now - since, cluster)
+            self.changed.update(self._entries)
 
-    def stood_still(self, seconds: float) -> None:
-        """Take note that the gateway itself did not run for a while."""
-        self._excuse(seconds, *{cluster for cluster, _ in self._known} - self._away.keys())
+    def on_pause(self, seconds: float) -> None:
+        """Record that the gateway itself did not run for a while: silence meanwhile does not count."""
+        self._shorten_silence(seconds, *{cluster for cluster, _ in self._entries} - self._away.keys())
 
     def find_gone(self, now: float) -> list[Gone]:
-        """Return the processes that have become known to be gone since the last call, each once."""
-        while self._due and self._due[0][0] <= now:
-            _, _, process, known = heappop(self._due)
-            is_known = self._known.get(known.key) is known and known.processes.get(process.pid) is process
-            if process.gone_at is not None or not is_known:
-                continue
-            limit_seconds, why = self._limit(process, known)
-            silent_seconds = now - process.heard_at
-            is_away = process.key.cluster in self._away
-            if silent_seconds > limit_seconds and not is_away:
-                self._end(process, now, f"{why} {silent_seconds:.0f} s")
+        """Return processes that were found to be gone since the last call, each once.
+
+        At most ``MAX_CHECKS``: call again soon if ``has_more``.
+        """
+        for process in self._timers.expire(now, MAX_CHECKS):
+            entry = self._entries[process.key.cluster, process.key.hostname]
+            limit_seconds, reason = entry.gone_after(process, self._gone_seconds)
+            silent_seconds = now - process.last_event_at
+            away_since = self._away.get(process.key.cluster)
+            if silent_seconds > limit_seconds and away_since is None:
+                self._end(process, now, f"{reason} {silent_seconds:.0f} s")
             else:
-                soonest = now + (1.0 if is_away else 0.01)
-                at = min(process.heard_at + limit_seconds, now + STOPPING_SECONDS)
-                self._watch(process, known, max(at, soonest))
-        found, self._gone = self._gone, []
-        return found
+                soonest = 0.01
+                if away_since is not None:  # until now the silence has not counted
+                    soonest, limit_seconds = 1.0, limit_seconds + now - away_since
+                at = min(process.last_event_at + limit_seconds, now + STOPPING_SECONDS)
+                self._timers.set(process, max(at, now + soonest))
+        gone = self._gone
+        return [gone.popleft() for _ in range(min(len(gone), MAX_CHECKS))]
 
-    def _limit(self, process: Process, known: _Known) -> tuple[float, str]:
-        """Return how long a process has to be silent to be gone, and in words that it was for so long."""
-        if process.stopping_at is not None:
-            return STOPPING_SECONDS, "its worker began to stop, and has been silent for"
-        if process.is_replaced:
-            # Without heartbeats silence means little.
-            limit_seconds = known.silent_seconds if known.worker.heartbeats else STOPPING_SECONDS
-            return limit_seconds, "another process of its worker has come up, and it has been silent for"
-        return self._gone_seconds if known.worker.heartbeats else inf, "its worker has been silent for"
+    def has_more(self, now: float) -> bool:
+        """Return whether ``find_gone`` has more to do than it does in one call."""
+        return bool(self._gone) or self._timers.has_expired(now)
 
-    def _watch(self, process: Process, known: _Known, at: float) -> None:
-        """Look at a process again at this time."""
-        self._number += 1
-        heappush(self._due, (at, self._number, process, known))
-
-    def _add(self, key: _Key, now: float) -> _Known | None:
-        cluster, hostname = key
-        if not 0 < len(hostname) <= MAX_HOSTNAME_CHARACTERS:
+    def _add(self, key: WorkerKey, now: float) -> WorkerEntry | None:
+        if not 0 < len(key[1]) <= MAX_HOSTNAME_CHARACTERS:
             return None
-        while self._known:
-            oldest = next(iter(self._known))
-            if len(self._known) < MAX_WORKERS and not self._is_forgettable(self._known[oldest], now):
+        while self._entries:
+            oldest = next(iter(self._entries))
+            is_full = len(self._entries) >= MAX_WORKERS or self._bytes > MAX_BYTES
+            if not is_full and not self._is_forgettable(self._entries[oldest], now):
                 break
-            del self._known[oldest]
-        known = self._known[key] = _Known(
-            key, Worker(hostname, cluster=msgspec.UNSET if cluster is None else cluster)
-        )
-        return known
+            self._forget(oldest)
+        self.changed.add(key)
+        entry = self._entries[key] = WorkerEntry(key)
+        self._measure(entry)
+        return entry
 
-    def _begin(self, known: _Known, key: ProcessKey, now: float) -> Process:
-        """Add a process, in place of an earlier life of it if there is one."""
-        process = known.processes[key.pid] = Process(key, now)
-        known.processes.move_to_end(key.pid)
-        self._watch(process, known, now + SILENT_SECONDS)
-        for other in known.processes.values():
+    def _measure(self, entry: WorkerEntry) -> None:
+        """Count the size of an entry that has changed; remove others if the table is full."""
+        size_bytes = entry.measure()
+        self._bytes += size_bytes - entry.size_bytes
+        entry.size_bytes = size_bytes
+        if self._bytes > MAX_BYTES:
+            self._entries.move_to_end(entry.key)
+            while self._bytes > MAX_BYTES and len(self._entries) > 1:
+                self._forget(next(iter(self._entries)))
+
+    def _forget(self, key: WorkerKey) -> None:
+        entry = self._entries.pop(key)
+        self._bytes -= entry.size_bytes
+        for process in entry.processes.values():
+            self._timers.cancel(process)
+        self._timers.tidy()
+        self._forgotten += 1
+        if self._forgotten > _MAX_FORGOTTEN:
+            self._forgotten = 0
+            self.changed.intersection_update(self._entries)
+        self.changed.add(key)
+
+    def _begin(self, entry: WorkerEntry, key: ProcessKey, now: float) -> Process:
+        """Add a process, in place of its life before if there was one."""
+        self.changed.add(entry.key)
+        if (ended := entry.processes.get(key.pid)) is not None:
+            self._timers.cancel(ended)
+        process = entry.processes[key.pid] = Process(key, now)
+        entry.processes.move_to_end(key.pid)
+        self._timers.set(process, now + SILENT_SECONDS)
+        for other in entry.processes.values():
             if other is not process and not other.is_replaced:
                 other.is_replaced = True
-                self._watch(other, known, other.heard_at + known.silent_seconds)
-        if not known.worker.heartbeats:
-            known.worker.pid = key.pid
-        if len(known.processes) > MAX_PROCESSES:
-            others = [other for other in known.processes.values() if other is not process]
-            oldest = min(others, key=lambda other: (other.gone_at is None, other.heard_at))
-            del known.processes[oldest.pid]
-            if oldest.gone_at is None and now - oldest.heard_at > known.silent_seconds:
+                if other.gone_at is None:
+                    self._timers.set(other, other.last_event_at + entry.silent_seconds)
+        if not entry.worker.heartbeats:
+            entry.worker.pid = key.pid
+        if len(entry.processes) > MAX_PROCESSES:
+            others = [other for other in entry.processes.values() if other is not process]
+            oldest = min(others, key=lambda other: (other.gone_at is None, other.last_event_at))
+            del entry.processes[oldest.pid]
+            self._timers.cancel(oldest)
+            if oldest.gone_at is None and now - oldest.last_event_at > entry.silent_seconds:
                 self._end(oldest, now, "many other processes of its worker have come up, and it is silent")
+        self._measure(entry)
         return process
 
-    def _end(self, process: Process, now: float, why: str, successor: Process | None = None) -> None:
+    def _end(self, process: Process, now: float, reason: str, successor: Process | None = None) -> None:
         process.gone_at = now
-        self._gone.append(Gone(process, why, successor))
+        self.changed.add((process.key.cluster, process.key.hostname))
+        if process.assigned or len(self._gone) < MAX_GONE:  # tasks that are assigned later are lost as well
+            self._gone.append(Gone(process, reason, successor))
 
-    def _take(self, known: _Known, process: Process, event: Event, now: float) -> Process:
-        """Take a worker event in; return the process that it is from, which may be a new life."""
-        worker, event_type = known.worker, event["type"]
-        processed, clock = _count(event.get("processed")), _count(event.get("clock"))
-        is_back = clock is not None and process.clock is not None and clock < process.clock
+    def _on_worker_event(
+        self, entry: WorkerEntry, process: Process, event: Event, now: float, arrived: float | None
+    ) -> Process:
+        """Record a worker event; return the process that has sent it, which may be a new life."""
+        self.changed.add(entry.key)
+        event_type = event["type"]
+        processed, clock = count(event.get("processed")), count(event.get("clock"))
         timestamp = event.get("timestamp")
         stamp = float(timestamp) if is_number(timestamp) else None
-        if event_type == "worker-online" and not processed and event.get("active") == 0:
-            # The counter never stands still, but for the same event once more.
-            is_back |= clock is not None and clock == process.clock and stamp != process.stamp
+        is_late = is_older(process, event, processed, clock, stamp)
         if event_type == "worker-offline":
-            if is_back:
+            if is_late:
                 return process  # of before it came up again
-        elif is_back or (processed is not None and processed < _least_processed(process, event_type)):
+        elif is_late or (processed is not None and processed < least_processed(process, event_type)):
             if event_type == "worker-heartbeat" and not process.is_suspect:
                 process.is_suspect = True
                 return process
             ended, key = process, process.key
-            process = self._begin(known, key._replace(life=key.life + 1), now)
+            process = self._begin(entry, key._replace(life=key.life + 1), now)
             process.clock = clock
             # Where its first events were missed, what came meanwhile may be of the new life.
             successor = process if event_type == "worker-heartbeat" else None
             self._end(ended, now, "its worker's process was restarted", successor)
         process.is_suspect = False
         process.trusted_at, process.stamp = now, stamp
+        process.processed = process.processed if processed is None else processed
+        process.clock = process.clock if clock is None else clock
+        if arrived is not None and not is_time(stamp, arrived):
+            stamp = arrived  # to be shown
+        self._describe(entry, process, event, now, stamp)
+        return process
+
+    def _describe(
+        self, entry: WorkerEntry, process: Process, event: Event, now: float, stamp: float | None
+    ) -> None:
+        """Update the record of a worker from one of its events."""
+        worker, event_type = entry.worker, event["type"]
         if event_type == "worker-offline":
             process.stopping_at = now
             worker.offline = stamp
@@ -289,56 +327,23 @@ class Workers:
             process.stopping_at = None
             if event_type == "worker-online":
                 worker.online = stamp
-        process.processed = process.processed if processed is None else processed
-        process.clock = process.clock if clock is None else clock
-        if not worker.heartbeats:  # from now on its silence means something
-            for each in known.processes.values():
-                self._watch(each, known, each.heard_at + SILENT_SECONDS)
-        # The process that came up last speaks for the worker; one that ends does not overwrite it.
-        if event_type != "worker-offline" or known.current is process or known.current is None:
+        if not worker.heartbeats:  # from now on its silence counts
+            for each in entry.processes.values():
+                if each.gone_at is None:
+                    self._timers.set(each, each.last_event_at + SILENT_SECONDS)
+        # The record shows the process that came up last; one that ends does not overwrite it.
+        if event_type != "worker-offline" or entry.current is process or entry.current is None:
             if stamp is not None:
                 worker.timestamp = stamp
             describe(worker, event)
-        return process
+            self._measure(entry)
 
-    def _status(self, known: _Known, now: float) -> tuple[WorkerStatus, float, bool]:
-        """Return a worker's status, since when on the clock of ``now``, and whether it is alive."""
-        away_since = self._away.get(known.worker.cluster if type(known.worker.cluster) is str else None)
-        at = now if away_since is None else away_since
-        living = [process for process in known.processes.values() if process.gone_at is None]
-        limit = known.silent_seconds if known.worker.heartbeats else FORGET_SECONDS
-        online = [p for p in living if p.stopping_at is None and at - p.heard_at <= limit]
-        stopping = [p for p in living if p.stopping_at is not None and p.is_running]
-        silent = [p for p in living if p.stopping_at is None]
-        status: WorkerStatus = "offline"
-        if online:
-            status, since = "online", min(process.since for process in online)
-        elif stopping:
-            status, since = "stopping", max(process.stopping_at or 0.0 for process in stopping)
-        elif silent:
-            status, since = "silent", max(process.heard_at for process in silent)
-        else:
-            since = max(p.gone_at or p.stopping_at or p.heard_at for p in known.processes.values())
-        is_alive = status in ("online", "stopping")
-        return ("unknown", away_since, is_alive) if away_since is not None else (status, since, is_alive)
+    def _is_forgettable(self, entry: WorkerEntry, now: float) -> bool:
+        return entry.key[0] not in self._away and entry.is_forgettable(now)
 
-    def _is_forgettable(self, known: _Known, now: float) -> bool:
-        cluster = known.worker.cluster
-        return (cluster if type(cluster) is str else None) not in self._away and known.is_forgettable(now)
-
-    def _excuse(self, seconds: float, *clusters: str | None) -> None:
-        for (cluster, _), known in self._known.items():
+    def _shorten_silence(self, seconds: float, *clusters: str | None) -> None:
+        for (cluster, _), entry in self._entries.items():
             if cluster in clusters:
-                known.heard_at += seconds
-                for process in known.processes.values():
-                    process.heard_at += seconds
-
-
-def _least_processed(process: Process, event_type: str) -> int:
-    """Return how many tasks a process must have begun by now, if it still is the same."""
-    reported = process.processed or 0
-    return max(reported, process.starts) if event_type == "worker-online" else reported
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and -MAX_NUMBER < value < MAX_NUMBER else None
+                entry.last_event_at += seconds
+                for process in entry.processes.values():
+                    process.last_event_at += seconds

@@ -1,19 +1,22 @@
-"""A workflow: the tasks of one root as a tree, with counts, progress and the path that takes longest.
+"""A workflow: the tasks of one root as a tree, with counts, progress and the critical path.
 
-Its members are frozen one by one as they are given (see ``scan``), and put together from the frozen bytes.
-Both go in small steps, and nothing recurses: a root may have 50,000 tasks, abreast or in a chain.
+The tasks are encoded one by one as they are added (see ``scan``), and the tree is put together from the
+encoded tasks. Both go in small steps, without recursion: a root may have 50,000 tasks, side by side or in a
+chain.
 
-- A task stands among its parent's ``children``. One whose parent is not among the members (it has none, or
-  it is forgotten) is a root of the tree.
-- At a depth of ``MAX_DEPTH`` the tree is cut: what would come below stands as a further root in ``tasks``,
-  with its ``parent_id``. Parsers of JSON give up at some hundreds of levels (Python, jq); a task takes two.
+- A task is among its parent's ``children``. One whose parent is not among the tasks (it has none, or the
+  parent is evicted) is a root of the tree.
+- Trees deeper than ``MAX_DEPTH`` levels are split: deeper tasks appear as further roots in ``tasks``, with
+  their ``parent_id``. JSON parsers fail at some hundreds of levels (Python, jq); a task takes two.
 - Children, and roots, are in the order in which they became known.
-- ``total``, and ``known``, is how many tasks are known. ``sent_events``: of each of them ``task-sent`` has
-  come; where it has not, more may wait in a queue unseen.
-- ``progress`` is 0..1: a task that is ready counts 1, one that is not as far as it says it is.
-- ``critical_path`` leads from a root to the task that has been running for longest, or, if none runs, to
-  that which ended last. ``seconds`` are a task's own, from sent (or first heard of) to its end, or, of one
-  that runs, to its youngest event.
+- ``total``, and ``known``, is how many tasks are known. ``sent_events``: ``task-sent`` of each of them has
+  arrived; otherwise more tasks may wait in a queue.
+- ``progress`` is 0..1: a task that is ready counts 1, another one its own progress.
+- ``critical_path`` leads from a root to the task that has been running for longest, or, if none runs, to the
+  one that ended last. ``seconds`` are a task's own, from sent (or its first event) to its end, or, while it
+  runs, to its last event.
+
+Pure.
 """
 
 from collections import Counter, deque
@@ -21,18 +24,22 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gateway.event import encode
-from gateway.task import Task, encode_tries
-from gateway.tasks import Record
+from celery_gateway.events.event import encode
+from celery_gateway.state.task import encode_attempts, encode_fields
+from celery_gateway.state.task_record import Record
 
 MAX_DEPTH = 100
-MEMBERS_A_STEP = 500
-"""How many are looked at between two pieces: a millisecond of work."""
-BYTES_A_PIECE = 64 << 10
+MEMBERS_PER_STEP = 500
+"""How many tasks are processed between two pieces: a millisecond of work."""
+BYTES_PER_PIECE = 64 << 10
+MEMBER_BYTES = 600
+"""The size of a task without its JSON, with its places in the tree. (Measured: 560.)"""
+STEP_BYTES = 120
+"""The size of a step of the critical path."""
 
 
 class _Member(msgspec.Struct, gc=False):
-    """A task as it was when it was given."""
+    """A task as it was when it was added."""
 
     number: int
     uuid: str
@@ -56,29 +63,44 @@ class _Step(msgspec.Struct, gc=False):
 
 
 class Workflow:
-    """Takes the tasks of a root, then gives them as a tree.
+    """Collects the tasks of a root, and encodes them as a tree.
 
     Args:
-        fields: which of a task's fields are wanted (``task.VIEW_FIELDS``), beside ``uuid`` and ``children``;
-            ``None`` for all.
+        fields: the fields of a task (``task.VIEW_FIELDS``), besides ``uuid`` and ``children``; ``None`` for
+            all but ``attempts``.
     """
 
     def __init__(self, root_id: str, fields: frozenset[str] | None = None) -> None:
         self._root_id = root_id
         self._fields = fields
+        self._bytes = 0
         self._members: dict[str, _Member] = {}
+        self._by_number: dict[int, _Member] = {}  # while it is encoded
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size in memory, by estimate."""
+        return self._bytes
 
     @property
     def total(self) -> int:
-        """How many tasks it has taken."""
+        """How many tasks it has."""
         return len(self._members)
 
-    def take(self, record: Record) -> None:
-        """Freeze a task as it is now; one that was taken before is replaced, one that has left is dropped."""
+    def add(self, record: Record) -> None:
+        """Encode a task as it is now, in place of what was added of it before.
+
+        A task that has left the workflow is removed.
+        """
         task = record.task
+        before = self._members.get(task.uuid)
+        if before is not None:
+            self._bytes -= MEMBER_BYTES + len(before.json)
         if task.root_id != self._root_id:
             self._members.pop(task.uuid, None)
             return
+        json = self._encode(record)
+        self._bytes += MEMBER_BYTES + len(json)
         begun_at = task.begun_at or task.timestamp
         ended_at = task.ended_at or task.timestamp
         self._members[task.uuid] = _Member(
@@ -93,16 +115,24 @@ class Workflow:
             progress=1.0 if task.is_ready else task.progress or 0.0,
             begun_at=begun_at,
             last_at=max(begun_at, ended_at if task.is_ready else task.timestamp),
-            json=self._freeze(record),
+            json=json,
         )
 
-    def pieces(self) -> Iterator[bytes]:
-        """Give the workflow as JSON but for its last brace, in pieces; many are empty.
+    def free(self) -> bool:
+        """Remove some tasks from memory; return whether there are more."""
+        for _ in range(min(len(self._members), MEMBERS_PER_STEP)):
+            self._members.popitem()
+        for _ in range(min(len(self._by_number), MEMBERS_PER_STEP)):
+            self._by_number.popitem()
+        return bool(self._members or self._by_number)
 
-        A piece takes some milliseconds at most, whatever the size of the workflow. It gives up what it has
-        taken: this can be asked once.
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the workflow as JSON without its last brace, in pieces; many are empty.
+
+        A piece takes some milliseconds at most, whatever the size of the workflow. The tasks are removed as
+        they are encoded: call it once.
         """
-        members: dict[int, _Member] = {}
+        members = self._by_number
         counts: Counter[str] = Counter()
         total = len(self._members)
         ready, sent, progress = 0, 0, 0.0
@@ -112,7 +142,7 @@ class Workflow:
             ready += member.is_ready
             sent += member.is_sent
             progress += member.progress
-            if index % MEMBERS_A_STEP == 0:
+            if index % MEMBERS_PER_STEP == 0:
                 yield b""
         path: list[_Step] = []
         for _ in self._follow(path):
@@ -128,73 +158,60 @@ class Workflow:
         }
         yield encode(head)[:-1]
         yield b',"critical_path":['
-        for start in range(0, len(path), MEMBERS_A_STEP):
-            yield (b"," if start else b"") + encode(path[start : start + MEMBERS_A_STEP])[1:-1]
+        for start in range(0, len(path), MEMBERS_PER_STEP):
+            yield (b"," if start else b"") + encode(path[start : start + MEMBERS_PER_STEP])[1:-1]
         yield b'],"tasks":['
         yield from self._tree(members)
         yield b"]"
 
-    def _freeze(self, record: Record) -> bytes:
+    def _encode(self, record: Record) -> bytes:
         task = record.task
         stale = b"false" if task.lost is None else b"true"
         if self._fields is None:
             return b'%b,"stale":%b,"children":[' % (encode(task)[:-1], stale)
-        picked = {"uuid": task.uuid}
-        for field in Task.__struct_fields__:
-            if field in self._fields and (value := getattr(task, field)) is not msgspec.UNSET:
-                picked[field] = value
-        shown = b',"stale":%b' % stale if "stale" in self._fields else b""
-        if "tries" in self._fields:
-            shown += b',"tries":%b' % encode_tries(record.tries())
-        return b'%b%b,"children":[' % (encode(picked)[:-1], shown)
+        current = b',"stale":%b' % stale if "stale" in self._fields else b""
+        if "attempts" in self._fields:
+            current += b',"attempts":%b' % encode_attempts(record.current_run())
+        return b'%b%b,"children":[' % (encode_fields(task, self._fields), current)
 
     def _follow(self, path: list[_Step]) -> Iterator[None]:
-        """Put the steps of the critical path down, a few at a time."""
+        """Append the steps of the critical path, a few at a time."""
         last: _Member | None = None
         rank = (0, 0.0)
         for index, member in enumerate(self._members.values()):
             if member.is_running:
-                of_this = (2, -member.begun_at)
+                rank_of_member = (2, -member.begun_at)
             else:
-                of_this = (1, member.last_at) if member.is_ready else (0, 0.0)
-            if last is None or of_this > rank:
-                last, rank = member, of_this
-            if index % MEMBERS_A_STEP == 0:
+                rank_of_member = (1, member.last_at) if member.is_ready else (0, 0.0)
+            if last is None or rank_of_member > rank:
+                last, rank = member, rank_of_member
+            if index % MEMBERS_PER_STEP == 0:
                 yield
         seen: set[str] = set()
         while last is not None and last.uuid not in seen:
             seen.add(last.uuid)
             path.append(_Step(last.uuid, last.name, last.state, last.last_at - last.begun_at))
+            self._bytes += STEP_BYTES
             last = self._members.get(last.parent_id or "")
-            if len(path) % MEMBERS_A_STEP == 0:
+            if len(path) % MEMBERS_PER_STEP == 0:
                 yield
         path.reverse()
 
     def _tree(self, members: dict[int, _Member]) -> Iterator[bytes]:
         numbers = sorted(members)  # they nearly are, so that it takes a millisecond
         yield b""
-        roots: deque[int] = deque()
-        # Who comes below and beside whom, by numbers: lists would be 50,000 things for the garbage collector.
-        first_child: dict[int, int] = {}
-        last_child: dict[int, int] = {}
-        sibling: dict[int, int] = {}
+        links = _Links()
         for index, number in enumerate(numbers):
             member = members[number]
             parent = self._members.get(member.parent_id or "")
-            if parent is None or parent is member:
-                roots.append(number)
-            elif parent.number in first_child:
-                sibling[last_child[parent.number]] = number
-                last_child[parent.number] = number
-            else:
-                first_child[parent.number] = last_child[parent.number] = number
-            if index % MEMBERS_A_STEP == 0:
+            links.add(number, None if parent is None or parent is member else parent.number)
+            if index % MEMBERS_PER_STEP == 0:
                 yield b""
         self._members.clear()
         written: list[bytes] = []
         size_bytes = 0
         separator = b""
-        for root in _tops(roots, numbers, members):
+        for root in links.tops(numbers, members):
             due = [root]  # the task that comes next, at each depth; 0 if none is left there
             while due:
                 number = due[-1]
@@ -204,32 +221,68 @@ class Workflow:
                         written.append(b"]}")
                         separator = b","
                     continue
-                due[-1] = sibling.get(number, 0) if len(due) > 1 else 0
+                due[-1] = links.sibling.get(number, 0) if len(due) > 1 else 0
                 opened = members.pop(number, None)
                 if opened is None:
                     continue
                 written += (separator, opened.json)
+                self._bytes -= MEMBER_BYTES + len(opened.json)
                 separator = b""
-                child = first_child.get(number, 0)
+                child = links.first_child.get(number, 0)
                 if len(due) >= MAX_DEPTH:
-                    while child:
-                        roots.append(child)
-                        child = sibling.get(child, 0)
+                    yield from links.make_roots(child)
+                    child = 0
                 due.append(child)
                 size_bytes += len(opened.json)
-                if size_bytes >= BYTES_A_PIECE or len(written) >= 2 * MEMBERS_A_STEP:
+                if size_bytes >= BYTES_PER_PIECE or len(written) >= 2 * MEMBERS_PER_STEP:
                     yield b"".join(written)
                     written.clear()
                     size_bytes = 0
         yield b"".join(written)
 
 
-def _tops(roots: deque[int], numbers: list[int], members: dict[int, _Member]) -> Iterator[int]:
-    """Give the roots, those that are added meanwhile, and what has none: parents may lead in a circle."""
-    while roots:
-        yield roots.popleft()
-    for number in numbers:
-        if number in members:
-            yield number
-            while roots:
-                yield roots.popleft()
+class _Links:
+    """The shape of the tree, by the numbers of the tasks. (Lists would be 50,000 objects for the collector.)
+
+    Attributes:
+        roots: the tasks that have no parent in the tree.
+        first_child: by parent.
+        sibling: the next child of the same parent.
+    """
+
+    __slots__ = ("roots", "first_child", "sibling", "_last_child")
+
+    def __init__(self) -> None:
+        self.roots: deque[int] = deque()
+        self.first_child: dict[int, int] = {}
+        self.sibling: dict[int, int] = {}
+        self._last_child: dict[int, int] = {}
+
+    def add(self, number: int, parent: int | None) -> None:
+        """Add a task as the last child of a parent, or as the last root."""
+        if parent is None:
+            self.roots.append(number)
+            return
+        if parent in self.first_child:
+            self.sibling[self._last_child[parent]] = number
+        else:
+            self.first_child[parent] = number
+        self._last_child[parent] = number
+
+    def make_roots(self, child: int) -> Iterator[bytes]:
+        """Make a child and its siblings roots, in small steps; 0: there is none."""
+        while child:
+            self.roots.append(child)
+            child = self.sibling.get(child, 0)
+            if len(self.roots) % MEMBERS_PER_STEP == 0:
+                yield b""
+
+    def tops(self, numbers: list[int], members: dict[int, _Member]) -> Iterator[int]:
+        """Yield the roots, with those that are made meanwhile; then one task of each circle of parents."""
+        while self.roots:
+            yield self.roots.popleft()
+        for number in numbers:
+            if number in members:
+                yield number
+                while self.roots:
+                    yield self.roots.popleft()

@@ -1,33 +1,63 @@
-"""Groups: subscriptions with an equal filter and the same framing, which get the same bytes.
+"""Cohorts: subscriptions with an equal filter and the same framing, which get the same bytes.
 
-At a flush a group frames its new entries once and hands the same bytes to each member that is in step.
+Rules:
+
+- At a flush a cohort frames its new entries once, and writes the same bytes for each live member. If these
+  would be more than ``MAX_FLUSH_BYTES`` (a framing can add to entries), its members lag, and read the rest
+  as fast as their clients do.
+- A member whose write fails, or whose entries cannot be framed, is closed. Other members are not affected.
+
+Pure.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from typing import Protocol
 
-from gateway.cursor import Cursor, Framing, frame
-from gateway.history import Entry, History
-from gateway.index import Matcher
+from celery_gateway.events.matcher import Matcher
+from celery_gateway.stream.cursor import Cursor, Framing, frame
+from celery_gateway.stream.history import Entry, History
+from celery_gateway.stream.limits import Reservation
+
+MAX_FLUSH_BYTES = 4 << 20
 
 
-class Group:
+class Member(Protocol):
+    """A subscription, as its cohort uses it."""
+
+    def lag(self, position: int | None = None) -> None:
+        """Leave ``live``, and read what comes after a position; ``None``: the cohort's."""
+
+    def fail(self, error: Exception) -> None:
+        """Close the subscription and its connection after an unexpected error."""
+
+
+class Cohort:
     """Subscriptions that get the same bytes.
 
-    Attributes:
-        size: how many members it has.
-        entries: what matches and is to be handed out at the next flush.
-        written_at: when it handed something out last, on the event loop's clock.
-        position: up to where members in step have been handed everything; the same for all groups of a hub,
+    Args:
+        position: returns up to where live members got everything. It is the same for all cohorts of a hub,
             which moves it at each flush.
-        in_step: for each member that is, what takes its bytes.
+        cost: what its filter is charged for.
+
+    Attributes:
+        size: the number of members, live or not.
+        live: the live members, each with the function that its bytes are written to.
+        entries: matching entries, to be written at the next flush.
+        written_at: loop time of the last write, in seconds.
     """
 
     def __init__(
-        self, history: History, filter: Matcher, framing: Framing, position: Callable[[], int]
+        self,
+        history: History,
+        filter: Matcher,
+        framing: Framing,
+        position: Callable[[], int],
+        cost: Reservation,
     ) -> None:
+        self.cost = cost
         self.filter = filter
         self.framing = framing
-        self.in_step: dict[Hashable, Callable[[bytes], None]] = {}
+        self.live: dict[Member, Callable[[bytes], None]] = {}
         self.size = 0
         self.entries: list[Entry] = []
         self.written_at = 0.0
@@ -37,19 +67,44 @@ class Group:
 
     @property
     def position(self) -> int:
+        """Up to where live members got everything."""
         return self._position()
 
     def flush(self, now: float) -> None:
-        """Hand the new entries to the members in step."""
+        """Write the new entries for the live members.
+
+        Args:
+            now: loop time, in seconds.
+        """
         framing = self.framing
         entries, self.entries = self.entries, []
-        chunk = framing.batch([frame(framing, entry) for entry in entries])
+        members = tuple(self.live.items())
+        position: int | None = None
+        frames: list[bytes] = []
+        free_bytes = MAX_FLUSH_BYTES
+        try:
+            for entry in entries:
+                frames.append(framed := frame(framing, entry))
+                free_bytes -= len(framed)
+                if free_bytes < 0:
+                    position = self._history.position_of(entry.id.decode())
+                    break
+            chunk = framing.batch(frames)
+        except Exception as error:
+            for member, _ in members:
+                member.fail(error)
+            return
         self.written_at = now
-        for write in tuple(self.in_step.values()):
-            write(chunk)
+        for member, write in members:
+            try:
+                if position is not None:
+                    member.lag(position)
+                write(chunk)
+            except Exception as error:
+                member.fail(error)
 
     def keepalive(self) -> bytes:
-        """Return the keep-alive for members in step."""
+        """Return the keep-alive for live members, made once for each position."""
         position = self._position()
         if self._keepalive[0] != position:
             framing = self.framing
@@ -57,9 +112,9 @@ class Group:
         return self._keepalive[1]
 
     def cursor_at(self, position: int) -> Cursor:
-        """Return a cursor for a member that is out of step."""
+        """Return a cursor for a member that reads for itself."""
         return Cursor(self._history, self.filter, self.framing, position)
 
     def id_of(self, position: int) -> bytes:
-        """Return a position as clients see it."""
+        """Return the id of a position."""
         return self._history.id_of(position)

@@ -1,12 +1,16 @@
-"""Streams that end when what they wait for has come to an end: a task, or all that is known of a workflow.
+"""Completion: streams that end when their target, a task or all known tasks of a workflow, is complete.
 
-- ``ready``: it is in SUCCESS, FAILURE or REVOKED; of a workflow, all its known tasks have been for the quiet
-  time. A chain goes on when its last task has ended, and without ``task-sent`` events nothing tells that its
-  next task waits in a queue, so the quiet time is longer then.
-- ``lost``: it, or what is left of a workflow, has been lost for ``lost_grace_seconds``. A message that is
-  acknowledged late may be delivered again until then.
-- ``unknown``: nothing has been heard of it for ``wait_known_seconds``, or it was forgotten, or the id is not
-  that of a workflow's root.
+A target completes with one of these reasons:
+
+- ``ready``: the task is in SUCCESS, FAILURE or REVOKED. A workflow is ready when all its known tasks have
+  been for the quiet time. A chain continues when its last task has ended, and without ``task-sent`` events
+  nothing shows that its next task waits in a queue, so the quiet time is longer then.
+- ``lost``: the task, or what is left of the workflow, has been lost for ``lost_grace_seconds``. Until then a
+  message that is acknowledged late may be delivered again.
+- ``unknown``: there was no event of the target for ``wait_known_seconds``, or it was evicted, or the id is
+  not that of a workflow's root.
+
+All times are loop time, in seconds.
 """
 
 import asyncio
@@ -14,27 +18,29 @@ from collections import OrderedDict
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from gateway.control import CloseReason
-from gateway.event import Event, id_text
-from gateway.hub import Hub
-from gateway.subscription import Subscription
-from gateway.tasks import Tasks
+from celery_gateway.events.event import Event, id_text
+from celery_gateway.state.task_table import TaskTable
+from celery_gateway.stream.hub import Hub
+from celery_gateway.stream.messages import CloseReason
+from celery_gateway.stream.subscription import Subscription
 
 QUIET_SECONDS = 2.0
-"""How long all known tasks of a workflow have to be ready where ``task-sent`` of each has come."""
+"""The quiet time of a workflow with a ``task-sent`` event of each known task."""
 UNSURE_QUIET_SECONDS = 30.0
-"""The same where it has not: others may wait in a queue unseen."""
+"""The quiet time of other workflows: further tasks may wait in a queue."""
 LOST_GRACE_SECONDS = 60.0
 WAIT_KNOWN_SECONDS = 30.0
-SWEEP_FROM = 1_000
-MAX_ENDED = 10_000
-"""Of how many goals it is remembered that their streams have ended."""
+MIN_SWEEP_TARGETS = 1_000
+"""From this number of targets on, targets without open streams are removed."""
+MAX_COMPLETED = 10_000
+"""How many completed targets are remembered, for clients that reconnect."""
 
 
-class Goal(NamedTuple):
-    """What is waited for: a task by its uuid, or a workflow by its root_id.
+class Target(NamedTuple):
+    """What a stream waits for: a task by its ``uuid``, or a workflow by its ``root_id``.
 
-    ``quiet_seconds``: the quiet time of a workflow; ``None`` for the default.
+    ``cluster``: the broker; ``None`` for all brokers. ``quiet_seconds``: the quiet time of a workflow;
+    ``None`` for the default.
     """
 
     field: Literal["uuid", "root_id"]
@@ -43,23 +49,27 @@ class Goal(NamedTuple):
     quiet_seconds: float | None = None
 
 
-class End(NamedTuple):
-    """How a goal has come to an end, how long that has to last, and what the last message says of it."""
+class Completion(NamedTuple):
+    """That a target is complete once its present state has lasted for ``after_seconds``.
+
+    ``details``: fields of the close message.
+    """
 
     reason: CloseReason
     after_seconds: float
     details: dict[str, Any]
 
 
-class _Wait:
-    """The streams of a goal, each with when it began to wait, and the end that is due."""
+class _Waiting:
+    """The streams that wait for a target, each with the time when it began, and the completion that is
+    due."""
 
     __slots__ = ("subscriptions", "timer", "due")
 
     def __init__(self) -> None:
         self.subscriptions: WeakKeyDictionary[Subscription, float] = WeakKeyDictionary()
         self.timer: asyncio.TimerHandle | None = None
-        self.due: tuple[CloseReason, float] | None = None  # why it ends, and how long that has to last
+        self.due: tuple[CloseReason, float] | None = None  # its reason and its ``after_seconds``
 
     def cancel(self) -> None:
         if self.timer is not None:
@@ -68,17 +78,17 @@ class _Wait:
         self.due = None
 
 
-class Until:
-    """Ends subscriptions with ``gateway-close`` once their goals have come to an end.
+class Completions:
+    """Ends subscriptions with ``gateway-close`` once their targets are complete.
 
     Args:
         tasks: the table of tasks.
-        hub: whose streams they are.
+        hub: the hub of the subscriptions.
     """
 
     def __init__(
         self,
-        tasks: Tasks,
+        tasks: TaskTable,
         hub: Hub,
         *,
         lost_grace_seconds: float = LOST_GRACE_SECONDS,
@@ -88,103 +98,112 @@ class Until:
         self._hub = hub
         self._lost_grace_seconds = lost_grace_seconds
         self._wait_known_seconds = wait_known_seconds
-        self._waiting: dict[tuple[str, str], dict[Goal, _Wait]] = {}  # by field and value
-        self._ended: OrderedDict[Goal, tuple[int, CloseReason]] = OrderedDict()  # where, and how
-        self._sweep_at = SWEEP_FROM
-        self._evicted_seen = 0
+        self._waiting: dict[tuple[str, str], dict[Target, _Waiting]] = {}  # by field and value
+        self._completed: OrderedDict[Target, tuple[int, CloseReason]] = OrderedDict()  # with its position
+        self._sweep_at = MIN_SWEEP_TARGETS
+        self._evicted = 0
 
-    def is_over(self, goal: Goal, last_event_id: str) -> bool:
-        """Return whether a client that has seen this id has seen its stream end, and nothing began since."""
-        position, ended = self._hub.position_of(last_event_id), self._ended.get(goal)
-        if position is None or ended is None or position < ended[0]:
+    def is_complete(self, target: Target, last_event_id: str) -> bool:
+        """Return whether a client got the end of its stream, and the target has not started again since.
+
+        Args:
+            last_event_id: the id of the last message that the client got.
+        """
+        position, completed = self._hub.position_of(last_event_id), self._completed.get(target)
+        if position is None or completed is None or position < completed[0]:
             return False
-        end = self._end_of(goal)
-        return end is not None and end.reason == ended[1]
+        completion = self._completion(target)
+        return completion is not None and completion.reason == completed[1]
 
-    def add(self, subscription: Subscription, goal: Goal) -> None:
-        """End a subscription when its goal has come to an end, which may be at once."""
+    def add(self, subscription: Subscription, target: Target) -> None:
+        """End a subscription when its target is complete, which may be at once."""
         self._sweep()
-        waits = self._waiting.setdefault((goal.field, goal.value), {})
-        wait = waits.setdefault(goal, _Wait())
-        wait.subscriptions[subscription] = asyncio.get_running_loop().time()
-        self._look(goal, wait)
+        by_target = self._waiting.setdefault((target.field, target.value), {})
+        waiting = by_target.setdefault(target, _Waiting())
+        waiting.subscriptions[subscription] = asyncio.get_running_loop().time()
+        self._schedule(target, waiting)
 
-    def saw(self, event: Event) -> None:
-        """Take note of an event that the table has taken in and the stream has got."""
+    def on_event(self, event: Event) -> None:
+        """Check the targets of an event that is in the table and in the stream."""
         if not self._waiting:
             return
         uuid, root_id = id_text(event.get("uuid")), id_text(event.get("root_id"))
-        # A task may turn out to be of another root than its own id.
+        # A task may turn out to have another root than itself.
         for field, value in {("uuid", uuid), ("root_id", root_id), ("root_id", uuid)}:
-            waits = self._waiting.get((field, value)) if value is not None else None
-            for goal, wait in tuple(waits.items()) if waits else ():
-                if wait.due is not None and wait.due[0] == "ready":
-                    wait.cancel()  # the quiet time begins again
-                self._look(goal, wait)
+            by_target = self._waiting.get((field, value)) if value is not None else None
+            for target, waiting in tuple(by_target.items()) if by_target else ():
+                if waiting.due is not None and waiting.due[0] == "ready":
+                    waiting.cancel()  # the quiet time begins again
+                self._schedule(target, waiting)
 
-    def refresh(self) -> None:
-        """Look at all goals again, if records have been evicted: no event tells of that."""
+    def on_evictions(self) -> None:
+        """Check all targets if the table has evicted records since the last call: there is no event for
+        that."""
         statistics = self._tasks.statistics()
         evicted = statistics.evicted_finished + statistics.evicted_unfinished
-        if evicted == self._evicted_seen or not self._waiting:
+        if evicted == self._evicted or not self._waiting:
             return
-        self._evicted_seen = evicted
-        for waits in tuple(self._waiting.values()):
-            for goal, wait in tuple(waits.items()):
-                self._look(goal, wait)
+        self._evicted = evicted
+        for by_target in tuple(self._waiting.values()):
+            for target, waiting in tuple(by_target.items()):
+                self._schedule(target, waiting)
 
     def close(self) -> None:
-        """Wait for nothing any more."""
-        for waits in self._waiting.values():
-            for wait in waits.values():
-                wait.cancel()
+        """Cancel all timers."""
+        for by_target in self._waiting.values():
+            for waiting in by_target.values():
+                waiting.cancel()
 
-    def _look(self, goal: Goal, wait: _Wait) -> None:
-        """Schedule the end of a goal's streams."""
-        end = self._end_of(goal)
-        if end is None:
-            wait.cancel()
-        elif wait.due != (end.reason, end.after_seconds):
-            wait.cancel()
-            wait.due = end.reason, end.after_seconds
+    def _schedule(self, target: Target, waiting: _Waiting) -> None:
+        """Schedule the end of a target's streams, or cancel it."""
+        completion = self._completion(target)
+        if completion is None:
+            waiting.cancel()
+        elif waiting.due != (completion.reason, completion.after_seconds):
+            waiting.cancel()
+            waiting.due = completion.reason, completion.after_seconds
             loop = asyncio.get_running_loop()
-            if end.after_seconds:
-                wait.timer = loop.call_later(end.after_seconds, self._end, goal, wait)
+            if completion.after_seconds:
+                waiting.timer = loop.call_later(completion.after_seconds, self._end, target, waiting)
             else:
-                # The event with which it ends comes before the end.
-                self._hub.after_flush(lambda: self._end(goal, wait))
+                # The event that completes the target is sent before the end.
+                self._hub.after_flush(lambda: self._end(target, waiting))
 
-    def _end(self, goal: Goal, wait: _Wait) -> None:
-        end = self._end_of(goal)
-        is_waiting = self._waiting.get((goal.field, goal.value), {}).get(goal) is wait
-        if end is None or wait.due != (end.reason, end.after_seconds) or not is_waiting:
-            return  # it goes on since, or has been ended
-        ended = list(wait.subscriptions)
-        if end.reason == "unknown" and end.after_seconds:  # each stream waits for as long
+    def _end(self, target: Target, waiting: _Waiting) -> None:
+        completion = self._completion(target)
+        is_waiting = self._waiting.get((target.field, target.value), {}).get(target) is waiting
+        is_due = completion is not None and waiting.due == (completion.reason, completion.after_seconds)
+        if completion is None or not is_due or not is_waiting:
+            return  # it has started again, or its streams were ended already
+        ended = list(waiting.subscriptions)
+        if completion.reason == "unknown" and completion.after_seconds:  # for each stream from its beginning
             loop = asyncio.get_running_loop()
-            began_by = loop.time() + 0.01 - end.after_seconds
-            ended = [each for each, at in wait.subscriptions.items() if at <= began_by]
-            if left := [at for at in wait.subscriptions.values() if at > began_by]:
-                wait.timer = loop.call_at(min(left) + end.after_seconds, self._end, goal, wait)
+            began_by = loop.time() + 0.01 - completion.after_seconds
+            ended = [each for each, at in waiting.subscriptions.items() if at <= began_by]
+            if left := [at for at in waiting.subscriptions.values() if at > began_by]:
+                next_at = min(left) + completion.after_seconds
+                waiting.timer = loop.call_at(next_at, self._end, target, waiting)
                 for subscription in ended:
-                    del wait.subscriptions[subscription]
-                    subscription.end(end.reason, end.details)
+                    del waiting.subscriptions[subscription]
+                    subscription.end(completion.reason, completion.details)
                 return
-        self._ended[goal] = self._hub.position, end.reason
-        self._ended.move_to_end(goal)
-        if len(self._ended) > MAX_ENDED:
-            self._ended.popitem(last=False)
-        self._forget(goal)
+        self._completed[target] = self._hub.position, completion.reason
+        self._completed.move_to_end(target)
+        if len(self._completed) > MAX_COMPLETED:
+            self._completed.popitem(last=False)
+        self._remove(target)
         for subscription in ended:
-            subscription.end(end.reason, end.details)
+            subscription.end(completion.reason, completion.details)
 
-    def _end_of(self, goal: Goal) -> End | None:
-        return self._task_end(goal) if goal.field == "uuid" else self._workflow_end(goal)
+    def _completion(self, target: Target) -> Completion | None:
+        """Return how a target is complete, or will be if its state does not change; else ``None``."""
+        is_task = target.field == "uuid"
+        return self._task_completion(target) if is_task else self._workflow_completion(target)
 
-    def _task_end(self, goal: Goal) -> End | None:
-        tasks = [record.task for record in self._tasks.find(goal.value, goal.cluster)]
+    def _task_completion(self, target: Target) -> Completion | None:
+        tasks = [record.task for record in self._tasks.find(target.value, target.cluster)]
         if not tasks:
-            return self._unknown(goal, f"no event of the task {goal.value!r} has been seen")
+            return self._unknown(target, f"no event of the task {target.value!r} has been seen")
         ready = sum(task.is_ready for task in tasks)
         details = {
             "known": len(tasks),
@@ -192,52 +211,52 @@ class Until:
             "sent_events": all(task.sent is not None for task in tasks),
         }
         if ready == len(tasks):
-            return End("ready", 0.0, details)
+            return Completion("ready", 0.0, details)
         if all(task.is_ready or task.lost is not None for task in tasks):
-            return End("lost", self._lost_grace_seconds, details)
+            return Completion("lost", self._lost_grace_seconds, details)
         return None
 
-    def _workflow_end(self, goal: Goal) -> End | None:
-        roots = self._tasks.roots(goal.value, goal.cluster)
+    def _workflow_completion(self, target: Target) -> Completion | None:
+        roots = self._tasks.roots(target.value, target.cluster)
         if not roots:
-            for record in self._tasks.find(goal.value, goal.cluster):
+            for record in self._tasks.find(target.value, target.cluster):
                 root_id = record.task.root_id
-                if root_id is None:  # it was under way before the gateway listened
-                    return self._task_end(goal)
-                message = f"the task {goal.value!r} belongs to the root {root_id!r}"
-                return End("unknown", 0.0, {"message": message, "root_id": root_id})
-            return self._unknown(goal, f"no event of the workflow {goal.value!r} has been seen")
+                if root_id is None:  # it had started before the gateway consumed
+                    return self._task_completion(target)
+                message = f"the task {target.value!r} belongs to the root {root_id!r}"
+                return Completion("unknown", 0.0, {"message": message, "root_id": root_id})
+            return self._unknown(target, f"no event of the workflow {target.value!r} has been seen")
         known = sum(len(root.members) for root in roots)
         unready, lost = sum(root.unready for root in roots), sum(root.lost for root in roots)
         is_sure = not any(root.unsent for root in roots)
         details = {"known": known, "ready": known - unready, "sent_events": is_sure}
         if not unready:
-            quiet_seconds = goal.quiet_seconds
+            quiet_seconds = target.quiet_seconds
             if quiet_seconds is None:
                 quiet_seconds = QUIET_SECONDS if is_sure else UNSURE_QUIET_SECONDS
-            return End("ready", quiet_seconds, details)
-        return End("lost", self._lost_grace_seconds, details) if lost == unready else None
+            return Completion("ready", quiet_seconds, details)
+        return Completion("lost", self._lost_grace_seconds, details) if lost == unready else None
 
-    def _unknown(self, goal: Goal, message: str) -> End:
-        if self._tasks.was_evicted(goal.value, goal.cluster):
-            message = f"{goal.value!r} was evicted (the table of tasks is full: see --max-tasks)"
-            return End("unknown", 0.0, {"message": message})
-        return End("unknown", self._wait_known_seconds, {"message": message})
+    def _unknown(self, target: Target, message: str) -> Completion:
+        if self._tasks.was_evicted(target.value, target.cluster):
+            message = f"{target.value!r} was evicted (the table of tasks is full: see --max-tasks)"
+            return Completion("unknown", 0.0, {"message": message})
+        return Completion("unknown", self._wait_known_seconds, {"message": message})
 
-    def _forget(self, goal: Goal) -> None:
-        key = goal.field, goal.value
-        waits = self._waiting.get(key, {})
-        waits.pop(goal, None)
-        if not waits:
+    def _remove(self, target: Target) -> None:
+        key = target.field, target.value
+        by_target = self._waiting.get(key, {})
+        by_target.pop(target, None)
+        if not by_target:
             self._waiting.pop(key, None)
 
     def _sweep(self) -> None:
-        """Forget those whose clients have gone, when many may have."""
+        """Remove the targets without open streams, if there may be many."""
         if len(self._waiting) < self._sweep_at:
             return
-        for waits in tuple(self._waiting.values()):
-            for goal, wait in tuple(waits.items()):
-                if all(subscription.is_ended for subscription in wait.subscriptions):
-                    wait.cancel()
-                    self._forget(goal)
-        self._sweep_at = max(SWEEP_FROM, 2 * len(self._waiting))
+        for by_target in tuple(self._waiting.values()):
+            for target, waiting in tuple(by_target.items()):
+                if all(subscription.is_ended for subscription in waiting.subscriptions):
+                    waiting.cancel()
+                    self._remove(target)
+        self._sweep_at = max(MIN_SWEEP_TARGETS, 2 * len(self._waiting))

@@ -1,30 +1,43 @@
-"""A cursor: a place in the history, and what of it a filter and a framing make."""
+"""Cursors: positions in the history, from which matching entries are read and framed. Pure."""
 
+from math import inf
+from time import perf_counter
 from typing import Protocol
 
-from gateway.control import Control, gap
-from gateway.history import Entry, History
-from gateway.index import Matcher
+from celery_gateway.events.matcher import Matcher
+from celery_gateway.stream.history import Entry, History
+from celery_gateway.stream.messages import ControlMessage, gap_message
+
+CLOCK_ENTRIES = 8
+"""The time limit of a read is checked after so many entries: to match one can take long."""
+CLOCK_BYTES = 10_000
+"""It is also checked after an entry of this size: to frame one can take long."""
 
 
 class Framing(Protocol):
-    """Says how entries are written."""
+    """How entries are written on a stream.
 
+    Attributes:
+        cost: of the framing, beside that of the filter, in units of ``Filter.cost``.
+    """
+
+    @property
+    def cost(self) -> int: ...
     def event(self, id: bytes, json: bytes) -> bytes: ...
-    def control(self, id: bytes, message: Control) -> bytes: ...
+    def control(self, id: bytes, message: ControlMessage) -> bytes: ...
     def keepalive(self, id: bytes) -> bytes: ...
     def batch(self, frames: list[bytes]) -> bytes: ...
 
 
 def frame(framing: Framing, entry: Entry) -> bytes:
-    """Return an entry as a framing writes it."""
-    if entry.control is None:
+    """Return an entry as it is written on a stream."""
+    if entry.control_type is None:
         return framing.event(entry.id, entry.json)
-    return framing.control(entry.id, Control(entry.control, entry.json))
+    return framing.control(entry.id, ControlMessage(entry.control_type, entry.json))
 
 
 class Cursor:
-    """Reads the history from ``position`` on, for one that is behind.
+    """Reads the matching entries of the history.
 
     Attributes:
         position: all entries up to here were read.
@@ -38,12 +51,18 @@ class Cursor:
         self._framing = framing
         self.position = position
 
-    def read(self, up_to: int, limit_bytes: int, limit_entries: int) -> bytes:
-        """Move on, and return the frames of the matching entries passed on the way.
+    def read(self, up_to: int, limit_bytes: int, limit_entries: int, limit_seconds: float = inf) -> bytes:
+        """Read on, and return the frames of the matching entries.
 
-        Stops at position ``up_to``, at the first frame with which ``limit_bytes`` are reached, or after
-        ``limit_entries``. Entries that were evicted unread are told by a ``gateway-gap``.
+        Entries that were evicted before they were read are reported by a ``gateway-gap``.
+
+        Args:
+            up_to: the position to stop at.
+            limit_bytes: stop with the frame that reaches this size.
+            limit_entries: stop after so many entries, matching or not.
+            limit_seconds: stop some entries after this time.
         """
+        deadline = perf_counter() + limit_seconds
         frames: list[bytes] = []
         size_bytes = 0
         framing, matches = self._framing, self._filter.matches
@@ -51,16 +70,18 @@ class Cursor:
         if self.position < history.evicted:
             self.position = history.evicted
             id = history.id_of(self.position)
-            # How many of the lost ones matched cannot be known any more.
-            frames.append(framing.control(id, gap(id, "evicted", None)))
-        # After a gap the position can be past ``up_to``: what was not flushed yet is evicted already.
+            # It is unknown how many of the evicted entries matched.
+            frames.append(framing.control(id, gap_message(id, "evicted", None)))
+        # After a gap the position can be past ``up_to``: entries can be evicted before they are flushed.
         for entry in history.after(self.position, max(0, min(up_to - self.position, limit_entries))):
             self.position += 1
-            if entry.control is None and not matches(entry.keys):
-                continue
-            written = frame(framing, entry)
-            frames.append(written)
-            size_bytes += len(written)
-            if size_bytes >= limit_bytes:
+            if entry.control_type is not None or matches(entry.keys):
+                framed = frame(framing, entry)
+                frames.append(framed)
+                size_bytes += len(framed)
+                if size_bytes >= limit_bytes:
+                    break
+            is_due = not self.position % CLOCK_ENTRIES or len(entry.json) >= CLOCK_BYTES
+            if is_due and perf_counter() >= deadline:
                 break
         return framing.batch(frames) if frames else b""

@@ -1,132 +1,177 @@
-"""Framings: how entries are written on a stream. Pure bytes in, bytes out.
+"""Framings: how entries are written on a stream. Pure: bytes in, bytes out.
 
-- Server-Sent Events, https://html.spec.whatwg.org/multipage/server-sent-events.html (section 9.2.6 for the
-  fields). Events carry no ``event:`` line, so ``EventSource.onmessage`` gets every one of them; control
-  messages carry their type there.
-- NDJSON: one object a line, https://github.com/ndjson/ndjson-spec.
-- WebSocket: one object a text message, RFC 6455 section 5. A server's frames are not masked, so all clients
-  get the same bytes.
+- Server-Sent Events (WHATWG, https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6
+  for the fields). Events have no ``event:`` field, so ``EventSource.onmessage`` gets all of them; control
+  messages have their type there.
+- NDJSON: one object a line (https://github.com/ndjson/ndjson-spec).
+- WebSocket: one object a text message (RFC 6455 section 5). The frames of a server are not masked, so all
+  clients get the same bytes.
 
-``batch`` is what is done once to frames that leave together; HTTP/1.1's chunked coding is that, and nothing
-else.
+``event``, ``control`` and ``keepalive`` return one frame. ``batch`` joins frames that leave together; in
+HTTP/1.1's chunked coding it makes them one chunk.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
-from gateway.control import Control, bookmark
-from gateway.event import pick
+import msgspec
+
+from celery_gateway.events.event import encode, pick
+from celery_gateway.events.truncate import shorten
+from celery_gateway.stream.messages import ControlMessage, bookmark_message
 
 
 class SSE:
     """Server-Sent Events."""
 
+    cost: ClassVar[int] = 0
     media_type = "text/event-stream"
 
     def event(self, id: bytes, json: bytes) -> bytes:
         return b"id: %b\ndata: %b\n\n" % (id, json)
 
-    def control(self, id: bytes, message: Control) -> bytes:
+    def control(self, id: bytes, message: ControlMessage) -> bytes:
         retry = b"" if message.retry_ms is None else b"retry: %d\n" % message.retry_ms
         return b"%bevent: %b\nid: %b\ndata: %b\n\n" % (retry, message.type.encode(), id, message.json)
 
     def keepalive(self, id: bytes) -> bytes:
-        """An id without data moves the client's Last-Event-ID and dispatches nothing (section 9.2.6)."""
-        return b"id: %b\n\n" % id
+        """Return an event with a name and data: many parsers report a block without data as empty text."""
+        return self.control(id, bookmark_message(id))
 
     def batch(self, frames: Sequence[bytes]) -> bytes:
         return b"".join(frames)
 
 
-class FetchedSSE(SSE):
-    """Server-Sent Events for readers that are no EventSource: they do not see an id without data."""
-
-    def keepalive(self, id: bytes) -> bytes:
-        return self.control(id, bookmark(id))
-
-
 class NDJSON:
     """One JSON object a line."""
 
+    cost: ClassVar[int] = 0
     media_type = "application/x-ndjson"
 
     def event(self, id: bytes, json: bytes) -> bytes:
         return json + b"\n"
 
-    def control(self, id: bytes, message: Control) -> bytes:
+    def control(self, id: bytes, message: ControlMessage) -> bytes:
         return message.json + b"\n"
 
     def keepalive(self, id: bytes) -> bytes:
-        return bookmark(id).json + b"\n"
+        return bookmark_message(id).json + b"\n"
 
     def batch(self, frames: Sequence[bytes]) -> bytes:
         return b"".join(frames)
 
 
 class ChunkedSSE(SSE):
-    """Server-Sent Events ready for the transport, in HTTP/1.1's chunked coding (RFC 9112 section 7.1)."""
+    """Server-Sent Events in HTTP/1.1's chunked coding (RFC 9112 section 7.1), for the transport."""
 
     def batch(self, frames: Sequence[bytes]) -> bytes:
         return chunk(b"".join(frames))
 
 
-class ChunkedFetchedSSE(ChunkedSSE, FetchedSSE):
-    """The same for readers that are no EventSource."""
-
-
 class ChunkedNDJSON(NDJSON):
-    """NDJSON ready for the transport, in HTTP/1.1's chunked coding."""
+    """NDJSON in HTTP/1.1's chunked coding, for the transport."""
 
     def batch(self, frames: Sequence[bytes]) -> bytes:
         return chunk(b"".join(frames))
 
 
 class WebSocket:
-    """Text messages ready for the transport."""
+    """WebSocket text messages, for the transport."""
+
+    cost: ClassVar[int] = 0
 
     def event(self, id: bytes, json: bytes) -> bytes:
         return text_message(json)
 
-    def control(self, id: bytes, message: Control) -> bytes:
+    def control(self, id: bytes, message: ControlMessage) -> bytes:
         return text_message(message.json)
 
     def keepalive(self, id: bytes) -> bytes:
-        return text_message(bookmark(id).json)
+        return text_message(bookmark_message(id).json)
 
     def batch(self, frames: Sequence[bytes]) -> bytes:
         return b"".join(frames)
 
 
-MAX_KEPT_BYTES = 4 << 10
-Plain = SSE | NDJSON | WebSocket
+MAX_CACHED_BYTES = 4 << 10
+"""Maximum size of an event that is cached projected or split: all of them together take 25 MB at most."""
+PROJECTION_COST = 4
+KEPT_FIELDS = frozenset({"id", "type", "truncated"})
+"""Fields of an event that a projection never removes."""
+PlainFraming = SSE | NDJSON | WebSocket
 
 
-class Picked:
-    """Another framing, of events that have only some of their fields, and always ``id`` and ``type``."""
+class FieldProjection:
+    """A framing of events with fewer fields, or truncated to a smaller size.
 
-    def __init__(self, framing: Plain, fields: frozenset[str]) -> None:
-        self._fields = fields | {"id", "type"}
+    Args:
+        framing: how the smaller events are written.
+        fields: the fields to keep beside ``id``, ``type`` and ``truncated``; ``None``: all.
+        max_event_bytes: larger events are truncated; 0: no limit.
+
+    Attributes:
+        cost: beside that of the filter, in units of ``Filter.cost``: about 1 µs for an event, or 500 bytes.
+    """
+
+    def __init__(self, framing: PlainFraming, fields: frozenset[str] | None, max_event_bytes: int) -> None:
+        self._fields = None if fields is None else fields | KEPT_FIELDS
+        self._max_event_bytes = max_event_bytes
+        self.cost = projection_cost(fields)
         self.control = framing.control
         self.keepalive = framing.keepalive
         self.batch = framing.batch
         self._event = framing.event
 
     def event(self, id: bytes, json: bytes) -> bytes:
-        return self._event(id, _pick(json, self._fields))
+        projected = json if self._fields is None else project(json, self._fields)
+        return self._event(id, shorten(projected, self._max_event_bytes))
 
 
-@lru_cache(maxsize=1_000)
-def picked(framing: Plain, fields: frozenset[str]) -> Picked:
-    """Return a framing that keeps some fields only; the same for the same, so that clients can share it."""
-    return Picked(framing, fields)
+_projections: WeakValueDictionary[tuple[PlainFraming, frozenset[str] | None, int], FieldProjection] = (
+    WeakValueDictionary()
+)
 
 
-def _pick(json: bytes, fields: frozenset[str]) -> bytes:
-    """Pick once for all groups, whatever their filters; the cache is not to outweigh the history."""
-    return _pick_and_keep(json, fields) if len(json) <= MAX_KEPT_BYTES else pick(json, fields)
+def projected_framing(
+    framing: PlainFraming, fields: frozenset[str] | None, max_event_bytes: int
+) -> PlainFraming | FieldProjection:
+    """Return a framing of smaller events; the same object for equal arguments, so that clients share it.
+
+    Args:
+        fields, max_event_bytes: see ``FieldProjection``. With ``None`` and 0 the result is ``framing``
+            itself.
+    """
+    if fields is None and not max_event_bytes:
+        return framing
+    key = framing, fields, max_event_bytes
+    found = _projections.get(key)
+    if found is None:
+        found = _projections[key] = FieldProjection(framing, fields, max_event_bytes)
+    return found
 
 
-_pick_and_keep = lru_cache(maxsize=2_000)(pick)
+def projection_cost(fields: frozenset[str] | None) -> int:
+    """Return the cost of keeping some fields, in units of ``Filter.cost``."""
+    return PROJECTION_COST + sum([100 + len(name) for name in fields or ()]) // 500
+
+
+def project(json: bytes, fields: frozenset[str]) -> bytes:
+    """Return an event with some of its fields, computed once for all cohorts.
+
+    A large event is not cached: the cache must not take more memory than the history.
+    """
+    return _project_cached(json, fields) if len(json) <= MAX_CACHED_BYTES else pick(json, fields)
+
+
+@lru_cache(maxsize=2_000)
+def _project_cached(json: bytes, fields: frozenset[str]) -> bytes:
+    return encode({field: value for field, value in _split(json).items() if field in fields})
+
+
+_split = lru_cache(maxsize=200)(msgspec.json.Decoder(dict[str, msgspec.Raw]).decode)
+"""Split an event into its fields, once for all projections. A result can take 100 kB."""
 
 
 def chunk(data: bytes) -> bytes:
@@ -138,7 +183,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 def text_message(text: bytes) -> bytes:
-    """Return UTF-8 text as one unmasked WebSocket message of a single frame (RFC 6455 section 5.2)."""
+    """Return UTF-8 text as a WebSocket message of one frame, not masked (RFC 6455 section 5.2)."""
     size = len(text)
     if size < 126:
         return b"\x81%c%b" % (size, text)
@@ -147,17 +192,10 @@ def text_message(text: bytes) -> bytes:
     return b"\x81\x7f%b%b" % (size.to_bytes(8), text)
 
 
-FORMATS: dict[str, SSE | NDJSON] = {"sse": SSE(), "ndjson": NDJSON(), "fetched-sse": FetchedSSE()}
-"""For any server, by the value of the ``format`` parameter, or what ``FETCHED`` makes of it."""
+FORMATS: dict[str, SSE | NDJSON] = {"sse": SSE(), "ndjson": NDJSON()}
+"""The framings by the value of the ``format`` parameter."""
 
-FETCHED = {"sse": "fetched-sse", "ndjson": "ndjson"}
-"""Which of them is meant where no EventSource asks."""
-
-DIRECT_FORMATS: dict[str, SSE | NDJSON] = {
-    "sse": ChunkedSSE(),
-    "ndjson": ChunkedNDJSON(),
-    "fetched-sse": ChunkedFetchedSSE(),
-}
-"""The same, for bytes that are written to the transport as they are."""
+CHUNKED_FORMATS: dict[str, SSE | NDJSON] = {"sse": ChunkedSSE(), "ndjson": ChunkedNDJSON()}
+"""The same in HTTP/1.1's chunked coding, for bytes that are written directly to the transport."""
 
 WEBSOCKET = WebSocket()

@@ -1,9 +1,11 @@
-"""The hub: events in, subscriptions out. It knows no broker and no transport.
+"""The hub: events in, subscriptions out. It depends on no broker and on no transport.
 
-Every event is appended once to the history, and put down for the groups of subscriptions that it concerns.
-A flush lets those groups hand it out; a group that nothing concerns costs nothing. Flushes are paced by what
-they cost: at once when idle, and after a flush a pause of four times what it took, 5 to 50 ms. So fan-out
-leaves ingest most of the loop, and a costly flush carries more events.
+Rules:
+
+- Every event is appended once to the history, and to the entries of each cohort whose filter matches it.
+- A flush writes the entries of those cohorts for their live members. Other cohorts cost nothing.
+- Flushes are paced by their cost (``flush_timer``).
+- The *position* of the hub is that of the last flush. A subscription that begins, begins there or earlier.
 """
 
 import asyncio
@@ -11,51 +13,64 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from gateway import control
-from gateway.cursor import Framing
-from gateway.event import Event, encode, keys
-from gateway.group import Group
-from gateway.history import Entry, History
-from gateway.index import Index, Matcher
-from gateway.subscription import Prologue, Subscription
+from celery_gateway.errors import OverLimit
+from celery_gateway.events.event import Event, encode, keys
+from celery_gateway.events.matcher import Matcher
+from celery_gateway.events.truncate import truncate
+from celery_gateway.stream import messages
+from celery_gateway.stream.catch_up import CatchUpScheduler
+from celery_gateway.stream.cohort import Cohort
+from celery_gateway.stream.cursor import Framing
+from celery_gateway.stream.filter_index import FilterIndex
+from celery_gateway.stream.flush_timer import FlushTimer
+from celery_gateway.stream.history import Entry, History
+from celery_gateway.stream.initial_snapshot import InitialSnapshot
+from celery_gateway.stream.limits import Limits
+from celery_gateway.stream.subscription import Subscription
 
-PAUSE_PER_FLUSH = 4
-"""Measured at 500 clients × 1000 events/s, where a bare send() loop cost 0.48 µs a delivery: with 2, 0.87 µs
-and a p99 of 44 ms; with 4, 0.53 µs and 52 ms; with 8, 0.43 µs and 69 ms."""
-MIN_PAUSE_SECONDS = 0.005
-"""A flush is a system call a client, and a wake-up there: what comes right behind it goes together."""
-MAX_PAUSE_SECONDS = 0.05
-"""So that nobody waits longer than a person notices, however many there are."""
+
+def _with_id(id: bytes, json: bytes) -> bytes:
+    return b'{"id":"%b",%b' % (id, json[1:])
 
 
 class HubStatistics(NamedTuple):
-    """Counts of the hub; ``events`` and ``evicted`` only grow."""
+    """Counts of the hub. ``events`` and ``evicted`` only grow."""
 
     events: int
     evicted: int
     history_bytes: int
     subscriptions: int
-    groups: int
+    cohorts: int
 
 
 class Hub:
     """Fans events out to subscriptions. All calls belong to one running event loop.
 
     Args:
-        history_bytes: how much of the stream is kept for those who fall behind or come back.
+        history_bytes: how much of the stream is kept for subscriptions that lag or resume.
+        max_event_bytes: maximum size of an event on a stream; a larger one is truncated. 0: no limit.
+        limits: what streams and their filters are charged to; by default limits of its own.
+
+    Attributes:
+        limits: the same.
+        scheduler: gives turns to the subscriptions that lag.
     """
 
-    def __init__(self, *, history_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self, *, history_bytes: int = 64 << 20, max_event_bytes: int = 0, limits: Limits | None = None
+    ) -> None:
+        self.max_event_bytes = max_event_bytes
+        self.scheduler = CatchUpScheduler()
+        self.limits = limits or Limits()
         self._history = History(max_bytes=history_bytes)
-        self._groups: dict[tuple[Matcher, Framing], Group] = {}
-        self._index: Index[Group] = Index()
-        self._dirty: dict[Group, None] = {}  # groups with new entries, in the order of their first
+        self._cohorts: dict[tuple[Matcher, Framing], Cohort] = {}
+        self._index: FilterIndex[Cohort] = FilterIndex()
+        self._dirty: dict[Cohort, None] = {}  # with new entries, in the order of the first
         self._flushed = 0
         self._unflushed_bytes = 0
         self._max_unflushed_bytes = history_bytes // 4
-        self._flush_handle: asyncio.Handle | None = None
+        self._timer = FlushTimer(self._flush)
         self._after_flush: list[Callable[[], None]] = []
-        self._flush_not_before = 0.0
         self._subscriptions: set[Subscription] = set()
         self._is_closed = False
 
@@ -66,28 +81,38 @@ class Hub:
             evicted=self._history.evicted,
             history_bytes=self._history.size_bytes,
             subscriptions=len(self._subscriptions),
-            groups=len(self._groups),
+            cohorts=len(self._cohorts),
         )
 
     def append(self, event: Event) -> None:
-        """Give an event its position and make it known to all that it matches. Keeps order."""
+        """Append an event to the stream: it gets the next position, and goes to all subscriptions that match
+        it."""
         id = self._history.id_of(self._history.position + 1)
-        entry = Entry(id, keys(event), None, b'{"id":"%b",%b' % (id, encode(event)[1:]), time.time())
+        full_json = None
+        json = _with_id(id, encode(event))
+        if 0 < self.max_event_bytes < len(json):
+            full_json, json = json, _with_id(id, encode(truncate(event, self.max_event_bytes - len(id) - 8)))
+        entry = Entry(id, keys(event), None, json, time.monotonic(), full_json)
         self._append(entry, self._index.find(entry.keys))
 
-    def gap(self, reason: control.GapReason, lost: int | None = None, cluster: str | None = None) -> None:
-        """Tell every subscriber that events (of a cluster) were, or may have been, lost at this place."""
-        self.tell_all(lambda id: control.gap(id, reason, lost, cluster))
-
-    def tell_all(self, message_at: Callable[[bytes], control.Control]) -> None:
-        """Put a control message into the stream of every subscriber.
+    def gap(self, reason: messages.GapReason, lost: int | None = None, cluster: str | None = None) -> None:
+        """Report to every subscriber that events were, or may have been, lost at this position.
 
         Args:
-            message_at: makes it, given its position as clients see it.
+            lost: how many, where that is known.
+            cluster: the broker of the lost events, if brokers have names.
+        """
+        self.broadcast(lambda id: messages.gap_message(id, reason, lost, cluster))
+
+    def broadcast(self, message_at: Callable[[bytes], messages.ControlMessage]) -> None:
+        """Append a control message to the stream of every subscriber.
+
+        Args:
+            message_at: makes it, given its id.
         """
         id = self._history.id_of(self._history.position + 1)
         message = message_at(id)
-        self._append(Entry(id, (), message.type, message.json, time.time()), self._groups.values())
+        self._append(Entry(id, (), message.type, message.json, time.monotonic()), self._cohorts.values())
 
     def subscribe(
         self,
@@ -95,73 +120,127 @@ class Hub:
         framing: Framing,
         last_event_id: str | None = None,
         since: float | None = None,
-        prologue: Callable[[], Prologue] | None = None,
+        initial_snapshot: Callable[[], InitialSnapshot] | None = None,
         *,
-        is_due_when_resumed: bool = False,
+        snapshot_when_resumed: bool = False,
+        client: str = "",
     ) -> Subscription:
         """Return a subscription that begins here and now, or earlier where the history allows.
 
         Args:
-            filter: hashable; equal ones share their work.
+            filter: hashable; subscriptions with equal filters share their work.
             framing: how the events are written.
-            last_event_id: the id of the last message that the client saw: go on after it. One that is not
-                of this log, or whose successors are evicted, is answered by ``reset`` and a ``gateway-gap``.
-            since: begin with what was taken in at this time (epoch seconds) or later, where no id says
-                better; 0 for all there is.
-            prologue: makes what goes before a stream that is not resumed; it then begins where that ends.
-            is_due_when_resumed: the prologue is for a stream that is resumed, too: that first goes on to
-                where the prologue ends, which so stands in its place among the events.
+            last_event_id: the id of the last message that the client got: resume after it. If the id is not
+                one of this log, or entries after it are evicted, the stream begins with ``reset`` and a
+                ``gateway-gap``.
+            since: begin with the entries appended at this time or later (epoch seconds, see
+                ``history.Moment``), unless ``last_event_id`` can be resumed from. 0: all entries in the
+                history.
+            initial_snapshot: makes the initial snapshot of a stream that is not resumed.
+            snapshot_when_resumed: a resumed stream has it, too.
+            client: the address of the client, to charge it.
+
+        Raises:
+            OverLimit: the limits do not allow it now.
         """
         resume, position, gap_reason = self._beginning(last_event_id, since)
-        group = self._group(filter, framing)
-        is_resumed = resume == "resumed"
-        begun = None if prologue is None or (is_resumed and not is_due_when_resumed) else prologue()
-        subscription = Subscription(group, self._leave, resume, position, begun, catches_up=is_resumed)
+        has_snapshot = resume != "resumed" or snapshot_when_resumed
+        snapshot = initial_snapshot() if initial_snapshot is not None and has_snapshot else None
+        try:
+            subscription = self._open(filter, framing, resume, position, snapshot, client)
+        except OverLimit:
+            if snapshot is not None:
+                snapshot.close()
+            raise
         self._subscriptions.add(subscription)
         if gap_reason is not None:
-            subscription.tell(control.gap(subscription.id, gap_reason, None))
+            subscription.send(messages.gap_message(subscription.id, gap_reason, None))
         if self._is_closed:
             subscription.end("drain")
         return subscription
 
+    def _open(
+        self,
+        filter: Matcher,
+        framing: Framing,
+        resume: messages.Resume,
+        position: int,
+        snapshot: InitialSnapshot | None,
+        client: str,
+    ) -> Subscription:
+        cohort = self._cohort(filter, framing, client)
+        try:
+            return Subscription(
+                cohort,
+                self._on_close,
+                resume,
+                position,
+                snapshot,
+                scheduler=self.scheduler,
+                limits=self.limits,
+                client=client,
+            )
+        except OverLimit:
+            self._remove_if_empty(cohort)
+            raise
+
     def refilter(self, subscription: Subscription, filter: Matcher) -> None:
-        """Give a subscription another filter, from where it is; it is told by ``gateway-filter``."""
+        """Replace the filter of a subscription at its position, and send ``gateway-filter``.
+
+        Raises:
+            OverLimit: the limits do not allow the new filter now; the old one stays.
+        """
         if subscription.is_ended:
             return
-        old = subscription.group
-        subscription.move(self._group(filter, old.framing))
-        self._tidy(old)
+        old = subscription.cohort
+        subscription.move(self._cohort(filter, old.framing, subscription.client))
+        self._remove_if_empty(old)
 
     @property
     def position(self) -> int:
-        """Up to where everything has been handed out."""
+        """The position of the last flush."""
         return self._flushed
 
     def position_of(self, id: str) -> int | None:
-        """Return the position that an id names; ``None`` if it is none of this log's."""
+        """Return the position of an id; ``None`` if the id is not one of this log."""
         return self._history.position_of(id)
 
-    def settle(self) -> int:
-        """Hand out now what there is; return the position of the newest entry, where everybody now is."""
+    def event(self, id: str) -> bytes | None:
+        """Return the event with this id, encoded and not truncated.
+
+        Returns:
+            ``None`` if there is no event with this id in this log.
+
+        Raises:
+            Evicted: the event was evicted.
+        """
+        position = self._history.position_of(id)
+        if not position:
+            return None
+        entry = self._history.entry(position)
+        return entry.full_json if entry.control_type is None else None
+
+    def flush(self) -> int:
+        """Write all entries for the live subscriptions now; return the position, that of the newest entry."""
         self._flush()
         return self._flushed
 
     def id_of(self, position: int) -> bytes:
-        """Return a position as clients see it."""
+        """Return the id of a position."""
         return self._history.id_of(position)
 
     @property
     def id(self) -> bytes:
-        """The position of the newest entry, as clients see it."""
+        """The id of the newest entry."""
         return self._history.id_of(self._history.position)
 
     def after_flush(self, call: Callable[[], None]) -> None:
-        """Call back once all that was appended so far has been handed out."""
+        """Call a function once everything that was appended so far has been flushed."""
         self._after_flush.append(call)
-        self._plan_flush()
+        self._timer.schedule()
 
     def close(self) -> None:
-        """Deliver what there is, then end every stream with ``gateway-close: drain``. May be called again."""
+        """Flush, then end every stream with the reason ``drain``. May be called again."""
         self._is_closed = True
         self._flush()
         for subscription in tuple(self._subscriptions):
@@ -169,86 +248,79 @@ class Hub:
 
     def _beginning(
         self, last_event_id: str | None, since: float | None
-    ) -> tuple[control.Resume, int, control.GapReason | None]:
-        """Return how a new stream begins: its resume word, its position, and whether a gap is to be told."""
+    ) -> tuple[messages.Resume, int, messages.GapReason | None]:
+        """Return how a new stream begins: its ``resume`` value, its position, and the reason of a gap."""
         history = self._history
-        resume: control.Resume = "live"
-        gap_reason: control.GapReason | None = None
+        resume: messages.Resume = "live"
+        gap_reason: messages.GapReason | None = None
         if last_event_id is not None:
             position = history.position_of(last_event_id)
             if position is not None and position > self._flushed:
-                self._flush()  # it was answered by a lookup, and not handed out yet
+                self._flush()  # the client has the id from a lookup, and it was not flushed yet
             if position is not None and position >= history.evicted:
                 return "resumed", min(position, self._flushed), None
             resume, gap_reason = "reset", "unknown-id" if position is None else "evicted"
         if since is None:
             return resume, self._flushed, gap_reason
-        position = min(history.position_at(since), self._flushed)
+        position = min(history.position_since(since, time.monotonic(), time.time()), self._flushed)
         if gap_reason is None:
             resume = "resumed"
-            # With 0 the oldest held was asked for; with a time, what is gone may have been younger.
+            # 0 asks for the oldest entry there is. With a time, an evicted entry may have been younger than
+            # that.
             if since and position == history.evicted > 0:
                 gap_reason = "evicted"
         return resume, position, gap_reason
 
-    def _group(self, filter: Matcher, framing: Framing) -> Group:
+    def _cohort(self, filter: Matcher, framing: Framing, client: str) -> Cohort:
         key = filter, framing
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = Group(self._history, filter, framing, lambda: self._flushed)
-            self._index.add(filter, group)
+        cohort = self._cohorts.get(key)
+        if cohort is None:
+            # Charged to the first client as long as the cohort exists, even after that client has left: the
+            # other clients share its work and add nothing to the cost.
+            cost = self.limits.filters.reserve(client)
+            cost.grow(filter.cost + framing.cost)
+            cohort = self._cohorts[key] = Cohort(self._history, filter, framing, lambda: self._flushed, cost)
+            self._index.add(filter, cohort)
             begin = max(self._flushed, self._history.evicted)
             for entry in self._history.after(begin, self._history.position - begin):
-                if entry.control is not None or filter.matches(entry.keys):
-                    group.entries.append(entry)
-                    self._dirty[group] = None
-        return group
+                if entry.control_type is not None or filter.matches(entry.keys):
+                    cohort.entries.append(entry)
+                    self._dirty[cohort] = None
+        return cohort
 
-    def _leave(self, subscription: Subscription) -> None:
+    def _on_close(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
-        self._tidy(subscription.group)
+        self._remove_if_empty(subscription.cohort)
 
-    def _tidy(self, group: Group) -> None:
-        if not group.size and self._groups.get((group.filter, group.framing)) is group:
-            del self._groups[group.filter, group.framing]
-            self._index.remove(group.filter, group)
-            self._dirty.pop(group, None)
+    def _remove_if_empty(self, cohort: Cohort) -> None:
+        if not cohort.size and self._cohorts.get((cohort.filter, cohort.framing)) is cohort:
+            del self._cohorts[cohort.filter, cohort.framing]
+            self._index.remove(cohort.filter, cohort)
+            self._dirty.pop(cohort, None)
+            cohort.cost.release()
 
-    def _append(self, entry: Entry, groups: Iterable[Group]) -> None:
-        self._history.append(entry)
+    def _append(self, entry: Entry, cohorts: Iterable[Cohort]) -> None:
+        self._history.append(entry, time.time())
         if self._is_closed:
             return
-        for group in groups:
-            group.entries.append(entry)
-            self._dirty[group] = None
+        for cohort in cohorts:
+            cohort.entries.append(entry)
+            self._dirty[cohort] = None
         self._unflushed_bytes += entry.size_bytes
         if self._unflushed_bytes > self._max_unflushed_bytes:
-            self._flush()  # before a pause lets events be evicted that nobody was offered
-        elif self._flush_handle is None:
-            self._plan_flush()
-
-    def _plan_flush(self) -> None:
-        if self._flush_handle is None:
-            loop = asyncio.get_running_loop()
-            if self._flush_not_before > loop.time():
-                self._flush_handle = loop.call_at(self._flush_not_before, self._flush)
-            else:
-                self._flush_handle = loop.call_soon(self._flush)
+            self._flush()  # before entries are evicted that were not written yet
+        elif not self._timer.is_scheduled:
+            self._timer.schedule()
 
     def _flush(self) -> None:
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
-            self._flush_handle = None
+        self._timer.start()
         loop = asyncio.get_running_loop()
-        started = time.perf_counter()
         self._flushed = self._history.position
         self._unflushed_bytes = 0
         dirty, self._dirty = self._dirty, {}
-        for group in dirty:
-            group.flush(loop.time())
+        for cohort in dirty:
+            cohort.flush(loop.time())
         calls, self._after_flush = self._after_flush, []
         for call in calls:
-            loop.call_soon(call)  # not in the midst of what made us flush
-        took_seconds = time.perf_counter() - started
-        pause_seconds = max(MIN_PAUSE_SECONDS, min(PAUSE_PER_FLUSH * took_seconds, MAX_PAUSE_SECONDS))
-        self._flush_not_before = loop.time() + pause_seconds
+            loop.call_soon(call)  # not at once: the caller of this flush is not done
+        self._timer.stop(loop.time())

@@ -1,12 +1,17 @@
-"""Control messages: what the gateway itself says in a stream, beside Celery's events.
+"""Control messages: what the gateway itself sends in a stream, beside Celery's events.
 
-Each is one JSON object whose ``type`` begins with ``gateway-``; no event may have such a type.
+Rules:
+
+- Each is one JSON object with a ``type`` that begins with ``gateway-``. No event may have such a type.
+- Each has an ``id``: the position up to which the client got everything (see ``history``).
+
+Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from gateway.event import encode
+from celery_gateway.events.event import encode
 
 GapReason = Literal["evicted", "slow", "broker", "unknown-id"]
 Resume = Literal["live", "resumed", "reset"]
@@ -16,18 +21,20 @@ CLOSE_CODES: dict[CloseReason, int] = {
     "ready": 1000,
     "lost": 4010,
     "unknown": 4004,
-    "drain": 1012,  # service restart: come back
+    "drain": 1012,  # service restart: reconnect
     "limit": 1013,  # try again later
     "expired": 4001,
     "slow": 4008,
 }
-"""The WebSocket close code that goes with each reason (RFC 6455 section 7.4, and the IANA registry)."""
+"""The WebSocket close code for each reason (RFC 6455 section 7.4, and the IANA registry)."""
+FINAL_REASONS = frozenset({"ready", "lost", "unknown"})
+"""What the client waits for has ended: another stream would end in the same way."""
 
 
-class Control(NamedTuple):
+class ControlMessage(NamedTuple):
     """A control message: its type, and the whole object encoded.
 
-    ``retry_ms``: when the client is asked to come back, where it is.
+    ``retry_ms``: when the client should reconnect, in milliseconds.
     """
 
     type: str
@@ -35,26 +42,31 @@ class Control(NamedTuple):
     retry_ms: int | None = None
 
 
-def opened(id: bytes, resume: Resume) -> Control:
-    """First on every stream: what follows begins right after ``id``."""
-    return _control("gateway-open", id, resume=resume)
+def open_message(id: bytes, resume: Resume) -> ControlMessage:
+    """Make the first message of every stream: what follows begins right after ``id``."""
+    return _message("gateway-open", id, resume=resume)
 
 
-def gap(id: bytes, reason: GapReason, lost: int | None, cluster: str | None = None) -> Control:
-    """Events were, or may have been, lost up to ``id``; ``lost`` is how many, where that is known.
-
-    ``cluster`` names the broker of which they were, if brokers have names.
-    """
-    if cluster is None:
-        return _control("gateway-gap", id, reason=reason, lost=lost)
-    return _control("gateway-gap", id, reason=reason, lost=lost, cluster=cluster)
-
-
-def snapshot(id: bytes, tasks: Iterable[bytes], workers: Iterable[bytes], done: bool) -> Control:
-    """A page of what is known; with ``done`` it is the last, and what follows begins right after ``id``.
+def gap_message(id: bytes, reason: GapReason, lost: int | None, cluster: str | None = None) -> ControlMessage:
+    """Make the message that events up to ``id`` were, or may have been, lost.
 
     Args:
-        tasks, workers: each encoded. A task that comes again in a later page has changed meanwhile.
+        lost: how many, where that is known.
+        cluster: the broker of the lost events, if brokers have names.
+    """
+    if cluster is None:
+        return _message("gateway-gap", id, reason=reason, lost=lost)
+    return _message("gateway-gap", id, reason=reason, lost=lost, cluster=cluster)
+
+
+def snapshot_message(
+    id: bytes, tasks: Iterable[bytes], workers: Iterable[bytes], done: bool
+) -> ControlMessage:
+    """Make a page of a snapshot.
+
+    Args:
+        tasks, workers: each encoded. A task that is in a later page, too, has changed meanwhile.
+        done: it is the last page; what follows begins right after ``id``.
     """
     json = b'{"type":"gateway-snapshot","tasks":[%b],"workers":[%b],"done":%b,"id":"%b"}' % (
         b",".join(tasks),
@@ -62,47 +74,49 @@ def snapshot(id: bytes, tasks: Iterable[bytes], workers: Iterable[bytes], done: 
         b"true" if done else b"false",
         id,
     )
-    return Control("gateway-snapshot", json)
+    return ControlMessage("gateway-snapshot", json)
 
 
-def closed(
+def close_message(
     id: bytes, reason: CloseReason, retry_ms: int | None = None, details: Mapping[str, object] | None = None
-) -> Control:
-    """Last on a stream that the gateway ends: all up to ``id`` was sent; come back after ``retry_ms``.
+) -> ControlMessage:
+    """Make the last message of a stream that the gateway ends: everything up to ``id`` was sent.
 
     Args:
+        retry_ms: when to reconnect, in milliseconds.
         details: more fields.
     """
     fields = {"reason": reason, **(details or {})}
     if retry_ms is None:
-        return _control("gateway-close", id, **fields)
-    return _control("gateway-close", id, **fields, retry_ms=retry_ms)._replace(retry_ms=retry_ms)
+        return _message("gateway-close", id, **fields)
+    return _message("gateway-close", id, **fields, retry_ms=retry_ms)._replace(retry_ms=retry_ms)
 
 
-def status(id: bytes, sources: Sequence[Mapping[str, object]]) -> Control:
-    """Whether the gateway hears its brokers, and if not, why: after ``gateway-open``, and at each change."""
-    return _control("gateway-status", id, sources=sources)
+def status_message(id: bytes, sources: Sequence[Mapping[str, object]]) -> ControlMessage:
+    """Make the message with the state of each broker's source: sent after ``gateway-open`` and at each
+    change."""
+    return _message("gateway-status", id, sources=sources)
 
 
-def filtered(id: bytes) -> Control:
-    """The answer to a new filter: it holds from ``id`` on."""
-    return _control("gateway-filter", id)
+def filter_message(id: bytes) -> ControlMessage:
+    """Make the answer to a new filter: it applies after ``id``."""
+    return _message("gateway-filter", id)
 
 
-def pong(id: bytes) -> Control:
-    """The answer to a client's ping."""
-    return _control("gateway-pong", id)
+def pong_message(id: bytes) -> ControlMessage:
+    """Make the answer to a client's ping."""
+    return _message("gateway-pong", id)
 
 
-def refused(id: bytes, code: str, message: str, parameter: str) -> Control:
-    """The answer to a client's message that cannot be followed; the stream goes on."""
-    return _control("gateway-error", id, code=code, message=message, parameter=parameter)
+def error_message(id: bytes, code: str, message: str, parameter: str) -> ControlMessage:
+    """Make the answer to an invalid message of a client; the stream continues."""
+    return _message("gateway-error", id, code=code, message=message, parameter=parameter)
 
 
-def bookmark(id: bytes) -> Control:
-    """Keep-alive: nothing that matches happened up to ``id``."""
-    return _control("gateway-bookmark", id)
+def bookmark_message(id: bytes) -> ControlMessage:
+    """Make a keep-alive: there was no matching entry up to ``id``."""
+    return _message("gateway-bookmark", id)
 
 
-def _control(type: str, id: bytes, **fields: object) -> Control:
-    return Control(type, encode({"type": type, **fields, "id": id.decode()}))
+def _message(type: str, id: bytes, **fields: object) -> ControlMessage:
+    return ControlMessage(type, encode({"type": type, **fields, "id": id.decode()}))

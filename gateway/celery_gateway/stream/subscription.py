@@ -1,335 +1,350 @@
-"""Subscriptions: one client's place in the stream each.
+"""Subscriptions: one client's stream, from ``gateway-open`` to ``gateway-close``.
 
-In step with its group a subscription is handed what the others get (see ``group``). There are no queues: one
-that cannot take more leaves the step with a cursor into the history, reads by itself until it has caught up,
-and then is in step again.
+Rules:
 
-A subscription is carried in one of two ways. Pulled: ``read`` and ``wait``, for a transport that is awaited.
-Pushed: ``attach`` a transport's ``write``, then ``pause`` and ``resume`` as its buffer fills and drains.
+- A live subscription gets the bytes that its whole cohort gets. There is no queue per client.
+- A subscription that begins in the past, or whose client is slow, lags: it reads for itself what comes
+  next, in turn with others (``catch_up``), until it is live. ``stream_reader`` draws these phases.
+- A transport uses it in one of two ways. Pulled: it awaits ``pull``. Pushed: it passes its ``write`` to
+  ``attach``, then calls ``pause`` and ``resume`` as its buffer fills and drains.
+- A stream that the gateway ends gets what is left for it, then ``gateway-close``. One whose transport is
+  full is cut off: the close message has the id to resume from. Not so with a final reason, since the
+  resumed stream would end in the same way.
+- An unexpected error closes its own stream only.
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
 
-from gateway.control import CloseReason, Control, Resume, closed, filtered, opened
-from gateway.cursor import Cursor
-from gateway.group import Group
-from gateway.index import Matcher
+from celery_gateway.errors import OverLimit
+from celery_gateway.stream import messages
+from celery_gateway.stream.catch_up import CatchUpScheduler
+from celery_gateway.stream.cohort import Cohort
+from celery_gateway.stream.initial_snapshot import InitialSnapshot
+from celery_gateway.stream.limits import Limits
+from celery_gateway.stream.pulled import PullBuffer
+from celery_gateway.stream.pushed import PushTransport
+from celery_gateway.stream.stream_reader import CLOSING, ENDED, LIVE, StreamReader
+from celery_gateway.stream.unexpected_errors import contained, report
 
-CHUNK_BYTES = 64 << 10
-"""What a subscription that catches up gets at a time."""
-CHUNK_ENTRIES = 500
-"""How far it looks at a time: under a millisecond of matching, unless the filter is all wildcards."""
-READS_AT_ONCE = 4
-"""How often a pushed one looks before it lets others run."""
-KEEPALIVE_FROM = 0.75
-"""From this part of the interval on a silent stream is kept alive."""
-NO_RESUME = b"~"
-"""Makes an id one of no log: a client that is cut off amid a prologue has to begin anew."""
-_FINAL = frozenset({None, "ready", "lost", "unknown"})
-RETRY_MS = (500, 5_000)
-"""When clients of a gateway that goes away are asked to come back; each at another time."""
-
-
-class Page(NamedTuple):
-    """A message of a prologue and its id; with the last one, the position that the stream goes on from."""
-
-    message: Control
-    id: bytes
-    position: int | None
-
-
-class Prologue(Protocol):
-    """What a stream begins with, read a page at a time; the stream then goes on from where it ends."""
-
-    @property
-    def reads(self) -> int:
-        """How often it was read."""
-
-    def read(self) -> Page | None:
-        """Return the next page, if there is one already."""
-
-    def refilter(self, filter: Matcher) -> None:
-        """Take note of another filter; a page that was given as the last stays so."""
+SUBSCRIPTION_BYTES = 4_000
+"""What a client is charged for each subscription. (Measured: 1,000, and 3,100 with a cohort of its own.)"""
+FREE_CHUNK_BYTES = 2_000  # a pulled chunk up to this size is part of that
+_NOT_PULLED = PullBuffer()  # of all pushed subscriptions: it stays empty
 
 
 class Subscription:
-    """One client's place in the stream. Made by ``Hub.subscribe``; ``close`` it when the client is gone.
+    """One client's stream. Made by ``Hub.subscribe``; ``close`` it when the client has disconnected.
 
-    Order and completeness: it gives ``gateway-open``, then every matching entry once, in the log's order,
-    with a ``gateway-gap`` wherever some were evicted before they were read. A prologue goes before the
-    entries, or, where the stream was resumed, its last page stands in its place among them.
+    Order: ``gateway-open``, the initial snapshot if there is one, then every matching entry once, in order.
     """
 
     __slots__ = (
-        "group",
-        "is_ended",
-        "_cursor",
-        "_prologue",
-        "_last_page",
-        "_catches_up",
-        "_chunk",
-        "_take",
+        "client",
+        "_reader",
+        "_pull",
+        "_push",
+        "_scheduler",
+        "_limits",
+        "_memory",
         "_on_close",
-        "_on_end",
-        "closing",
-        "_close_details",
-        "is_paused",
-        "_progress",
-        "_woken",
         "__weakref__",
     )
 
     def __init__(
         self,
-        group: Group,
+        cohort: Cohort,
         on_close: Callable[["Subscription"], None],
-        resume: Resume,
+        resume: messages.Resume,
         position: int,
-        prologue: "Prologue | None" = None,
+        snapshot: InitialSnapshot | None = None,
         *,
-        catches_up: bool = False,
+        scheduler: CatchUpScheduler,
+        limits: Limits,
+        client: str = "",
     ) -> None:
-        self.group = group
+        self.client = client
+        self._reader = StreamReader(cohort, position, snapshot, is_resumed=resume == "resumed")
+        self._pull = PullBuffer()
+        self._push: PushTransport | None = None
+        self._scheduler = scheduler
+        self._limits = limits
+        self._memory = limits.memory.reserve(client)
+        self._memory.grow(SUBSCRIPTION_BYTES)
         self._on_close = on_close
-        self.is_ended = False
-        self._cursor: Cursor | None = group.cursor_at(position)  # None: in step
-        self._prologue = prologue
-        self._last_page: Page | None = None  # of the prologue, when events have to come before it
-        self._catches_up = catches_up
-        self._chunk = b""  # handed to it, not yet read
-        self._take: Callable[[bytes], None] = self._hold
-        self._on_end: Callable[[CloseReason], None] | None = None
-        self.closing: CloseReason | None = None
-        self._close_details: Mapping[str, object] | None = None
-        self.is_paused = False
-        self._progress: tuple[float, object] = (0.0, None)
-        self._woken: asyncio.Future[None] | None = None
-        group.size += 1
-        self.tell(opened(self.id, resume))
+        cohort.size += 1
+        self.send(messages.open_message(self.id, resume))
+
+    @property
+    def cohort(self) -> Cohort:
+        """The subscriptions that get the same bytes."""
+        return self._reader.cohort
+
+    @property
+    def closing(self) -> messages.CloseReason | None:
+        """The reason of its end, once ``end`` was called."""
+        return self._reader.closing
+
+    @property
+    def is_ended(self) -> bool:
+        """True after the last bytes, or after ``close``."""
+        return self._reader.phase is ENDED
+
+    @property
+    def is_paused(self) -> bool:
+        """True while the transport of a pushed subscription is full."""
+        return self._push is not None and self._push.is_full
 
     @property
     def unread_bytes(self) -> int:
-        """How much waits to be read, when pulled."""
-        return len(self._chunk)
+        """The number of bytes that wait to be pulled."""
+        return len(self._pull.chunk)
 
     @property
     def has_more(self) -> bool:
-        """True if there is more to read at once, even after ``read`` gave nothing."""
-        return self.closing is not None or self._cursor is not None
+        """True if there is more to read at once, even if ``read`` has just returned nothing."""
+        return self._reader.has_more
 
     @property
-    def position(self) -> int:
-        """Up to where everything was handed out."""
-        return self.group.position if self._cursor is None else self._cursor.position
+    def backlog(self) -> int:
+        """How many entries it may have to read; a huge number while there is an initial snapshot."""
+        return self._reader.backlog
+
+    @property
+    def progress(self) -> object:
+        """A value that changes when a stream that is not live has made progress; ``None`` for a live one."""
+        return None if self._reader.phase is LIVE else self._reader.progress
 
     @property
     def id(self) -> bytes:
-        """The position as clients see it; to be resumed from only after what goes before the stream."""
-        id = self.group.id_of(self.position)
-        return id if self._prologue is None or self._catches_up else id + NO_RESUME
+        """The id up to which the client got everything; see ``StreamReader.id``."""
+        return self._reader.id
 
-    def tell(self, message: Control) -> None:
-        """Say something to this client alone, before whatever it has not been handed yet."""
+    @contained
+    def send(self, message: messages.ControlMessage) -> None:
+        """Send a control message to this client only, before its unread entries."""
         if self.is_ended or self.closing is not None:
             return
-        framing = self.group.framing
-        told = framing.batch([framing.control(self.id, message)])
-        if self._on_end is None:
-            self._chunk += told
-            self._wake()
+        chunk = self._reader.control_chunk(message)
+        if self._push is None:
+            self._buffer(chunk)
         else:
-            self._take(told)
+            self._push.write(chunk)
 
     def read(self) -> bytes:
-        """Return the next bytes for the client, or nothing when there are none for now.
+        """Return the next bytes for the client, or nothing if there are none for now.
 
-        After the last ones (``gateway-close``) ``is_ended`` is true.
+        After the last bytes ``is_ended`` is true. One that lags should read in turn only: see ``pull``.
+
+        Raises:
+            OverLimit: the initial snapshot needs more memory than the client may have.
         """
-        if self._chunk:
-            chunk, self._chunk = self._chunk, b""
-            return chunk
-        if self.is_ended:
+        if self._pull.chunk:
+            self.charge(0)
+            return self._pull.read()
+        reader = self._reader
+        if reader.phase is LIVE or reader.phase is ENDED:
             return b""
-        if self.closing is not None and (self._cursor is None or self.is_paused):
-            framing = self.group.framing
-            message = closed(self.id, self.closing, random.randint(*RETRY_MS), self._close_details)
-            chunk = framing.batch([framing.control(self.id, message)])
-            self.close()
-            return chunk
-        if self._prologue is not None:
-            return self._read_prologue(self._prologue)
-        if self._cursor is None:
-            return b""
-        chunk = self._cursor.read(self.group.position, CHUNK_BYTES, CHUNK_ENTRIES)
-        if self._cursor.position == self.group.position:
-            self._cursor = None
-            self.group.in_step[self] = self._take
+        chunk = reader.read()
+        if reader.phase is LIVE:
+            reader.cohort.live[self] = self._buffer_live if self._push is None else self._push.write
+        elif reader.phase is ENDED:
+            self._release()
         return chunk
 
-    def _read_prologue(self, prologue: "Prologue") -> bytes:
-        page = self._last_page or prologue.read()
-        if page is None:
-            return b""
-        framing = self.group.framing
-        said = framing.batch([framing.control(page.id, page.message)])
-        if page.position is None:
-            return said
-        if not self._catches_up or self._cursor is None:
-            self._cursor = self.group.cursor_at(page.position)
-            self._prologue = None
-            return said
-        events = self._cursor.read(page.position, CHUNK_BYTES, CHUNK_ENTRIES)
-        if self._cursor.position < page.position:
-            self._last_page = page
-            return events
-        self._prologue = self._last_page = None
-        # Beyond the page there is a gap and nothing else: what was lost came after what the page tells.
-        return events + said if self._cursor.position == page.position else said + events
-
-    async def wait(self) -> None:
-        """Return when ``read`` has something again. For one caller at a time."""
-        if self._chunk or self.has_more or self.is_ended:
-            return
-        self._woken = asyncio.get_running_loop().create_future()
+    def catch_up(self) -> int:
+        """Read once and return the number of bytes; ask for another turn if there is more. Never raises."""
         try:
-            await self._woken
-        finally:
-            self._woken = None
+            return self._fill_buffer() if self._push is None else self._fill_transport(self._push)
+        except OverLimit as error:
+            self._end_over_limit(error.reason)
+            if self.closing != "limit":
+                self.fail(error)  # it was to end for a final reason, after what it cannot read now
+        except Exception as error:
+            self.fail(error)
+        return 0
 
+    async def pull(self) -> bytes:
+        """Return the next bytes, once there are some; nothing after the end.
+
+        For one task at a time. Nothing is lost if the wait is cancelled.
+        """
+        reader = self._reader
+        while not self._pull.chunk and reader.phase is not ENDED and not reader.is_close_due:
+            if reader.has_more:
+                self._scheduler.add(self)
+            await self._pull.wait()
+        return self.read()
+
+    def _fill_buffer(self) -> int:
+        if not self._pull.chunk:
+            self._buffer(self.read())
+        if not self._pull.chunk and self.has_more:
+            self._scheduler.add(self)
+        return self.unread_bytes
+
+    def _buffer_live(self, chunk: bytes) -> None:
+        """Buffer one chunk of the cohort. What comes before it is pulled is read from the history."""
+        self.lag()
+        self._buffer(chunk)
+
+    def _buffer(self, chunk: bytes) -> None:
+        """Add bytes to those that wait to be pulled."""
+        buffered_bytes = self._pull.add(chunk)
+        if buffered_bytes > FREE_CHUNK_BYTES:
+            self.charge(buffered_bytes)
+        if buffered_bytes or self.is_ended:
+            self._pull.wake()
+
+    @contained
     def attach(
         self,
         write: Callable[[bytes], None],
-        on_end: Callable[[CloseReason], None],
+        on_end: Callable[[messages.CloseReason], None],
+        abort: Callable[[], None],
         *,
+        buffered_bytes: Callable[[], int] = lambda: 0,
         is_paused: bool = False,
     ) -> None:
-        """Push from now on: call ``write`` with bytes as they come, until ``pause``.
+        """Push to a transport from now on. For one transport, before anything was pulled.
 
         Args:
-            on_end: is called when the stream has been ended from here, after the last bytes.
-            is_paused: the transport can take nothing for now but how the stream begins.
+            write, on_end, abort, buffered_bytes: see ``PushTransport``.
+            is_paused: the buffer is full already; only the beginning of the stream is written.
         """
-        self._take, self._on_end = write, on_end
-        self._progress = asyncio.get_running_loop().time(), None
-        self.is_paused = is_paused
-        chunk, self._chunk = self._chunk, b""
+        self.lag()
+        chunk, self._pull = self._pull.read(), _NOT_PULLED
+        self._push = PushTransport(write, on_end, abort, buffered_bytes, is_full=is_paused)
         write(chunk)
-        # Not at once: a client may replace it with the next of many messages that it sent together.
-        asyncio.get_running_loop().call_soon(self._go_on)
-
-    def keepalive(self) -> bytes:
-        """Return what moves the position of a client to which there is nothing to say. When in step."""
-        return self.group.keepalive()
+        if is_paused:
+            self._charge_full_buffer()
+        else:
+            # Not at once: a client may replace it with the next of many messages that it sent together.
+            self._request_turn()
 
     def pause(self) -> None:
-        """Take no more bytes for now: the transport's buffer is full."""
-        self.is_paused = True
-        self._leave_step()
+        """Write no more for now: the transport's buffer is full."""
+        if self._push is not None:
+            self._push.is_full = True
+            self.lag()
+            call_soon = asyncio.get_running_loop().call_soon
+            call_soon(self._charge_full_buffer)  # not at once: a write is under way
 
+    @contained
     def resume(self) -> None:
-        """Take bytes again, at first those that were missed."""
-        self.is_paused = False
-        if self.is_ended:
-            return
-        for _ in range(READS_AT_ONCE):
-            chunk = self.read()
-            if chunk:
-                self._take(chunk)
-            elif self._cursor is None and self.closing is None:
-                return
-            if self._is_done():
-                return
-        asyncio.get_running_loop().call_soon(self._go_on)
+        """Write again, first what was missed, when the subscription has its turn."""
+        if self._push is not None:
+            self._push.is_full = False
+            self.charge(0)
+            self._request_turn()
 
-    def tick(self, now: float, keepalive_seconds: float, slow_seconds: float, buffered_bytes: int) -> None:
-        """Keep an idle stream alive, and end one that makes no progress. For a pushed one, now and then.
+    def keepalive(self) -> bytes:
+        """Return the message that moves the position of the client of a silent live stream."""
+        return self.cohort.keepalive()
 
-        Args:
-            now: on the event loop's clock.
-            keepalive_seconds: how long it may be silent; call this four times as often.
-            slow_seconds: how long it may make no progress.
-            buffered_bytes: what the transport has not got rid of yet.
-        """
-        if self._cursor is None:
-            if now - max(self.group.written_at, self._progress[0]) >= keepalive_seconds * KEEPALIVE_FROM:
-                self._progress = now, None
-                self._take(self.keepalive())
-            return
-        reads = 0 if self._prologue is None else self._prologue.reads
-        progress = self._cursor.position, buffered_bytes, reads
-        if progress != self._progress[1]:
-            self._progress = now, progress
-        elif now - self._progress[0] >= slow_seconds:
-            self.end("slow")
+    def push_keepalive(self) -> None:
+        """Write that message to the transport."""
+        if self._push is not None:
+            self._push.write(self.keepalive())
 
-    def move(self, group: Group) -> None:
-        """Go over to another group, at the place where it is, and tell the client so; the hub calls this."""
-        self._leave_step()
-        self.group.size -= 1
-        if self._prologue is not None:
-            self._prologue.refilter(group.filter)
-        self._cursor = group.cursor_at(self.position)
-        self.group = group
-        group.size += 1
-        self.tell(filtered(self.id))
-        if self._on_end is not None:
-            asyncio.get_running_loop().call_soon(self._go_on)  # for the same reason
+    def _fill_transport(self, push: PushTransport) -> int:
+        if push.is_full or self.is_ended:
+            return 0
+        chunk = self.read()
+        if chunk:
+            push.write(chunk)
+        self._finish(push)
+        self._request_turn()
+        return len(chunk)
 
-    def end(self, reason: CloseReason, details: Mapping[str, object] | None = None) -> None:
-        """Let the stream end with ``gateway-close``, after what there is for it.
+    def _finish(self, push: PushTransport) -> None:
+        """Cut off a closing stream whose transport is full; report the end of the stream to the transport."""
+        reader = self._reader
+        if push.is_full and reader.phase is CLOSING and reader.closing not in messages.FINAL_REASONS:
+            chunk = reader.read_close()
+            self._release()
+            push.write(chunk)
+        if reader.phase is ENDED and reader.closing is not None:
+            push.on_end(reader.closing)
 
-        One whose transport is full now is cut off, to resume later; not if what it waits for has come to an
-        end, for that would come to the same each time.
+    def _request_turn(self) -> None:
+        """Ask for a turn of a pushed subscription, if it can use one."""
+        if self._push is not None and not self._push.is_full and self.has_more:
+            self._scheduler.add(self)
+
+    @contained
+    def move(self, cohort: Cohort) -> None:
+        """Go on at the same position in another cohort, and send ``gateway-filter``. For the hub."""
+        self.lag()
+        self.cohort.size -= 1
+        self._reader.move_to(cohort)
+        cohort.size += 1
+        self.send(messages.filter_message(self.id))
+        self._request_turn()  # not at once, as in ``attach``
+
+    @contained
+    def end(self, reason: messages.CloseReason, details: Mapping[str, object] | None = None) -> None:
+        """End the stream with ``gateway-close``, after the bytes that are left for it.
 
         Args:
             details: more fields of that message.
         """
-        if self.is_ended:
+        if self.is_ended or self.closing in messages.FINAL_REASONS:
             return
-        self.closing, self._close_details = reason, details
-        if self._on_end is None:
-            self._wake()
-        elif self.is_paused:
-            self._is_done()
+        was_live = self._reader.phase is LIVE
+        self.lag()
+        self._reader.end(reason, details)
+        if self._push is None:
+            self._pull.wake()
+        elif self._push.is_full:
+            self._finish(self._push)
+        elif was_live or reason == "limit":
+            self._fill_transport(self._push)
         else:
-            self.resume()
+            self._scheduler.add(self)
+
+    def fail(self, error: Exception) -> None:
+        """Close the subscription and its connection after an unexpected error; others are not affected."""
+        report("a stream failed and was closed; its client can resume", error)
+        self._reader.closing = None
+        self.close()
+        if self._push is not None:
+            self._push.abort()
 
     def close(self) -> None:
-        """Leave; nothing more is handed out. May be called again."""
+        """End the subscription without a message, and release what it uses. May be called again."""
         if not self.is_ended:
-            self.is_ended = True
-            self._leave_step()
-            self.group.size -= 1
-            self._on_close(self)
-            self._wake()
+            self.lag()
+            self._reader.close()
+            self._release()
 
-    def _hold(self, chunk: bytes) -> None:
-        """Take a chunk when pulled: one at a time; what comes before it is read is read from the history."""
-        self._chunk += chunk
-        self._leave_step()
-        self._wake()
+    def _release(self) -> None:
+        self._scheduler.discard(self)
+        self._memory.release()
+        self.cohort.size -= 1
+        self._on_close(self)
+        self._pull.wake()
 
-    def _leave_step(self) -> None:
-        if self._cursor is None:
-            self._cursor = self.group.cursor_at(self.group.position)
-            del self.group.in_step[self]
+    def lag(self, position: int | None = None) -> None:
+        """Get no more chunks of the cohort: read for itself, after a position (by default the cohort's)."""
+        reader = self._reader
+        if reader.phase is LIVE:
+            reader.lag(position)
+            del reader.cohort.live[self]
+            if position is not None:  # a flush was cut short
+                self._request_turn()
 
-    def _is_done(self) -> bool:
-        """Tell whether a pushed one is to take no more, and if it has just been ended, say so."""
-        if self.is_paused and self.closing not in _FINAL and not self.is_ended:
-            # What it has missed would not get through: say where to resume, and go.
-            self._take(self.read())
-        if self.is_ended and self.closing is not None and self._on_end is not None:
-            self._on_end(self.closing)
-        return self.is_ended or self.is_paused
+    def charge(self, buffered_bytes: int) -> None:
+        """Charge the client for the bytes that wait for it; end the stream if they are too many."""
+        size_bytes = SUBSCRIPTION_BYTES + buffered_bytes
+        if self._memory.amount != size_bytes and not self.is_ended and not self._memory.resize(size_bytes):
+            self._end_over_limit("memory")
 
-    def _go_on(self) -> None:
-        if not self.is_paused and not self.is_ended:
-            self.resume()
+    def _charge_full_buffer(self) -> None:
+        if self._push is not None and self._push.is_full:
+            self.charge(self._push.buffered_bytes())
 
-    def _wake(self) -> None:
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
+    def _end_over_limit(self, reason: str) -> None:
+        if self.closing != "limit":
+            self._limits.count(reason, f"a stream to {self.client or 'an unknown address'}")
+            self.end("limit")

@@ -1,0 +1,184 @@
+"""Sending commands of remote control to workers, and receiving their replies.
+
+- Each request has a connection of its own, so that an alarm or an error there does not affect the source.
+- Every step has a timeout. (kombu's own client is not used, because it waits without end for a broker that is
+  away.)
+- Replies arrive in an exclusive queue, or at Redis in a list that expires (``redis_replies``).
+
+Blocks, so it belongs into a thread.
+"""
+
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl
+
+from kombu import Connection, Consumer, Message, Producer, Queue
+from kombu.exceptions import KombuError
+from kombu.pidbox import Mailbox
+
+from celery_gateway import __version__
+from celery_gateway.broker.pidbox import Command, PendingReplies, Reply
+from celery_gateway.broker.redis_connection import RedisConnection
+from celery_gateway.broker.url_syntax import amqp_query, is_amqp, is_redis
+from celery_gateway.broker.urls import BY_URL, Access
+from celery_gateway.errors import SourceError, WorkerControlError
+
+CONNECT_SECONDS = 5
+SOCKET_SECONDS = 5
+POLL_SECONDS = 0.1
+
+_REDIS_OPTIONS = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
+_MEMORY_OPTIONS = {"polling_interval": 0.05}  # seconds; kombu's default is 1
+
+
+def request(
+    url: str,
+    commands: Sequence[Command],
+    hostnames: Sequence[str] | None,
+    silence_seconds: float,
+    is_stopping: Callable[[], bool] = lambda: False,
+    *,
+    access: Access = BY_URL,
+    control_exchange: str = "celery",
+) -> Iterator[Reply]:
+    """Send commands to workers, and give their replies as they arrive.
+
+    It ends when all workers in ``hostnames`` have replied to all commands, after a silence, or at the latest
+    after ``pidbox.MAX_SECONDS``.
+
+    Args:
+        hostnames: the workers; ``None`` for all.
+        silence_seconds: how long no reply has arrived when it ends.
+        is_stopping: whether to end at once; called a few times a second.
+        access: how the gateway connects.
+        control_exchange: Celery's.
+
+    Raises:
+        WorkerControlError: the commands could not be sent.
+    """
+    pending = PendingReplies(commands, hostnames, silence_seconds, is_stopping)
+    if is_redis(url):
+        yield from _request_redis(url, pending, access, f"{control_exchange}.pidbox")
+        return
+    try:
+        connection = _connection(url, access)
+    except (TypeError, ValueError, KeyError) as error:  # an invalid port, for example
+        raise WorkerControlError(f"the broker URL cannot be used: {error}") from None
+    try:
+        connected = connection.connect()
+        if connection.transport.driver_type == "amqp":  # py-amqp waits for replies of the broker without end
+            connected.transport.sock.settimeout(SOCKET_SECONDS)
+        mailbox = Mailbox(control_exchange, type="fanout")
+        yield from _request_kombu(connection, mailbox, pending)
+        connection.release()
+    except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
+        raise WorkerControlError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+    finally:
+        if connection.connected:
+            connection.collect()  # without a close handshake: a blocked broker would not reply to it
+
+
+def _connection(url: str, access: Access) -> Connection:
+    def on_blocked(reason: str) -> None:
+        raise WorkerControlError("the broker blocks publishers, because of an alarm (memory or disk)")
+
+    if not is_amqp(url):
+        return Connection(url, transport_options={**access.transport_options, **_MEMORY_OPTIONS})
+    before, _, query = url.partition("?")
+    parameters = amqp_query(dict(parse_qsl(query)))
+    login_method = parameters.get("login_method") or parameters.get("auth") or access.login_method
+    return Connection(
+        before,
+        ssl=access.ssl or (before.startswith("amqps") and _tls(parameters)),
+        login_method=login_method.upper() if login_method else None,
+        connect_timeout=CONNECT_SECONDS,
+        heartbeat=10,
+        transport_options={
+            **access.transport_options,
+            "on_blocked": on_blocked,
+            "client_properties": {"connection_name": f"celery-gateway {__version__} control"},
+        },
+    )
+
+
+def _tls(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return the TLS options of a URL's query, which are aiormq's, as py-amqp's (amqp/transport.py)."""
+    if parameters.get("no_verify_ssl", "0") != "0":
+        options: dict[str, Any] = {"cert_reqs": ssl.CERT_NONE}
+    elif parameters.get("capath") or parameters.get("cadata"):
+        trusted = {name: parameters[name] for name in ("cafile", "capath", "cadata") if parameters.get(name)}
+        # (A client certificate is ignored here: py-amqp takes a context or a certificate, not both.)
+        return {"context": {**trusted, "check_hostname": True}, "server_hostname": None}
+    else:
+        options = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}  # None: the URL's host
+        if parameters.get("cafile"):
+            options["ca_certs"] = parameters["cafile"]
+    if parameters.get("certfile"):
+        options |= {"certfile": parameters["certfile"], "keyfile": parameters.get("keyfile")}
+    return options
+
+
+def _request_redis(url: str, pending: PendingReplies, access: Access, exchange: str) -> Iterator[Reply]:
+    try:
+        connection = RedisConnection(url, access, _REDIS_OPTIONS)
+    except (TypeError, ValueError, KeyError, SourceError) as error:
+        raise WorkerControlError(f"the broker URL cannot be used: {error}") from None
+    key = f"{access.queue_prefix}.control.{secrets.token_hex(16)}"
+    try:
+        connection.open()
+        replies = connection.reply_list(key)
+        replies.keep()
+        expected = sum(
+            connection.publish(exchange, message, pending.headers()) for message in pending.messages("", key)
+        )
+        while pending.is_waiting():
+            for message, headers in replies.read():
+                pending.add(message.body, message.content_type, message.compression, headers)
+            yield from pending.take()
+            time.sleep(POLL_SECONDS)
+        replies.release(expected, max(pending.expires_at - time.time(), 1.0))
+    except connection.errors as error:
+        raise WorkerControlError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+    finally:
+        with suppress(*connection.errors):
+            connection.close()
+
+
+def _request_kombu(connection: Connection, mailbox: Mailbox, pending: PendingReplies) -> Iterator[Reply]:
+    channel = connection.channel()
+    reply_key = secrets.token_hex(16)
+    replies = Queue(
+        f"{reply_key}.{mailbox.reply_exchange.name}",
+        exchange=mailbox.reply_exchange,
+        routing_key=reply_key,
+        durable=False,
+        exclusive=True,
+        auto_delete=True,
+        expires=10,
+    )
+
+    def on_message(message: Message) -> None:
+        body = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
+        pending.add(body, message.content_type, message.headers.get("compression"), message.headers)
+
+    # The consumer ends with its connection: to cancel it would be one more reply to wait for.
+    Consumer(channel, [replies], no_ack=True, on_message=on_message).consume()
+    producer = Producer(channel, auto_declare=False)
+    mailbox.exchange(channel).declare()
+    for message in pending.messages(mailbox.reply_exchange.name, reply_key):
+        producer.publish(
+            message,
+            exchange=mailbox.exchange.name,
+            serializer="json",
+            headers=pending.headers(),
+            retry=False,
+        )
+    while pending.is_waiting():
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=POLL_SECONDS)
+        yield from pending.take()
+    channel.after_reply_message_received(replies.name)

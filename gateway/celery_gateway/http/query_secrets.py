@@ -1,0 +1,36 @@
+"""Secrets in the query of a request's URL: replaced before anything can log them.
+
+Rules: the gateway itself reads no secret (``access_token`` is for a proxy in front of it). Servers and
+middleware write their access logs from the same ``scope`` when the response starts; the value is replaced by
+then. Middleware that keeps a copy of the scope, and proxies, have to be configured (docs/mounting.md).
+"""
+
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import Scope
+
+HIDDEN: Final = b"***"
+_WORDS: Final = (
+    *(b"token", b"passw", b"pwd", b"secret", b"api_key", b"api-key", b"apikey", b"auth", b"jwt"),
+    *(b"signature", b"credential", b"session"),
+)
+"""The value of a parameter with one of these words in its name is a secret, as of ``access_token``."""
+
+
+def hide_secrets(scope: Scope) -> None:
+    """Replace the values of secret parameters in the query of a request, in place."""
+    query: bytes = scope.get("query_string") or b""
+    if not query:
+        return
+    plain = unquote_to_bytes(query).lower() if b"%" in query else query.lower()
+    if any(word in plain for word in _WORDS):
+        scope["query_string"] = b"&".join(map(_hidden, query.split(b"&")))
+
+
+def _hidden(parameter: bytes) -> bytes:
+    name, separator, value = parameter.partition(b"=")
+    if not value:
+        return parameter
+    plain = unquote_to_bytes(name).lower()
+    return name + separator + HIDDEN if any(word in plain for word in _WORDS) else parameter

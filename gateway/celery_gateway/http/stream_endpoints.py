@@ -1,0 +1,110 @@
+"""Endpoints of the stream: ``/events`` (SSE and NDJSON, GET and POST) and ``/ws`` (WebSocket).
+
+Rules: the request is checked completely before anything is subscribed. Under our own server the connection
+writes the stream itself (``direct_transport``); under any other, it is sent as ASGI messages.
+"""
+
+from functools import partial
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from celery_gateway.errors import BadRequest, OverLimit
+from celery_gateway.http.direct_transport import direct_transport
+from celery_gateway.http.errors import bad_request, error_response, limit_reached, respond
+from celery_gateway.http.fair_share import StartLimiter
+from celery_gateway.http.query_json import posted_query
+from celery_gateway.http.query_params import client_of, stream_query
+from celery_gateway.http.stream_query import StreamQuery
+from celery_gateway.http.stream_response import DirectResponse, head_response, portable_response
+from celery_gateway.http.subscribe import is_complete, subscribe
+from celery_gateway.http.websocket import serve_websocket
+from celery_gateway.pipeline import Pipeline
+from celery_gateway.stream.framing import FORMATS
+from celery_gateway.stream.keepalive import KeepaliveTimer
+
+
+class StreamEndpoints:
+    """The endpoints, as ``routes``.
+
+    Args:
+        starts: the turns in which requests start, or continue after their body.
+        keepalive_seconds: about how long a stream may be silent, in seconds.
+        slow_seconds: how long a client may make no progress before its stream ends, in seconds.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, starts: StartLimiter, keepalive_seconds: float, slow_seconds: float
+    ) -> None:
+        self._pipeline = pipeline
+        self._starts = starts
+        self._keepalive_seconds = keepalive_seconds
+        self._slow_seconds = slow_seconds
+        self._keepalive_timer = KeepaliveTimer(keepalive_seconds, slow_seconds)
+        self.routes = [
+            Route("/events", self.events, methods=["GET", "POST"]),
+            WebSocketRoute("/ws", self.websocket),
+            Route("/ws", self.not_upgraded),
+        ]
+
+    async def events(self, request: Request) -> Response:
+        """Start a stream of SSE or NDJSON."""
+        try:
+            query = await self._query(request)
+        except ClientDisconnect:
+            return Response()  # it has no receiver
+        media_type = FORMATS[query.format].media_type
+        if request.method == "HEAD":
+            return head_response(media_type)
+        if is_complete(self._pipeline, query):
+            return Response(status_code=204)  # stops an EventSource (WHATWG HTML section 9.2.3)
+        transport = direct_transport(request.scope)
+        framing = (FORMATS if transport is None else transport.formats)[query.format]
+        subscription = subscribe(self._pipeline, query, framing, client_of(request))
+        if transport is None:
+            return portable_response(subscription, query.format, self._keepalive_seconds, self._slow_seconds)
+        return DirectResponse(subscription, transport, self._keepalive_timer, media_type)
+
+    async def _query(self, request: Request) -> StreamQuery:
+        if request.method != "POST":
+            return stream_query(request)
+        client = client_of(request)
+        reserved = self._pipeline.limits.memory.reserve(client)
+        try:
+            return await posted_query(request, reserved, partial(self._starts.wait, client))
+        finally:
+            reserved.release()
+
+    async def websocket(self, websocket: WebSocket) -> None:
+        """Start a stream over WebSocket."""
+        try:
+            query = stream_query(websocket)
+        except BadRequest as error:
+            await respond(bad_request(error), websocket.scope, websocket.receive, websocket.send)
+            return
+        try:
+            await serve_websocket(
+                websocket,
+                self._pipeline,
+                query,
+                self._keepalive_timer,
+                self._keepalive_seconds,
+                self._slow_seconds,
+            )
+        except OverLimit as error:
+            self._pipeline.limits.count(error.reason)
+            await respond(limit_reached(error), websocket.scope, websocket.receive, websocket.send)
+
+    async def not_upgraded(self, request: Request) -> Response:
+        """Return 426 for a plain request for ``/ws``."""
+        response = error_response(
+            426,
+            "upgrade-required",
+            "not a WebSocket request: /ws requires the headers Upgrade and Connection; a proxy in front of "
+            "the gateway has to pass them on",
+        )
+        if request.scope["http_version"].startswith("1"):  # HTTP/2 forbids them
+            response.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
+        return response

@@ -1,0 +1,101 @@
+"""A client's session over WebSocket: its subscription, and the operations that its messages request.
+
+Rules: a message is JSON in text, with an ``op``:
+
+- ``{"op": "filter", "any": [{"type": […], "name": […], …}, …]}`` replaces the filter;
+- ``{"op": "open", …}`` starts another stream in place of this one (``query_json``);
+- ``{"op": "ping"}`` requests a ``gateway-pong``.
+
+A message that is invalid is answered with ``gateway-error``, and the stream continues.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from celery_gateway.errors import BadRequest, OverLimit
+from celery_gateway.http.query_json import MAX_BYTES, alternatives, json_query
+from celery_gateway.http.query_params import check_names
+from celery_gateway.http.stream_query import StreamQuery, bad_value
+from celery_gateway.http.subscribe import subscribe
+from celery_gateway.pipeline import Pipeline
+from celery_gateway.stream import messages
+from celery_gateway.stream.framing import PlainFraming
+
+_FIELDS: dict[str, tuple[str, ...]] = {"ping": (), "filter": ("any",)}
+"""The fields of a message by its ``op``; ``json_query`` checks those of ``open``."""
+
+
+class WebSocketSession:
+    """One client's subscription, which its messages change.
+
+    Args:
+        query: what it subscribes to at first.
+        framing: how its messages are encoded.
+        on_replaced: is called with this session when ``subscription`` has become another one; the one before
+            is closed afterwards.
+        client: the address of the client, to charge it.
+
+    Raises:
+        OverLimit: the limits do not allow the subscription now.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        query: StreamQuery,
+        framing: PlainFraming,
+        on_replaced: Callable[["WebSocketSession"], None],
+        client: str = "",
+    ) -> None:
+        self._pipeline = pipeline
+        self._client = client
+        self._framing = framing
+        self._on_replaced = on_replaced
+        self.subscription = subscribe(pipeline, query, framing, client)
+
+    def on_text(self, text: str | None) -> None:
+        """Run the operation of one message, or send the error; ``None`` is a message that is not text."""
+        if self.subscription.closing is not None:
+            return  # its last message is sent, or about to be
+        try:
+            self._run(_message(text))
+        except BadRequest as error:
+            self.subscription.send(
+                messages.error_message(self.subscription.id, error.code, str(error), error.parameter)
+            )
+        except OverLimit as error:
+            self._pipeline.limits.count(error.reason, "a message over WebSocket")
+            self.subscription.send(messages.error_message(self.subscription.id, "limit", str(error), "op"))
+        except Exception as error:
+            self.subscription.fail(error)
+
+    def _run(self, message: dict[str, Any]) -> None:
+        operation = message.pop("op", None)
+        if isinstance(operation, str) and operation in _FIELDS:
+            check_names(message, _FIELDS[operation])
+        if operation == "ping":
+            self.subscription.send(messages.pong_message(self.subscription.id))
+        elif operation == "filter":
+            self._pipeline.hub.refilter(self.subscription, alternatives(message.get("any"), "any"))
+        elif operation == "open":
+            query = json_query(message, "ndjson")
+            another = subscribe(self._pipeline, query, self._framing, self._client)
+            before, self.subscription = self.subscription, another
+            self._on_replaced(self)
+            before.close()
+        else:
+            raise bad_value("op", 'invalid message: its "op" must be "filter", "open" or "ping"')
+
+
+def _message(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise bad_value("message", "invalid message: it is binary; it must be JSON in a text message")
+    if len(text) > MAX_BYTES:  # our own server rejects it earlier
+        raise bad_value("message", f"message too long: at most {MAX_BYTES:,} bytes are allowed")
+    try:
+        message = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        raise bad_value("message", 'invalid message: it must be JSON such as {"op": "ping"}') from None
+    return message if isinstance(message, dict) else {}

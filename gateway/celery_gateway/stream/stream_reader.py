@@ -1,0 +1,229 @@
+"""What comes next for one subscription: its initial snapshot, the history, and the close message.
+
+Rules:
+
+- A live stream reads nothing itself: it gets what its cohort gets. In all other phases it reads for itself.
+- The initial snapshot of a new stream comes before all entries. The position is then that of its last page.
+- The initial snapshot of a resumed stream comes among the entries: first its pages but the last, then the
+  entries up to the position of the last page, then that page.
+- Entries that were evicted before they were read are reported by ``gateway-gap``, at their place.
+- The close message comes after everything that is left. A stream that is cut off, or that ends with the
+  reason ``limit``, gets it at once.
+
+Phases::
+
+    call        LAGGING (the first)    LIVE        CLOSING                              ENDED
+    ----------  ---------------------  ----------  -----------------------------------  ---------
+    read        the next bytes;        no bytes    the next bytes;                      no bytes
+                all was read: LIVE                 all was read, or the reason is
+                                                   ``limit``: the close message, ENDED
+    read_close  no bytes               no bytes    the close message, ENDED             no bytes
+    lag         -                      LAGGING     -                                    -
+    move_to     another cohort         (lag)       another cohort                       -
+    end         CLOSING                CLOSING     CLOSING, with another reason         -
+    close       ENDED                  ENDED       ENDED                                -
+
+Causes, in ``subscription``::
+
+    LAGGING -> LIVE      a turn, or ``read``: nothing is left to read
+    LIVE -> LAGGING      ``pause``; ``move``; pulled: a chunk of the cohort was buffered
+    any -> CLOSING       ``end``; there is no memory for what waits for the client
+    CLOSING -> ENDED     a turn, or ``read``: only the close message is left; the stream is cut off
+    any -> ENDED         ``close``; ``fail``
+
+Pure: no event loop, no transport.
+"""
+
+import random
+import sys
+from collections.abc import Mapping
+from enum import Enum
+
+from celery_gateway.stream.cohort import Cohort
+from celery_gateway.stream.initial_snapshot import NO_RESUME, InitialSnapshot, SnapshotPage
+from celery_gateway.stream.messages import CloseReason, ControlMessage, close_message
+
+CHUNK_BYTES = 64 << 10
+"""A read ends with the entry that reaches this size, in bytes."""
+CHUNK_ENTRIES = 500
+"""Maximum number of entries that a read passes."""
+READ_SECONDS = 0.001
+"""A read ends some entries after this time."""
+RETRY_MS = (500, 5_000)
+"""Range of the delay after which clients of a stopping gateway reconnect; each draws its own."""
+
+
+class Phase(Enum):
+    """What a subscription does: see the table of the module."""
+
+    LAGGING = "lagging"
+    LIVE = "live"
+    CLOSING = "closing"
+    ENDED = "ended"
+
+
+LAGGING, LIVE, CLOSING, ENDED = Phase  # an attribute of an Enum is slow to look up in Python 3.11
+
+
+class StreamReader:
+    """Reads what a subscription gets next.
+
+    Args:
+        cohort: whose filter, framing and history it uses.
+        position: where it begins.
+        snapshot: the initial snapshot, which the reader closes.
+        is_resumed: the stream was resumed, so the initial snapshot comes among the entries.
+
+    Attributes:
+        cohort: the same, or another one after ``move_to``.
+        phase: what the stream does now.
+        closing: the reason of its end, once ``end`` was called.
+    """
+
+    __slots__ = (
+        "cohort",
+        "phase",
+        "closing",
+        "_close_fields",
+        "_cursor",
+        "_snapshot",
+        "_last_page",
+        "_is_resumed",
+    )
+
+    def __init__(
+        self, cohort: Cohort, position: int, snapshot: InitialSnapshot | None, *, is_resumed: bool
+    ) -> None:
+        self.cohort = cohort
+        self.phase = LAGGING
+        self.closing: CloseReason | None = None
+        self._close_fields: Mapping[str, object] | None = None
+        self._cursor = cohort.cursor_at(position)
+        self._snapshot = snapshot
+        self._last_page: SnapshotPage | None = None  # read, and due once the entries before it are read
+        self._is_resumed = is_resumed
+
+    @property
+    def has_more(self) -> bool:
+        """True if there is more to read at once, even if ``read`` has just returned nothing."""
+        return self.phase is LAGGING or self.phase is CLOSING
+
+    @property
+    def position(self) -> int:
+        """Up to where the client got everything."""
+        return self.cohort.position if self.phase is LIVE else self._cursor.position
+
+    @property
+    def id(self) -> bytes:
+        """The id of ``position``; not to be resumed from while an initial snapshot is due before it."""
+        id = self.cohort.id_of(self.position)
+        return id if self._snapshot is None or self._is_resumed else id + NO_RESUME
+
+    @property
+    def backlog(self) -> int:
+        """How many entries it may have to read; a huge number while there is an initial snapshot."""
+        if self.phase is LIVE:
+            return 0
+        entries = self.cohort.position - self._cursor.position
+        return entries if self._snapshot is None else entries + sys.maxsize
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """A value that changes with each read of a lagging stream that has made progress."""
+        return self._cursor.position, 0 if self._snapshot is None else self._snapshot.read_count
+
+    def control_chunk(self, message: ControlMessage) -> bytes:
+        """Return a control message, framed."""
+        framing = self.cohort.framing
+        return framing.batch([framing.control(self.id, message)])
+
+    def read(self) -> bytes:
+        """Return the next bytes, possibly none, and move on.
+
+        Raises:
+            OverLimit: the initial snapshot needs more memory than the client may have.
+        """
+        if self.phase is CLOSING and self.is_close_due:
+            return self.read_close()
+        if self.phase is LIVE or self.phase is ENDED:
+            return b""
+        chunk = b""
+        if self._snapshot is not None:
+            chunk = self._read_snapshot(self._snapshot)
+        elif self._cursor.position != self.cohort.position:
+            chunk = self._read_history(self.cohort.position)
+        if self.phase is LAGGING and self._is_all_read:
+            self.phase = LIVE
+        return chunk
+
+    @property
+    def is_close_due(self) -> bool:
+        """Whether the next read returns the close message."""
+        return self.phase is CLOSING and (self._is_all_read or self.closing == "limit")
+
+    @property
+    def _is_all_read(self) -> bool:
+        return self._snapshot is None and self._cursor.position == self.cohort.position
+
+    def read_close(self) -> bytes:
+        """Return the close message, whatever else is left, and end."""
+        if self.phase is not CLOSING or self.closing is None:
+            return b""
+        message = close_message(self.id, self.closing, random.randint(*RETRY_MS), self._close_fields)
+        chunk = self.control_chunk(message)
+        self.close()
+        return chunk
+
+    def lag(self, position: int | None = None) -> None:
+        """Read the history again, after a position; by default after what the cohort has got until now."""
+        if self.phase is LIVE:
+            self.phase = LAGGING
+            self._cursor.position = self.cohort.position if position is None else position
+
+    def move_to(self, cohort: Cohort) -> None:
+        """Go on at the same position in another cohort. Not while the stream is live."""
+        if self._snapshot is not None:
+            self._snapshot.refilter(cohort.filter)
+        self._cursor = cohort.cursor_at(self._cursor.position)
+        self.cohort = cohort
+
+    def end(self, reason: CloseReason, fields: Mapping[str, object] | None) -> None:
+        """Let the stream end with a close message after what is left.
+
+        Args:
+            fields: more fields of that message.
+        """
+        self.lag()
+        self.phase, self.closing, self._close_fields = CLOSING, reason, fields
+
+    def close(self) -> None:
+        """End, and release the initial snapshot. May be called again."""
+        self.lag()
+        self.phase = ENDED
+        self._close_snapshot()
+
+    def _read_snapshot(self, snapshot: InitialSnapshot) -> bytes:
+        page = self._last_page or snapshot.read()
+        if page is None:
+            return b""
+        if page.position is None:
+            return page.chunk
+        if not self._is_resumed:
+            self._cursor.position = page.position
+            self._close_snapshot()
+            return page.chunk
+        entries = self._read_history(page.position)
+        if self._cursor.position < page.position:
+            self._last_page = page
+            return entries
+        self._close_snapshot()
+        # Beyond the page there is a gap and nothing else: these entries were lost after the page's position.
+        return entries + page.chunk if self._cursor.position == page.position else page.chunk + entries
+
+    def _read_history(self, up_to: int) -> bytes:
+        return self._cursor.read(up_to, CHUNK_BYTES, CHUNK_ENTRIES, READ_SECONDS)
+
+    def _close_snapshot(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.close()
+        self._snapshot = self._last_page = None
