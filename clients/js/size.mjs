@@ -1,12 +1,12 @@
-// Fails if what a page loads of this package is larger than promised: minified, gzipped, without what it imports.
+// Fails if what a page loads is larger than the README promises: minified, gzipped, with the dependency.
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-/** Of what `import "@celery-gateway/client"` loads; the hooks come on top. */
-const LIMIT_BYTES = 7_000;
+/** 9.2 kB. For `import "@celery-gateway/client"` with its dependency; the hooks and the sharing of tabs are extra. */
+const LIMIT_BYTES = 9_200;
 
-/** How long a module is that exports all of these, minified and gzipped. */
-async function sizeBytes(...files) {
+/** Return the size of a module that exports all of these, minified and gzipped. */
+async function sizeBytes(files, external = ["react"]) {
   const { outputFiles } = await build({
     stdin: {
       contents: files.map((file) => `export * from "./src/${file}.ts";`).join("\n"),
@@ -16,12 +16,18 @@ async function sizeBytes(...files) {
     minify: true,
     format: "esm",
     target: "es2022",
-    external: ["eventsource-parser", "react"],
+    external,
     write: false,
   });
   return gzipSync(outputFiles[0].contents, { level: 9 }).length;
 }
 
-const [coreBytes, allBytes] = await Promise.all([sizeBytes("index"), sizeBytes("index", "react")]);
-console.log(`${coreBytes} of ${LIMIT_BYTES} bytes, minified and gzipped; ${allBytes} with the hooks`);
-process.exitCode = coreBytes < LIMIT_BYTES ? 0 : 1;
+const [own, core, hooks, tabs] = await Promise.all([
+  sizeBytes(["index"], ["react", "eventsource-parser"]),
+  sizeBytes(["index"]),
+  sizeBytes(["index", "react"]),
+  sizeBytes(["index", "tabs"]),
+]);
+console.log(`${core} of ${LIMIT_BYTES} bytes, minified and gzipped: ${own} of the client, ${core - own} of eventsource-parser`);
+console.log(`${hooks - core} more with /react, ${tabs - core} more with /tabs`);
+process.exitCode = core < LIMIT_BYTES ? 0 : 1;

@@ -1,22 +1,27 @@
-/** What a stream comes through; `sse` and `websocket` open such. */
+/** The connection of a stream, which `sse` and `websocket` open. */
 import type { Patterns } from "./filter.js";
 import type { Gap, Source, Task, Worker } from "./types.js";
 
-/** The body of `POST /events`, and what goes with `{"op": "open"}`. */
+/** The body of `POST /events`, and the fields of `{"op": "open"}`. */
 export interface StreamRequest {
-  /** Which events are wanted: what matches any of these; left out: all. */
+  /** The events must match any of these; left out: all events. */
   any?: readonly Patterns[] | undefined;
-  /** Go on right after it. */
+  /** Resume right after this event. */
   last_event_id?: string | undefined;
   since?: string | undefined;
+  /** Events have the records of their tasks as the field `record`. */
+  view?: "record" | undefined;
   /**
-   * Of which tasks it is to be told, in `gateway-snapshot` pages, how they are. The last page is there even if
-   * this is empty, and marks where what is new in this request begins.
+   * The tasks whose state the gateway sends in `gateway-snapshot` pages. It sends the last page even if this is empty: it
+   * marks the position where the new part of a request begins.
    */
   snapshot?: readonly Patterns[] | undefined;
 }
 
-/** A page of how everything is: tasks that were asked for, and in the last ones all workers. */
+/** The record of an event's task, as the gateway sends it with the event. */
+export type TaskRecord = Omit<Task, "children">;
+
+/** A page of the state: the tasks of the request, and in the last pages all workers. */
 export interface Page {
   readonly type: "gateway-snapshot";
   readonly id: string;
@@ -25,7 +30,7 @@ export interface Page {
   readonly done: boolean;
 }
 
-/** What the gateway says of the stream itself; all that is of another type is an Event. */
+/** The gateway's own messages; a message of any other type is an Event. */
 export type Control =
   | Page
   | Gap
@@ -41,24 +46,24 @@ export type Control =
       readonly parameter?: string;
     };
 
-/** Whom a connection tells. It is never told anything before `Connect` has returned. */
+/** What a connection calls; never before `Connect` has returned. */
 export interface Receiver {
-  /** Something came, of whatever kind: the connection lives. */
-  heard(): void;
+  /** Something has arrived, of any kind. */
+  alive(): void;
   message(message: Control): void;
   /**
-   * It has ended, or never began.
+   * It has ended, or could not begin.
    *
-   * @param error if the gateway has answered, and not with a stream; without it the network is to blame.
-   * @param retryMs when to come back, if the answer says so.
+   * @param error if there was an answer that is not a stream; undefined for a network error.
+   * @param retryMs when to reconnect, if the answer says so.
    */
   end(error?: Error, retryMs?: number): void;
 }
 
-/** Begins another stream in place of the one that a connection carries. Nothing of that one comes any more. */
+/** Replaces the stream of a connection by another one. No more messages of the old one arrive. */
 export type Reopen = (request: StreamRequest) => void;
 
-/** Opens a connection, which the signal ends. Returns how to use it for another stream, if that can be. */
+/** Opens a connection; the signal ends it. Returns a function that reuses it for another stream, if that is possible. */
 export type Connect = (
   request: StreamRequest,
   token: string | undefined,

@@ -1,18 +1,18 @@
 import type { Task } from "./types.js";
 
-/** The gateway has refused something, or did not answer like a gateway. */
+/** The gateway has refused a request, the answer is not that of a gateway, or the client cannot do what it is asked for. */
 export class GatewayError extends Error {
   override readonly name = "GatewayError";
   /** A stable word for programs, such as `bad-value`. */
   declare readonly code: string;
-  /** Of the HTTP answer; undefined where it was told in a WebSocket. */
+  /** The status of the HTTP response; undefined if there was none, as over a WebSocket. */
   declare readonly status: number | undefined;
-  /** What of the request was wrong, where the gateway says so. */
+  /** The part of the request that was wrong, if the gateway has named it. */
   declare readonly parameter: string | undefined;
 
-  constructor(message: string, told: { code: string; status?: number; parameter?: string | undefined }) {
+  constructor(message: string, { code, status, parameter }: { code: string; status?: number; parameter?: string | undefined }) {
     super(message);
-    Object.assign(this, told);
+    Object.assign(this, { code, status, parameter }); // not all that an answer has
   }
 }
 

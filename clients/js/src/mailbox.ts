@@ -1,17 +1,17 @@
 import { nothing } from "./environment.js";
 
-/** What an iterator has not read yet. */
+/** The items that an iterator has not read yet. */
 export interface Mailbox<T> extends AsyncIterableIterator<T> {
-  /** If there is more than it holds, the oldest goes. */
+  /** Add an item. If there are too many, the oldest one is dropped. */
   push(item: T): void;
-  /** Take no more; what is there can still be read, then comes the end, or the error once. */
+  /** Accept no more items. The reader gets those that are left, then the end, or the error once. */
   end(error?: Error): void;
 }
 
 /**
- * @param capacity how many items it holds.
- * @param onLost is told, before what comes next is read, how many had to go, and the last of them.
- * @param onReturn is called when the reader wants no more.
+ * @param capacity the number of items that it holds.
+ * @param onLost is called before the next item is read, with the number of dropped items and the last of them.
+ * @param onReturn is called when the reader stops.
  */
 export function mailbox<T>(
   capacity: number,

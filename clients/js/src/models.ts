@@ -1,27 +1,34 @@
-/** What is made of events: a task or a workflow, of its tasks' records, and the table of workers. */
+/** Models: a task and a workflow, from the records of tasks, and the table of workers. */
 import { nothing, nowMs } from "./environment.js";
 import { GatewayError } from "./errors.js";
 import type { Model } from "./feed.js";
 import { escape, matcher, parse } from "./filter.js";
 import { Roster } from "./roster.js";
-import { apply, keyOf } from "./task.js";
+import { outlive } from "./task.js";
 import type { Filter, Source, Task, Worker } from "./types.js";
+import { keyOf, shrink } from "./values.js";
 
 const enum Ms {
   /** Values of many parts change at most 20 times a second. */
   PACE = 50,
-  /** How long a worker's silence may go unnoticed. */
+  /** The longest time until a worker's silence is detected. */
   LOOK_AGAIN = 2_000,
 }
 
-/** Makes a value of the tasks with an id, in the order in which they became known, and the one that changed last. */
+const enum Max {
+  /** As many as the gateway remembers. */
+  TASKS = 100_000,
+}
+
+/** Makes a value of the tasks with an id, in the order in which they became known, and of the one that changed last. */
 export type MakeTasks<T> = (tasks: readonly Task[], last: Task) => T | null;
 
 /**
- * Return how to make a value of the tasks of one uuid or one root_id.
+ * Return a function that returns a model of the tasks of one uuid or one root_id.
  *
- * @param refuse is called once if the root_id is the uuid of a task that belongs to another root.
+ * @param refuse is called once if the root_id is the uuid of a task that belongs to another root, and once for too many.
  * @param cluster the broker's name; undefined for any broker.
+ * @param maxTasks beyond it the oldest tasks are dropped, but not the root; `refuse` is called once.
  * @throws TypeError without an id.
  */
 export function tasks<T>(
@@ -30,6 +37,7 @@ export function tasks<T>(
   make: MakeTasks<T>,
   refuse: (error: Error) => void = nothing,
   cluster?: string,
+  maxTasks: number = Max.TASKS,
 ): () => Model<T> {
   const fields = [...new Set([field, "uuid"])]; // the task itself, too: it may belong to another root
   const filters = parse(fields.map((field) => ({ [field]: [id && escape(id)], cluster: cluster && escape(cluster) }) as Filter));
@@ -37,23 +45,31 @@ export function tasks<T>(
   return () => {
     const known = new Map<string, Task>();
     let last: Task | undefined;
-    let tell = refuse;
+    let error: Error | undefined;
+    let isFull = false;
     const put = (task: Task): void => {
       known.set(keyOf(task.cluster, task.uuid), task);
+      if (shrink(known, maxTasks, ({ uuid }) => uuid === id)) {
+        if (!isFull) refuse(new GatewayError(`too many tasks: at most ${maxTasks} are kept`, { code: "too-many-tasks" }));
+        isFull = true;
+      }
       if (task[field] === id) last = task;
-      else if (task.root_id) {
-        tell(new GatewayError(`the task ${id} belongs to the root ${task.root_id}`, { code: "not-a-root" }));
-        tell = nothing;
+      else if (task.uuid === id && task.root_id && !error) {
+        error = new GatewayError(`the task ${id} belongs to the root ${task.root_id}`, { code: "not-a-root" });
+        refuse(error);
       }
     };
     return {
       filters,
       paceMs: field === "uuid" ? 0 : Ms.PACE,
-      event(event) {
-        const { uuid, cluster, type } = event;
-        // An application's event may have a field `cluster` though the broker has no name.
-        const before = known.get(keyOf(undefined, uuid)) ?? known.get(keyOf(cluster, uuid));
-        if (type.startsWith("task-")) put(apply(before, event));
+      get error() {
+        return error;
+      },
+      event(event, record) {
+        const { uuid, cluster } = record ?? event;
+        const before = known.get(keyOf(cluster, uuid));
+        const task = record ? { children: before?.children ?? [], ...record } : outlive(before, event);
+        if (task) put(task);
       },
       /** A record replaces what was known. A task that is missing stays: the gateway may have evicted it. */
       refresh(pages) {
@@ -64,14 +80,14 @@ export function tasks<T>(
   };
 }
 
-/** All workers, which every snapshot has. */
+/** Return a model of all workers; every snapshot has them. */
 export function workers(sources: () => readonly Source[]): Model<readonly Worker[]> {
   const roster = new Roster();
   return {
     filters: [{ type: ["worker-*"] }],
     paceMs: Ms.PACE,
     lookAgainMs: Ms.LOOK_AGAIN,
-    event: (event) => roster.hear(event, nowMs()),
+    event: (event) => roster.onEvent(event, nowMs()),
     refresh: (pages) => roster.refresh(pages.flatMap((page) => page.workers), nowMs()),
     make: () => roster.look(nowMs(), sources()),
   };

@@ -1,30 +1,22 @@
+"use client";
 /**
- * Hooks: what a client watches, as values of a render. For React 18 and 19, under <StrictMode>, on a server.
+ * Hooks: what a client watches, as values of a render. For React 18 and 19, in <StrictMode>, and on a server.
  *
- * - A hook makes its watch while it renders and subscribes to it once it is on the page. A watch that nobody
- *   subscribes to does nothing, so a render that React throws away, or one on a server, starts nothing.
- * - Another uuid is another watch: what it shows is never that of the one before.
- * - On a server, and in the render that hydrates its page, there are no values yet: `null`, or no events.
+ * - A hook makes its watch in the render and subscribes to it in an effect. A watch without a subscriber does nothing,
+ *   so a render that React discards, or one on a server, starts nothing.
+ * - Another uuid is another watch: it never shows the value of the one before.
+ * - On a server, and in the render that hydrates its page, there are no values: `null`, or no events.
  */
-import {
-  type Context,
-  createContext,
-  createElement,
-  type ReactElement,
-  type ReactNode,
-  useCallback,
-  useContext,
-  useEffect,
-  useMemo,
-  useRef,
-  useSyncExternalStore,
-} from "react";
+// With the export condition `react-server`, react has no contexts and no effects. This module loads there, too.
+import * as React from "react";
+import type { Context, ReactElement, ReactNode } from "react";
 import type {
   Client,
   Event,
   EventStream,
   Filter,
   Gap,
+  Known,
   Status,
   Task,
   Watch,
@@ -37,31 +29,50 @@ const PACE_MS = 50;
 const LIMIT = 100;
 const NONE: readonly Event[] = [];
 
-const Gateway: Context<Client | null> = createContext<Client | null>(null);
+const LOADING: Known<never> = { value: null, status: "loading", error: null };
 
-/** Gives a client to the hooks below it. The client stays its maker's: unmounting does not close it. */
+const Gateway: Context<Client | null> = React.createContext?.<Client | null>(null);
+
+/** Provides a client to the hooks below it. Unmounting does not close the client. */
 export function GatewayProvider(props: { client: Client; children?: ReactNode }): ReactElement {
-  return createElement(Gateway.Provider, { value: props.client }, props.children);
+  return React.createElement(Gateway.Provider, { value: props.client }, props.children);
 }
 
-/** The client of the nearest provider. Throws an Error where there is none. */
+/** Return the client of the nearest provider. Throws an Error if there is none. */
 export function useGateway(): Client {
-  const client = useContext(Gateway);
+  const client = React.useContext(Gateway);
   if (client === null) throw new Error("no <GatewayProvider> around this hook");
   return client;
 }
 
 /**
- * The current record of a task; `null` while it is not known, or without a uuid. With `cluster`, the task of that
- * broker; without it, the record that changed last.
+ * Return `value`, `status` and `error` of a watch. The watch may be made in the render: equal watches share their value.
+ *
+ * @example const { value: task, status } = useWatch(useGateway().task(uuid));
+ * @param watch `null`: nothing is watched; the status is `loading`.
  */
-export function useTask(uuid: string | null | undefined, { cluster }: UseTasksOptions = {}): Task | null {
-  const client = useGateway();
-  return useValue(useMemo(() => (uuid == null ? null : client.task(uuid, { cluster })), [client, uuid, cluster]));
+export function useWatch<T>(watch: Watch<T> | null): Known<T> {
+  const subscribe = React.useCallback((changed: () => void) => watch?.subscribe(changed) ?? nothing, [watch]);
+  return React.useSyncExternalStore<Known<T>>(subscribe, () => watch?.known ?? LOADING, loading);
+}
+
+/** Return the value only: a render that shows no status is not needed when the status changes. */
+function useValue<T>(watch: Watch<T> | null): T | null {
+  const subscribe = React.useCallback((changed: () => void) => watch?.subscribe(changed) ?? nothing, [watch]);
+  return React.useSyncExternalStore<T | null>(subscribe, () => watch?.value ?? null, unknown);
 }
 
 /**
- * The current value of a workflow; `null` while it is not known, or without a root_id.
+ * Return the current record of a task; `null` while it is not known, or without a uuid. With `cluster`, the task of that
+ * broker; without it, the record that changed last. `useWatch` also returns the status and the error.
+ */
+export function useTask(uuid: string | null | undefined, { cluster }: UseTasksOptions = {}): Task | null {
+  const client = useGateway();
+  return useValue(React.useMemo(() => (uuid == null ? null : client.task(uuid, { cluster })), [client, uuid, cluster]));
+}
+
+/**
+ * Return the current value of a workflow; `null` while it is not known, or without a root_id.
  *
  * If the id is that of a task with another root, the value stays `null`, and the client emits an `error` event once:
  * a GatewayError with the code `not-a-root`. The watch stays open.
@@ -69,7 +80,7 @@ export function useTask(uuid: string | null | undefined, { cluster }: UseTasksOp
 export function useWorkflow(rootId: string | null | undefined, { cluster }: UseTasksOptions = {}): Workflow | null {
   const client = useGateway();
   return useValue(
-    useMemo(() => (rootId == null ? null : client.workflow(rootId, { cluster })), [client, rootId, cluster]),
+    React.useMemo(() => (rootId == null ? null : client.workflow(rootId, { cluster })), [client, rootId, cluster]),
   );
 }
 
@@ -78,57 +89,51 @@ export interface UseTasksOptions {
   cluster?: string | undefined;
 }
 
-/** All workers, whatever their status; `null` until the first snapshot. */
+/** Return all workers, whatever their status; `null` until the first snapshot. */
 export function useWorkers(): readonly Worker[] | null {
   const client = useGateway();
-  return useValue(useMemo(() => client.workers(), [client]));
+  return useValue(React.useMemo(() => client.workers(), [client]));
 }
 
-/** The status of the client's connection. */
+/** Return the status of the client's connection. */
 export function useStatus(): Status {
   const client = useGateway();
-  const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);
-  return useSyncExternalStore(subscribe, () => client.status, idle);
+  const subscribe = React.useCallback((changed: () => void) => client.on("status", changed), [client]);
+  return React.useSyncExternalStore(subscribe, () => client.status, idle);
 }
 
 export interface UseEventsOptions {
   /** How many events are kept; 100. With 0 no event makes it render. */
   limit?: number | undefined;
-  /** Called with every event as it comes, also with those that no render shows. */
+  /** Called with every event at once, also with those that no render shows. */
   onEvent?: ((event: Event) => void) | undefined;
-  /** Called where events are, or may be, missing. */
+  /** Called when events were lost, or may have been lost. */
   onGap?: ((gap: Gap) => void) | undefined;
 }
 
 /**
- * The latest events that match, the oldest first.
+ * Return the latest events that match, the oldest first.
  *
- * @param filter compared by its content, so it may be written inline; `null`: no events; left out: all.
- *   Another filter begins anew. Throws as `client.events` does where it is wrong.
+ * @param filter compared by its content, so it may be written inline; `null`: no events; left out: all. Another filter
+ *   begins without events. An invalid one throws like `client.events`.
  */
 export function useEvents(
   filter?: Filter | readonly Filter[] | null,
   options: UseEventsOptions = {},
 ): readonly Event[] {
   const client = useGateway();
-  const latest = useRef(options);
-  useEffect(() => {
+  const latest = React.useRef(options);
+  React.useEffect(() => {
     latest.current = options;
   });
   const content = JSON.stringify(filter);
-  const log = useMemo(() => {
+  const log = React.useMemo(() => {
     if (filter === null) return null;
     return makeLog(client.events(filter, { onGap: (gap) => latest.current.onGap?.(gap) }), latest);
   }, [client, content]);
-  const shown = useSyncExternalStore(log?.subscribe ?? never, log?.read ?? none, none);
+  const shown = React.useSyncExternalStore(log?.subscribe ?? never, log?.read ?? none, none);
   const { limit = LIMIT } = options;
-  return useMemo(() => (shown.length > limit ? last(shown, limit) : shown), [shown, limit]);
-}
-
-/** The value of a watch as it is now. */
-function useValue<T>(watch: Watch<T> | null): T | null {
-  const subscribe = useCallback((changed: () => void) => watch?.subscribe(changed) ?? nothing, [watch]);
-  return useSyncExternalStore<T | null>(subscribe, () => watch?.value ?? null, unknown);
+  return React.useMemo(() => (shown.length > limit ? last(shown, limit) : shown), [shown, limit]);
 }
 
 /** The latest events of a stream, as a store for React. */
@@ -137,7 +142,7 @@ function makeLog(stream: EventStream, options: { readonly current: UseEventsOpti
   let shown = NONE;
   return {
     read: (): readonly Event[] => shown,
-    /** Begins with no events: what came before, say while it was hidden, need not adjoin what comes now. */
+    /** Begins without events: between earlier ones, such as before it was hidden, and new ones others may be missing. */
     subscribe(changed: () => void): () => void {
       held = [];
       shown = NONE;
@@ -170,5 +175,6 @@ function last(events: readonly Event[], count: number): Event[] {
 const nothing = (): void => {};
 const never = () => nothing;
 const none = (): readonly Event[] => NONE;
+const loading = (): Known<never> => LOADING;
 const unknown = (): null => null;
 const idle = (): Status => "idle";

@@ -1,17 +1,21 @@
-/** The workers and their status, by the rules of the gateway (gateway/workers.py). */
-import { blank, keyOf, words } from "./task.js";
+/** The workers and their status, by the rules of the gateway (state/worker_table.py). */
 import type { Event, Source, Worker } from "./types.js";
+import { blank, keyOf, number, shrink } from "./values.js";
 
 const enum Silent {
   SECONDS = 15,
   FREQS = 3,
   FORGET_MS = 3_600_000,
 }
-const BLANK = blank(words("freq active processed loadavg pid clock timestamp online offline sw_ident sw_ver sw_sys"));
+const enum Max {
+  /** As in the gateway: the workers that were silent for longest go first. */
+  WORKERS = 10_000,
+}
+const BLANK = blank("freq active processed loadavg pid clock timestamp online offline sw_ident sw_ver sw_sys");
 
 /** The table of workers, by cluster and hostname; `nowMs` is any clock that only goes forward. */
 export class Roster {
-  readonly #known = new Map<string, [worker: Worker, heardAtMs: number]>();
+  readonly #known = new Map<string, [worker: Worker, lastEventAtMs: number]>();
 
   /** Take over all workers of a snapshot. One that is missing stays until it is silent, if it sends heartbeats. */
   refresh(workers: readonly Worker[], nowMs: number): void {
@@ -20,11 +24,15 @@ export class Roster {
   }
 
   #put(worker: Worker, nowMs: number): void {
-    this.#known.set(keyOf(worker.cluster, worker.hostname), [worker, nowMs]);
+    const known = this.#known;
+    const key = keyOf(worker.cluster, worker.hostname);
+    known.delete(key); // the order is that of the last event
+    known.set(key, [worker, nowMs]);
+    shrink(known, Max.WORKERS);
   }
 
   /** Take in an event. An application's own worker events make no worker. */
-  hear(event: Event, nowMs: number): void {
+  onEvent(event: Event, nowMs: number): void {
     const { type, hostname, cluster, pid, timestamp } = event;
     const word = type.slice(7);
     if (!/^(online|heartbeat|offline)$/.test(word)) return;
@@ -52,8 +60,8 @@ export class Roster {
   look(nowMs: number, sources: readonly Source[]): Worker[] {
     return [...this.#known]
       .sort(([a], [b]) => (a < b ? -1 : 1))
-      .flatMap(([key, [worker, heardAtMs]]) => {
-        const silentMs = nowMs - heardAtMs;
+      .flatMap(([key, [worker, lastEventAtMs]]) => {
+        const silentMs = nowMs - lastEventAtMs;
         const source = sources.find(({ consuming, cluster }) => !consuming && cluster == worker.cluster);
         if (source) {
           this.#put(worker, nowMs);
@@ -63,10 +71,10 @@ export class Roster {
           this.#known.delete(key);
           return [];
         }
-        const limitMs = 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * (worker.freq ?? 0));
+        const limitMs = 1_000 * Math.max(Silent.SECONDS, Silent.FREQS * (number(worker.freq) ?? 0));
         if (!worker.alive || !worker.heartbeats || silentMs <= limitMs) return worker;
         const status = worker.status === "stopping" ? "offline" : "silent";
-        return { ...worker, alive: false, status, since: seconds(heardAtMs) };
+        return { ...worker, alive: false, status, since: seconds(lastEventAtMs) };
       });
   }
 }

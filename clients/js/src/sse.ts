@@ -1,45 +1,50 @@
-/** Streams as Server-Sent Events: a POST, answered without end. */
+/** Streams as Server-Sent Events: the response to a POST, which does not end. */
 import { createParser, type EventSourceMessage } from "eventsource-parser";
 import type { Connect } from "./connection.js";
 import { nothing } from "./environment.js";
 import { GatewayError } from "./errors.js";
 import type { ClientOptions } from "./types.js";
 
+const enum Max {
+  /** Of a message; at a longer one the connection ends. */
+  CHARS = 2 ** 26,
+}
+
 export function sse(url: URL, options: ClientOptions): Connect {
-  return (request, token, signal, { heard, message, end }) => {
-    /** Carry one stream until it ends. Rejects where the network fails, or it is not what it should be. */
+  return (request, token, signal, { alive, message, end }) => {
+    // Throws for a token that no header can have: a retry of fetch would not help.
+    const headers = new Headers({ "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) });
+    /** Read one stream until it ends. Rejects if the network fails, or the response is malformed. */
     const carry = async (): Promise<void> => {
       const response = await (options.fetch ?? fetch)(url, {
         method: "POST",
-        headers: {
-          "Content-Type": "application/json",
-          ...(token && { Authorization: `Bearer ${token}` }),
-        },
+        headers,
         body: JSON.stringify(request),
         signal,
+        ...(options.credentials && { credentials: options.credentials }),
       });
-      const { status, headers, body } = response;
-      if (status === 200 && headers.get("Content-Type")?.startsWith("text/event-stream")) {
+      const { status, body } = response;
+      if (status === 200 && response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
         const reader = body!.getReader();
         const feed = events(({ data }) => message(JSON.parse(data)));
         for (let piece; !(piece = await reader.read()).done; ) {
-          heard();
+          alive();
           feed(piece.value);
         }
         return end();
       }
       const { error } = (await response.json().catch(nothing)) ?? {};
       const refusal = new GatewayError(error?.message ?? `${url}: ${status}`, { code: "no-stream", ...error, status });
-      end(refusal, 1_000 * Math.min(+(headers.get("Retry-After") ?? 0), 86_400) || 0); // seconds; of a date nothing is known
+      end(refusal, 1_000 * +response.headers.get("Retry-After")!); // seconds; a date is ignored
     };
     carry().catch(() => end());
     return undefined;
   };
 }
 
-/** Return what takes the bytes of an event stream, cut in any way. */
+/** Return a function that takes the bytes of an event stream, in pieces of any size. */
 export function events(onEvent: (event: EventSourceMessage) => void): (bytes: Uint8Array) => void {
   const decoder = new TextDecoder();
-  const parser = createParser({ onEvent });
+  const parser = createParser({ onEvent, maxBufferSize: Max.CHARS });
   return (bytes) => parser.feed(decoder.decode(bytes, { stream: true }));
 }

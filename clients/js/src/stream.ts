@@ -1,30 +1,31 @@
 /**
  * One stream from the gateway for all that is watched through it, kept up across lost connections.
  *
- * - The gateway is asked for one stream at a time, and for the next only when the last page of the snapshot has
- *   come that the one before began with. So no number of new watches can keep it from getting there.
- * - A member is `new` until it is asked for, `asked` until that last page, then `live`: from there on it gets
- *   every event, and what it knows is the snapshot's. One that has missed something is `lost` until it is asked
- *   for again.
- * - `position` is the id of the last message that was handled; null until the first snapshot's last page. The
- *   gateway knows which ids can be resumed from, and says so of those that cannot.
+ * - There is one request at a time. The next one waits for the last page of the snapshot that the one before began
+ *   with, so no number of new watches can prevent that page.
+ * - A member is `new` until it is requested, `asked` until that last page, then `live`: from there on it receives
+ *   every event, and its state is that of the snapshot. A member that has missed something is `lost` until it is
+ *   requested again.
+ * - `position` is the id of the last message that was handled; null until the last page of the first snapshot. The
+ *   gateway decides whether it can resume from an id, and reports if it cannot.
  */
-import type { Connect, Control, Page, Reopen, StreamRequest } from "./connection.js";
+import type { Connect, Control, Page, Reopen, StreamRequest, TaskRecord } from "./connection.js";
 import { after, nothing, nowMs } from "./environment.js";
 import { GatewayError } from "./errors.js";
-import { type Patterns, union } from "./filter.js";
+import { fits, type Patterns, union } from "./filter.js";
 import type { ClientEvents, ClientOptions, Event, EventsOptions, Gap, Status } from "./types.js";
 
 const enum Ms {
-  /** How long more watches are waited for before the gateway is asked. */
+  /** How long to wait for more watches before a request. */
   GATHER = 10,
-  /** From request to request because of gaps. */
+  /** Between two requests because of gaps. */
   REFRESH = 1_000,
-  /** What is watched no more is left out by then. */
+  /** After this time a request leaves out what is no longer watched. */
   SHRINK = 5_000,
   BACKOFF = 500,
   MAX_BACKOFF = 30_000,
   STALE = 45_000,
+  DAY = 86_400_000,
 }
 const enum Max {
   REFUSALS = 3,
@@ -32,45 +33,68 @@ const enum Max {
 
 /** Something that is watched. */
 export interface Member {
-  /** Which events it wants: any of these. It gets others, too. */
+  /** The events that it needs: any of these. It receives others, too. */
   readonly filters: readonly Patterns[];
-  event(event: Event): void;
+  event(event: Event, record?: TaskRecord | null): void;
   gap?: ((gap: Gap) => void) | undefined;
-  /** How everything is that any member has asked for; left out if it needs events only. */
+  /** It is live now. */
+  begun?: (() => void) | undefined;
+  /** The snapshot of all members of a request; undefined for a member that needs events only. */
   refresh?: ((pages: readonly Page[]) => void) | undefined;
+  /** It cannot be watched, and is no longer a member. */
+  refuse(error: Error): void;
 }
 
 export interface Stream {
   readonly status: Status;
-  add(member: Member): void;
-  /** Ask no more for what a member wants. What comes for it meanwhile is for nobody. */
+  /** The id of the last message that was handled. */
+  readonly position: string | null;
+  /** True if more members did not fit into a request. */
+  readonly isFull: boolean;
+  /** @param isLive true if it has handled all its events up to `position`, before the first request. */
+  add(member: Member, isLive?: boolean): void;
+  /** Stop requesting what a member needs. Events that still arrive for it are dropped. */
   remove(member: Member): void;
+  /** Request a snapshot for a member that is live. */
+  refetch(member: Member): void;
   close(): void;
+}
+
+export interface Listener {
+  emit: <K extends keyof ClientEvents>(type: K, value: Parameters<ClientEvents[K]>[0]) => void;
+  /** A retry cannot help; the stream is closed. */
+  refused(error: Error): void;
+  /** These members do not fit into the request; they are no longer members. */
+  overflow(members: readonly Member[]): void;
+  /** Called with each message before it is handled, and with the record of an event's task. */
+  message?(message: Control | Event, record?: TaskRecord | null): void;
 }
 
 /**
  * Return a stream that begins with its first member.
  *
- * @param emit is told how it goes.
- * @param refused is told that it is no use to try again; the stream is closed.
- * @param begin where it begins, for a stream without snapshots. Otherwise it begins with the snapshot.
+ * @param begin where a stream without snapshots begins. Others begin with their snapshot.
+ * @param position where a stream with snapshots resumes.
  */
 export function stream(
   connect: Connect,
   options: ClientOptions,
-  emit: <K extends keyof ClientEvents>(type: K, told: Parameters<ClientEvents[K]>[0]) => void,
-  refused: (error: Error) => void,
+  listener: Listener,
   begin?: EventsOptions,
+  position: string | null = begin?.lastEventId ?? null,
 ): Stream {
   const { token, staleMs = Ms.STALE } = options;
+  const { emit } = listener;
   const members = new Map<Member, "new" | "asked" | "live" | "lost">();
   let status: Status = "idle";
-  let position = begin?.lastEventId ?? null;
+  let isFull = false;
   let pages: Page[] = [];
-  /** Ends the connection; what comes through an ended one is of the past. */
+  /** Ends the connection. Messages of an ended connection are ignored. */
   let ending = new AbortController();
   let reopen: Reopen | undefined;
   let hasShrunk = false;
+  /** Whether the events of the request have the records of their tasks. */
+  let hasRecords = false;
   let askedAtMs = -Infinity;
   let failures = 0;
   let refusals = 0;
@@ -82,7 +106,7 @@ export function stream(
     emit("status", now);
   };
 
-  /** Give up what is under way, and all timers. */
+  /** End the connection and all timers. */
   const drop = (): void => {
     ending.abort();
     reopen = undefined;
@@ -92,7 +116,7 @@ export function stream(
     for (const [member, stage] of members) if (stage === "asked") members.set(member, "new");
   };
 
-  /** Ask after a while; if it waits for a network, as soon as the browser has one. */
+  /** Send the request after a delay; if the stream waits for a network, as soon as the browser is online. */
   const plan = (delayMs: number): void => {
     unplan();
     const cancel = after(delayMs, ask);
@@ -113,8 +137,8 @@ export function stream(
     else if (hasShrunk) plan(Ms.SHRINK);
   };
 
-  /** The connection lives: wait for its next sign. */
-  const heard = (): void => {
+  /** Something has arrived: start the timeout for silence again. */
+  const alive = (): void => {
     unwatch();
     unwatch = after(staleMs, () => fail());
   };
@@ -123,28 +147,47 @@ export function stream(
     unplan();
     askedAtMs = nowMs();
     if (status === "waiting") become("connecting");
-    if (!members.size) return; // whoever was told that has closed it
-    heard();
-    if (reopen && status === "open") return reopen(request());
+    if (!members.size) return; // a listener has closed it
+    alive();
+    const wanted = request(); // before the token arrives: later members are for the next request
+    if (reopen && status === "open") return reopen(wanted);
     ending.abort();
     const { signal } = (ending = new AbortController());
     const live =
-      <A extends unknown[]>(call: (...told: A) => void) =>
-      (...told: A): void => {
-        if (!signal.aborted) call(...told);
+      <A extends unknown[]>(call: (...values: A) => void) =>
+      (...values: A): void => {
+        if (!signal.aborted) call(...values);
       };
     const end = live(fail);
     try {
-      const wanted = request(); // before the token is had: what is added meanwhile is for the next
       const given = await (typeof token === "function" ? token() : token);
-      if (!signal.aborted) reopen = connect(wanted, given, signal, { heard: live(heard), message: live(take), end });
+      if (!signal.aborted) reopen = connect(wanted, given, signal, { alive: live(alive), message: live(handle), end });
     } catch (error) {
       end(error as Error);
     }
   };
 
+  /** Return the filters of all members. The youngest ones overflow if the gateway does not accept as many. */
+  const filters = (): Patterns[] => {
+    const all = [...members.keys()];
+    const wanted = union(all);
+    if (fits(wanted)) return wanted;
+    isFull = true;
+    let fit = 0;
+    for (let step = 2 ** 20; (step /= 2) >= 1; ) {
+      if (fit + step < all.length && fits(union(all.slice(0, fit + step)))) fit += step;
+    }
+    const rest = all.slice(fit);
+    for (const member of rest) members.delete(member);
+    listener.overflow(rest);
+    return union(all.slice(0, fit));
+  };
+
   const request = (): StreamRequest => {
-    const goesOn = { any: union([...members.keys()]), last_event_id: position ?? undefined };
+    const any = filters();
+    // Without `any` the gateway sends all events.
+    hasRecords = [...members.keys()].some(({ refresh, filters: [first] }) => refresh && !first?.type); // not for workers
+    const goesOn = { any, last_event_id: position ?? undefined, view: hasRecords ? ("record" as const) : undefined };
     hasShrunk = false;
     pages = [];
     if (begin) return position === null ? { ...goesOn, since: begin.since } : goesOn;
@@ -154,11 +197,14 @@ export function stream(
       members.set(member, "asked");
       if (member.refresh) asked.push(member);
     }
-    return { ...goesOn, snapshot: union(asked) ?? [{}] };
+    return { ...goesOn, snapshot: union(asked) };
   };
 
-  const take = (message: Control): void => {
-    // Before it is told: whatever that does, the message does not come again.
+  const handle = (message: Control & { readonly record?: TaskRecord | null }): void => {
+    let record: TaskRecord | null | undefined;
+    if (hasRecords) ({ record, ...message } = message);
+    listener.message?.(message, record);
+    // Before the members get it: whatever they do, the message does not come again.
     if (position !== null && message.type !== "gateway-snapshot") position = message.id;
     switch (message.type) {
       case "gateway-open":
@@ -191,55 +237,69 @@ export function stream(
       default:
         failures = 0;
         if (message.type.startsWith("gateway-")) break;
-        for (const [member, stage] of members) if (stage === "live") member.event(message as Event);
+        for (const [member, stage] of members) if (stage === "live") member.event(message as Event, record);
     }
   };
 
-  /** From here on all that was asked for is live. */
+  /** All members that were asked for are live from here on. */
   const begun = (id: string): void => {
-    const told = pages;
+    const snapshot = pages;
     position = id;
     pages = [];
     for (const [member, stage] of members) {
       if (stage !== "asked") continue;
       members.set(member, "live");
-      member.refresh?.(told);
+      member.begun?.();
+      member.refresh?.(snapshot);
     }
     planNext();
   };
 
-  /** The connection is lost: come back later, or never. */
+  /** The connection is lost: reconnect later, or close. */
   const fail = (error?: Error, retryMs = 0): void => {
+    const delayMs = Math.min(Math.max(+retryMs || 0, 0), Ms.DAY); // a longer timer would fire at once
     drop();
-    if (error instanceof GatewayError && isHopeless(error)) return refused(error);
+    if (error instanceof GatewayError && isHopeless(error)) return listener.refused(error);
     become("waiting");
-    if (members.size) plan(retryMs + Math.random() * Math.min(Ms.MAX_BACKOFF, Ms.BACKOFF * 2 ** failures++));
-    // What is neither the network's nor the gateway's: a token that cannot be had, an answer of something else.
+    if (members.size) plan(delayMs + Math.random() * Math.min(Ms.MAX_BACKOFF, Ms.BACKOFF * 2 ** failures++));
+    // Errors of neither the network nor the gateway: there is no token, or another server has answered.
     if (error && !((error as GatewayError).status! > 200)) emit("error", error);
   };
 
   const isHopeless = ({ status = 400 }: GatewayError): boolean =>
     status === 401 || status === 403
       ? typeof token !== "function" || ++refusals > Max.REFUSALS
-      : /^4(0[045]|13)$/.test(`${status}`);
+      : /^4(0[045]|1[34]|31)$/.test(`${status}`);
 
   drop(); // there is no connection yet
   return {
     get status() {
       return status;
     },
-    add(member) {
-      members.set(member, begin ? "live" : "new");
+    get position() {
+      return position;
+    },
+    get isFull() {
+      return isFull;
+    },
+    add(member, isLive = !!begin) {
+      members.set(member, isLive ? "live" : "new");
       if (status === "idle") become("connecting");
       planNext();
     },
     remove(member) {
-      members.delete(member);
+      if (!members.delete(member)) return;
+      isFull = false;
       hasShrunk = true;
       if (members.size) return planNext();
       drop();
       position = null;
       become("idle");
+    },
+    refetch(member) {
+      if (members.get(member) !== "live") return;
+      members.set(member, "lost");
+      planNext();
     },
     close() {
       drop();

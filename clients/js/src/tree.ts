@@ -1,6 +1,7 @@
-/** The tree of a workflow's tasks, with counts and progress: as `GET /workflows/{root_id}` returns it. Pure. */
-import { isReady, keyOf } from "./task.js";
+/** The tree of a workflow's tasks with counts and progress, as `GET /workflows/{root_id}` returns it. Pure. */
+import { isReady } from "./task.js";
 import type { Task, Workflow, WorkflowTask } from "./types.js";
+import { keyOf } from "./values.js";
 
 const enum Max {
   DEPTH = 100,
@@ -17,7 +18,7 @@ export function workflow(rootId: string, members: readonly Task[]): Workflow | n
   const total = members.length;
   if (!total) return null;
   const nodes = new Map<string, Node>();
-  const counts: { [state: string]: number } = {};
+  const counts: { [state: string]: number } = Object.create(null); // a state may be called `__proto__`
   let ready = 0;
   let progress = 0;
   let isSent = true;
@@ -56,5 +57,6 @@ export function workflow(rootId: string, members: readonly Task[]): Workflow | n
     }
     next--;
   }
-  return { root_id: rootId, total, known: total, ready, sent_events: isSent, progress: progress / total, counts, tasks };
+  progress /= total;
+  return { root_id: rootId, total, known: total, ready, sent_events: isSent, progress, counts: { ...counts }, tasks };
 }

@@ -1,4 +1,5 @@
 /** The values that the gateway sends, and the interfaces of what watches them. All values are read-only. */
+import type { Listener, Stream } from "./stream.js";
 
 /**
  * A Celery event: a flat JSON object with all fields that Celery or the sender set, and the fields that the gateway
@@ -32,6 +33,8 @@ export interface Event {
   readonly attempt?: number;
   /** The broker's name, if the gateway has several. */
   readonly cluster?: string;
+  /** The fields whose texts the gateway has cut because the event is large. `GET /events/{id}` has the whole event. */
+  readonly truncated?: readonly string[];
   readonly [field: string]: unknown;
 }
 
@@ -46,7 +49,7 @@ export interface Task {
   readonly uuid: string;
   readonly name: string | null;
   /** Celery's own (`PENDING` … `SUCCESS`, `FAILURE`, `REVOKED`), a custom one such as `PROGRESS`, or `LOST`. */
-  readonly state: string | null;
+  readonly state: string;
   readonly root_id: string | null;
   readonly parent_id: string | null;
   /** The type of the event that set the state last; `timestamp` and `clock` are of the same event. */
@@ -79,7 +82,7 @@ export interface Task {
   /** The retries in the youngest message. */
   readonly retries: number;
   /** The number of the attempt, counted from 1 in its run; 0 while the task is only sent. */
-  readonly attempts: number;
+  readonly attempt: number;
   /** How long the attempt was in the queue. */
   readonly queued_seconds: number | null;
   /** How long the attempt ran, in seconds, once it has ended. */
@@ -88,9 +91,9 @@ export interface Task {
   readonly exception: string | null;
   readonly traceback: string | null;
   /** The time of the last custom event, such as `task-progress`, of the attempt. */
-  readonly informed: number | null;
+  readonly custom_at: number | null;
   /** The fields that the application set in that event. */
-  readonly info: { readonly [field: string]: unknown } | null;
+  readonly custom: { readonly [field: string]: unknown } | null;
   /** 0..1, as that event reports it; 1 at SUCCESS. */
   readonly progress: number | null;
   readonly clock: number | null;
@@ -226,7 +229,10 @@ export type Filter = { readonly [field in FilterField]?: string | readonly strin
 export type Status = "idle" | "connecting" | "open" | "waiting" | "closed";
 
 export interface ClientOptions {
-  /** The gateway's URL, with or without a trailing slash; in browsers it may be relative, such as `/celery`. */
+  /**
+   * The gateway's URL, with or without a trailing slash. In browsers it may be relative, such as `/celery`. A relative
+   * URL is allowed where a server renders a page, too, as long as nothing is awaited or iterated there.
+   */
   url: string | URL;
   /**
    * Sent as `Authorization: Bearer …` (over WebSocket as `access_token=…`). A function is called for every connection.
@@ -235,9 +241,22 @@ export interface ClientOptions {
   token?: string | (() => string | Promise<string>) | undefined;
   /** The transport of the stream: Server-Sent Events over fetch (default), or a WebSocket. */
   transport?: "sse" | "websocket" | undefined;
+  /** One connection for all tabs of a browser: `tabs()` of `@celery-gateway/client/tabs`. */
+  shared?: Shared | undefined;
+  /** Whether `fetch` sends cookies: `same-origin` (default), `include` or `omit`. A WebSocket always sends them. */
+  credentials?: "same-origin" | "include" | "omit" | undefined;
+  /** How long `ready` waits for the first event of a task or a workflow, in milliseconds: 30,000; `Infinity`: no limit. */
+  waitKnownMs?: number | undefined;
+  /** How long `ready` waits for another attempt at a lost task, in milliseconds: 60,000; `Infinity`: no limit. */
+  lostGraceMs?: number | undefined;
   /** Milliseconds of silence after which a connection counts as lost; 45,000. The gateway sends keep-alives about
    * every 15 s. */
   staleMs?: number | undefined;
+  /**
+   * How many tasks of a workflow are kept: 100,000. Beyond it the client drops a tenth, the oldest first but
+   * not the root, and emits an `error` event once: a GatewayError with the code `too-many-tasks`. The watch stays open.
+   */
+  maxTasks?: number | undefined;
   /** Replaces the global `fetch`. */
   fetch?: typeof globalThis.fetch | undefined;
   /** Replaces the global `WebSocket`. Node has none before 22. */
@@ -245,6 +264,13 @@ export interface ClientOptions {
   /** Closes the client when it is aborted. */
   signal?: AbortSignal | undefined;
 }
+
+/** What `tabs` returns. */
+export type Shared = (
+  key: string,
+  engine: (listener: Listener, position: string | null) => Stream,
+  listener: Listener,
+) => Stream | undefined;
 
 /** What the client uses of a WebSocket. Those of browsers, and of the package `ws`, have it. */
 export type WebSocketConstructor = new (url: string) => {
@@ -266,6 +292,14 @@ export interface TasksOptions extends WatchOptions {
   cluster?: string | undefined;
 }
 
+export interface WorkflowOptions extends TasksOptions {
+  /**
+   * How long `ready` waits for more tasks once all known ones are ready, in milliseconds: 2,000; or 30,000 if there was
+   * no `task-sent` event of some task.
+   */
+  quietMs?: number | undefined;
+}
+
 export interface EventsOptions extends WatchOptions {
   /** Begin with events of the gateway's history: `earliest`, an age such as `10m`, or an RFC 3339 time. */
   since?: string | undefined;
@@ -280,7 +314,7 @@ export interface EventsOptions extends WatchOptions {
  * `lastEventId`: with new events), and ends a second after the last subscriber has left.
  */
 export interface EventStream extends AsyncIterable<Event> {
-  /** Call back with every event. An exception of the callback is reported as uncaught. Returns a function to leave. */
+  /** Call back with every event. An exception of the callback is reported as uncaught. Returns a function that unsubscribes. */
   subscribe(callback: (event: Event) => void): () => void;
   /**
    * Buffers up to 10,000 unread events. It drops older ones and reports them to `onGap` with the reason `slow`. Ends
@@ -292,15 +326,33 @@ export interface EventStream extends AsyncIterable<Event> {
 }
 
 /**
+ * - `loading`: there was no answer of the gateway yet;
+ * - `known`: there is a value;
+ * - `unknown`: the gateway has no event of it, so far;
+ * - `error`: see `error`. Nothing more will come, unless the code is `not-a-root`.
+ */
+export type WatchStatus = "loading" | "known" | "unknown" | "error";
+
+/** The state of a watch. */
+export interface Known<T> {
+  /** The current value: `null` while there is none. Each change makes a new object. */
+  readonly value: T | null;
+  readonly status: WatchStatus;
+  readonly error: Error | null;
+}
+
+/**
  * A value that changes. It is watched from the first `subscribe` or iteration until a second after the last subscriber
  * has left. Equal watches share their value.
  */
-export interface Watch<T> extends AsyncIterable<T> {
-  /** The current value: `null` while nothing is known. Each change makes a new object. */
-  readonly value: T | null;
-  /** Call back when `value` has changed. An exception of the callback is reported as uncaught. Returns a function to
-   * leave. */
-  subscribe(callback: () => void): () => void;
+export interface Watch<T> extends AsyncIterable<T>, Known<T> {
+  /** `value`, `status` and `error` in one object: the same object until one of them changes. */
+  readonly known: Known<T>;
+  /**
+   * Call back at once with the current value, and with each new one; also when `status` has changed. This is the contract
+   * of a Svelte store. An exception of the callback is reported as uncaught. Returns a function that unsubscribes.
+   */
+  subscribe(run: (value: T | null) => void): () => void;
   /** Yields the current value, then the latest one after each change. It skips outdated values. */
   [Symbol.asyncIterator](): AsyncIterableIterator<T>;
   /** End it: iterators end, and callbacks are not called any more. It cannot be reused. */
@@ -309,13 +361,22 @@ export interface Watch<T> extends AsyncIterable<T> {
 
 export interface TaskWatch extends Watch<Task> {
   /**
-   * Resolves with the task at SUCCESS. Rejects with a TaskError at FAILURE or REVOKED, with a GatewayError if the
-   * gateway refuses, and with an AbortError if the watch is closed. It may be left unawaited.
+   * Resolves with the task at SUCCESS. Rejects with a TaskError at FAILURE or REVOKED; with a GatewayError of the code
+   * `task-unknown` or `task-lost` if it stays unknown for `waitKnownMs` or lost for `lostGraceMs`, or if the gateway
+   * refuses; with an AbortError if the watch is closed. It may be left unawaited.
    */
   readonly ready: Promise<Task>;
 }
 
-export type WorkflowWatch = Watch<Workflow>;
+export interface WorkflowWatch extends Watch<Workflow> {
+  /**
+   * Resolves with the workflow when all its known tasks are in SUCCESS, FAILURE or REVOKED and no other task has become
+   * known for `quietMs`: see its `counts`. Rejects with a GatewayError of the code `workflow-unknown`, `workflow-lost`
+   * (all tasks that have not ended are lost) or `not-a-root`, or if the gateway refuses; with an AbortError if the watch
+   * is closed. It may be left unawaited.
+   */
+  readonly ready: Promise<Workflow>;
+}
 
 /** All workers by cluster and hostname, whatever their status. */
 export type WorkersWatch = Watch<readonly Worker[]>;
@@ -327,7 +388,8 @@ export interface ClientEvents {
   gap: (gap: Gap) => void;
   /**
    * The gateway refused something. If a retry cannot help, the status is `closed` now; or, if a stream with `since` or
-   * `lastEventId` was refused, only that stream has ended. The code `not-a-root` closes nothing: see `workflow`.
+   * `lastEventId` was refused, only that stream has ended. The codes `not-a-root` (see `workflow`) and `too-many-tasks` (see
+   * `maxTasks`) close nothing. The code `too-many-watches` ends the watches that did not fit.
    */
   error: (error: Error) => void;
   /** The brokers, after each connect and when the gateway has lost a broker or is consuming from it again. */
@@ -359,10 +421,10 @@ export interface Client {
    *
    * @throws TypeError without a root_id.
    */
-  workflow(rootId: string, options?: TasksOptions): WorkflowWatch;
+  workflow(rootId: string, options?: WorkflowOptions): WorkflowWatch;
   /** Watch all workers. The value changes at most 20 times a second. */
   workers(options?: WatchOptions): WorkersWatch;
-  /** Call back at each event of this type. Returns a function that ends this. */
+  /** Call back at each event of this type. Returns a function that removes the listener. */
   on<K extends keyof ClientEvents>(type: K, listener: ClientEvents[K]): () => void;
   /** Close the client and all its watches. */
   close(): void;

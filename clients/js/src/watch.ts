@@ -1,32 +1,42 @@
-/** What users hold: readers join a feed through it, and leave with it. */
+/** A watch, as users have it. Its readers join and leave a feed. */
 import { guarded, nothing } from "./environment.js";
-import { TaskError } from "./errors.js";
-import type { Feed, Reader } from "./feed.js";
+import { type Feed, LOADING, type Reader } from "./feed.js";
 import { mailbox } from "./mailbox.js";
-import { isReady } from "./task.js";
-import type { EventStream, Task, TaskWatch } from "./types.js";
+import { settled, type Verdict } from "./ready.js";
+import type { EventStream, Known, Task, TaskWatch } from "./types.js";
+
+export interface Source {
+  /** False if its feed makes no value of events. */
+  readonly hasValue: boolean;
+  /** Return the feed that equal watches share, if there is one; with `isToBegin` there always is. */
+  feed(isToBegin?: boolean): Feed | undefined;
+  /** Request a snapshot for a feed. */
+  refetch(feed: Feed): void;
+}
 
 /**
  * Return a watch of values; or, if its feed makes none, of events.
  *
- * @param feedOf returns the feed that equal watches share, if it is on; or in any case, if one is to be begun.
  * @param signal closes it, too.
- * @param capacity how many items an iterator holds that are not read yet.
- * @param onLost is told how many had to go, and the last of them.
+ * @param judge returns whether `ready` settles by a value.
+ * @param capacity the number of unread items that an iterator holds.
+ * @param onLost is called with the number of items that an iterator has dropped, and the last of them.
  */
 export function watch(
-  feedOf: (isToBegin?: boolean) => Feed | undefined,
+  source: Source,
   signal?: AbortSignal,
+  judge: (known: Known<never>) => Verdict | undefined = nothing as () => undefined,
   capacity = 1,
   onLost: (lost: number, last: never) => void = nothing,
 ): TaskWatch & EventStream {
   const ends = new Set<() => void>();
   let last: Feed | undefined;
-  let ready: Promise<Task> | undefined;
+  let ready: Promise<unknown> | undefined;
   let isClosed = false;
+  const look = (): Known<never> => ((source.feed() ?? last)?.known ?? LOADING) as Known<never>;
 
-  /** Take a reader in; return what lets it go, and tells it nothing. */
-  const join = ({ next, end }: Reader): (() => void) => {
+  /** Add a reader; return a function that removes it without a call of its `end`. */
+  const join = ({ next, fetched, end }: Reader): (() => void) => {
     let leave = nothing;
     const go = (): void => {
       ends.delete(close);
@@ -42,21 +52,34 @@ export function watch(
     else {
       ends.add(close);
       signal?.addEventListener("abort", close);
-      leave = (last = feedOf(true) as Feed).join({ next, end: finish });
+      leave = (last = source.feed(true) as Feed).join({ next, end: finish, ...(fetched && { fetched }) });
     }
     return go;
   };
 
   return {
-    get value() {
-      return ((feedOf() ?? last)?.value ?? null) as Task | null;
+    get known() {
+      return look();
     },
-    subscribe: (callback: (told: never) => void) =>
-      join({ next: (told) => guarded(callback, told as never), end: nothing }),
+    get value() {
+      return look().value as Task | null;
+    },
+    get status() {
+      return look().status;
+    },
+    get error() {
+      return look().error;
+    },
+    subscribe(run: (value: never) => void) {
+      const next = (event?: unknown): void => guarded(run, (event ?? look().value) as never);
+      const leave = join({ next, end: (error) => void (error && source.hasValue && next()) });
+      if (source.hasValue) next();
+      return leave;
+    },
     [Symbol.asyncIterator]() {
       const box = mailbox<never>(capacity, onLost, () => leave());
       const next = (event?: unknown): void => {
-        const item = event ?? this.value;
+        const item = event ?? look().value;
         if (item) box.push(item as never);
       };
       const leave = join({ next, end: box.end });
@@ -68,25 +91,7 @@ export function watch(
       for (const close of ends) close();
     },
     get ready() {
-      return (ready ??= settled(this, join));
+      return (ready ??= settled(look, join, judge, () => source.refetch(last as Feed))) as Promise<Task>;
     },
   };
-}
-
-/** Return the task when it has ended well. Nobody has to await it. */
-function settled(watch: TaskWatch, join: (reader: Reader) => () => void): Promise<Task> {
-  const ready = new Promise<Task>((resolve, reject) => {
-    let leave = nothing;
-    const next = (): void => {
-      const task = watch.value;
-      if (!task || !isReady(task)) return;
-      leave();
-      if (task.state === "SUCCESS") resolve(task);
-      else reject(new TaskError(task));
-    };
-    leave = join({ next, end: (error = new DOMException("closed", "AbortError")) => reject(error) });
-    next();
-  });
-  ready.catch(nothing);
-  return ready;
 }

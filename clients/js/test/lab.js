@@ -1,4 +1,4 @@
-// What tests start: the lab (tests/client_lab.py: broker, worker, gateway) and a browser.
+// What tests start: the lab (tests/support/client_lab.py: broker, worker, gateway) and a browser.
 import { spawn } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
@@ -20,7 +20,7 @@ const BROWSER_FLAGS = [
 export async function startLab(pages) {
   const venv = join(PROJECT, ".venv", "bin", "python");
   const python = process.env.PYTHON ?? (isExecutable(venv) ? venv : "python3");
-  const child = spawn(python, ["-m", "tests.client_lab", "--pages", pages], {
+  const child = spawn(python, ["-m", "tests.support.client_lab", "--pages", pages], {
     cwd: PROJECT,
     stdio: ["pipe", "pipe", "inherit"],
     detached: true, // Ctrl-C is for us; the lab ends with its standard input

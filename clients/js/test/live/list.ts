@@ -6,13 +6,16 @@ import { state } from "./state.js";
 import { access } from "./tokens.js";
 import { type Surroundings, Trial } from "./trial.js";
 
+/** For tests that need more than one page. */
+export * as library from "./library.js";
+
 const MOST_MS = 75_000;
 
 export interface Test {
   readonly name: string;
   /** Where it is run, such as `node sse`; everywhere if it does not say. */
   readonly runs?: readonly string[] | undefined;
-  /** It breaks what the others need, too. */
+  /** It restarts the gateway or the broker, or fills the history, so it has the second lab and runs alone there. */
   readonly isAlone?: boolean;
   /** It waits for most of its time, so it is begun early. */
   readonly isLong?: boolean;

@@ -1,8 +1,9 @@
 // The client against a real gateway: `npm run test:live -- [node|chromium] [sse|websocket] [NAME PATTERN]`.
 //
-// Starts the lab (tests/client_lab.py: broker, worker, gateway) with the Python of the environment's PYTHON, of
-// the project's .venv, or python3; then runs the one list of tests in Node and in Chromium, over each transport.
-// The lab ends when our end of its standard input is closed, so it does not outlive us, however we end.
+// Starts two labs (tests/support/client_lab.py: broker, worker, gateway) with the Python of the environment's PYTHON, of
+// the project's .venv, or python3; then runs the one list of tests in Node and in Chromium, over each transport. The tests
+// that restart a gateway or a broker have the second lab, and run one by one.
+// A lab ends when its standard input is closed, so it does not outlive this process.
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { copyFileSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -12,6 +13,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { startBrowser, startLab } from "../lab.js";
+import { tabTests } from "./tabs.js";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
 const CLIENT = join(HERE, "..", "..");
@@ -43,66 +45,140 @@ await build({
 copyFileSync(join(HERE, "page.html"), join(pages, "page.html"));
 const list = await import(pathToFileURL(join(pages, "list.js")).href);
 
-let lab, browser, sharedPage;
+/** The lab, and one more whose gateway and broker tests may restart. */
+let lab, fragile, browser;
 let failures = 0;
+const labOf = ({ isAlone }) => (isAlone ? fragile : lab);
+/** The tests of an environment, each with its transport; those of a browser that need no page of their own share one. */
+const lists = environments.map((environment) => ({
+  environment,
+  tests: transports.flatMap((transport) =>
+    list
+      .tests(`${environment} ${transport}`)
+      .filter(({ name }) => pattern.test(name))
+      .map((it) => ({ ...it, transport })),
+  ),
+}));
+const sharedPages = new Map();
 
 before(async () => {
-  lab = await startLab(pages);
-  if (environments.includes("chromium")) browser = await startBrowser();
+  const isFragile = lists.some(({ tests }) => tests.some((it) => it.isAlone));
+  const isBrowser = environments.includes("chromium");
+  [lab, fragile, browser] = await Promise.all([startLab(pages), isFragile && startLab(pages), isBrowser && startBrowser()]);
 });
 
 after(async () => {
-  if (failures > 0) console.error(await lab?.logs());
-  await browser?.close();
-  assert.equal((await lab?.end()) ?? 0, 0, "the lab's exit code");
+  for (const each of [lab, fragile]) if (failures > 0) console.error(await each?.logs?.());
+  await browser?.close?.();
+  const codes = await Promise.all([lab, fragile].map((each) => each?.end?.() ?? 0));
+  assert.deepEqual(codes, [0, 0], "the labs' exit codes");
 });
 
-for (const environment of environments) {
-  test(environment, { concurrency: AT_A_TIME }, async (t) => {
-    const tests = transports.flatMap((transport) =>
-      list.tests(`${environment} ${transport}`).map((it) => ({ ...it, transport })),
-    );
-    const begin = (it) =>
-      t.test(`${it.transport}: ${it.name}`, async () => {
-        try {
-          await (environment === "node" ? runHere : runInBrowser)(it, { name: environment, transport: it.transport });
-        } catch (error) {
-          failures += 1;
-          throw error;
+const run = (t, title, job) =>
+  t.test(title, async () => {
+    try {
+      await job();
+    } catch (error) {
+      failures += 1;
+      throw error;
+    }
+  });
+const begin = (t, environment, it, title = `${it.transport}: ${it.name}`) =>
+  run(t, title, () => (environment === "node" ? runHere : runInBrowser)(it, { name: environment, transport: it.transport }));
+
+// Most tests wait for most of their time, so both environments run at once; the outages of the other lab, one by one.
+test("live", { concurrency: true }, async (t) => {
+  await Promise.all([
+    ...lists.map(({ environment, tests }) =>
+      t.test(environment, { concurrency: AT_A_TIME }, async (t) => {
+        const begun = tests
+          .filter((it) => !it.isAlone)
+          .sort((a, b) => b.isLong - a.isLong)
+          .map((it) => begin(t, environment, it));
+        if (environment === "node" && pattern.test("a program exits by itself")) {
+          for (const transport of transports) {
+            for (const how of ["close", "leave"]) {
+              const name = `${transport}: a program exits by itself, after it has ${how === "close" ? "closed" : "seen all"}`;
+              begun.push(run(t, name, () => exits(transport, how)));
+            }
+          }
         }
-      });
-    const chosen = tests.filter(({ name }) => pattern.test(name));
-    const begun = chosen.filter((it) => !it.isAlone).sort((a, b) => b.isLong - a.isLong).map(begin);
-    if (environment === "node" && pattern.test("a program exits by itself")) {
-      for (const transport of transports) {
-        for (const how of ["close", "leave"]) {
-          const name = `${transport}: a program exits by itself, after it has ${how === "close" ? "closed" : "seen all"}`;
-          begun.push(t.test(name, () => exits(transport, how)));
+        await Promise.all(begun);
+        // Their many pages would slow down the others.
+        const inTabs = environment === "chromium" ? tabTests.filter(({ name }) => pattern.test(name)) : [];
+        const runs = inTabs.flatMap((it) => transports.filter((one) => it.transports.includes(one)).map((one) => [it, one]));
+        await Promise.all(runs.map(([it, one]) => run(t, `${one}: ${it.name}`, () => runInTabs(it, one))));
+      }),
+    ),
+    t.test("outages", async (t) => {
+      for (const { environment, tests } of lists) {
+        for (const it of tests.filter((it) => it.isAlone)) {
+          await begin(t, environment, it, `${environment}, ${it.transport}: ${it.name}`);
         }
       }
-    }
-    await Promise.all(begun);
-    for (const it of chosen.filter((it) => it.isAlone)) await begin(it);
-    await (await sharedPage)?.context.close();
-  });
-}
+    }),
+  ]);
+  for (const page of sharedPages.values()) await (await page).context.close();
+});
 
-async function runHere({ name }, surroundings) {
+async function runHere(it, surroundings) {
   const { WebSocket } = surroundings.transport === "websocket" ? await import("ws") : {};
-  await list.run(name, { ...surroundings, labUrl: lab.url, WebSocket });
+  await list.run(it.name, { ...surroundings, labUrl: labOf(it).url, WebSocket });
 }
 
-async function runInBrowser({ name, page: origin }, surroundings) {
-  const page = await (origin ? openPage(origin) : (sharedPage ??= openPage()));
+async function runInBrowser(it, surroundings) {
+  const labUrl = labOf(it).url;
+  if (!it.page && !sharedPages.has(labUrl)) sharedPages.set(labUrl, openPage());
+  const page = await (it.page ? openPage(it.page) : sharedPages.get(labUrl));
   try {
     const running = page.tab.evaluate(
       ([name, surroundings]) => globalThis.run(name, { ...surroundings, freeze: globalThis.freeze }),
-      [name, { ...surroundings, labUrl: lab.url }],
+      [it.name, { ...surroundings, labUrl }],
     );
     await Promise.race([running, stuck(page.errors)]);
     assert.deepEqual(page.errors, [], "nothing is thrown that nobody catches");
   } finally {
-    if (origin) await page.context.close();
+    if (it.page) await page.context.close();
+  }
+}
+
+let names = 0;
+
+/** Runs a test of several tabs, with a gateway of their own origin. */
+async function runInTabs(it, transport) {
+  const { id, url } = await command("/doors", { pages: true });
+  const context = await browser.newContext();
+  const errors = [];
+  try {
+    await it.run({
+      name: `tick.${Date.now().toString(36)}.${++names}`,
+      transport,
+      command,
+      async open(count) {
+        const opened = [];
+        while (opened.length < count) {
+          const tab = await context.newPage();
+          tab.on("pageerror", (error) => errors.push(error));
+          await tab.goto(`${url}/page/page.html`);
+          await tab.waitForFunction("globalThis.run");
+          opened.push(tab);
+        }
+        return opened;
+      },
+      door: async () => (await fetch(`${lab.url}/doors/${id}`)).json(),
+      publish: (names) =>
+        command("/publish", {
+          bodies: names.map((name) => ({ type: "task-tick", uuid: name, name, hostname: "tick@host", timestamp: Date.now() / 1000 })),
+        }),
+      async load(name, count, perSecond) {
+        const load = await command("/load", { name, count, per_second: perSecond });
+        return { isDone: async () => (await (await fetch(`${lab.url}/load/${load.id}`)).json()).done };
+      },
+    });
+    assert.deepEqual(errors, [], "uncaught errors of the pages");
+  } finally {
+    await context.close();
+    await fetch(`${lab.url}/doors/${id}`, { method: "DELETE" });
   }
 }
 

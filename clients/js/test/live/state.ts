@@ -4,7 +4,7 @@ import type { Test } from "./list.js";
 import { type Door, pause, type Trial, unique } from "./trial.js";
 
 /** The fields of `GET /tasks/{uuid}` that no record of the client has. */
-const NOT_FOLLOWED = ["tries"];
+const NOT_FOLLOWED = ["attempts"];
 
 /** A task, or one of a workflow, as JSON without the fields that a client does not follow. */
 export function comparable(task: any): any {
@@ -94,18 +94,20 @@ export const state: Test[] = [
       t.ok(error instanceof TaskError, `a TaskError, not ${error}`);
       t.equal(error.task.state, "REVOKED", "the state");
       await sameTask(t, door, watch, uuid);
-      t.ok(new Set(values).size === values.length, "each value is an object of its own");
+      const records = values.filter((value) => value !== null); // null: its first event was not there yet
+      t.ok(new Set(records).size === records.length, "each value is an object of its own");
     },
   },
   {
-    name: "values: iterators give them and nothing else, subscribers are told nothing with a change",
+    name: "values: iterators and subscribers receive them and nothing else, subscribers also at once",
     async run(t) {
       const { client } = await t.enter();
       const uuid = unique("values");
-      const told: unknown[] = [];
+      const told: Record<string, any[]> = { task: [], workflow: [] };
       const given: Record<string, any[]> = { task: [], workflow: [] };
       for (const [kind, watch] of [["task", client.task(uuid)], ["workflow", client.workflow(uuid)]] as const) {
-        watch.subscribe((...more: unknown[]) => told.push(...more));
+        watch.subscribe((...more: unknown[]) => told[kind]!.push(...more));
+        t.equal(told[kind], [null], "what a subscriber is told at once");
         void (async () => {
           for await (const value of watch) given[kind]!.push(value);
         })();
@@ -115,9 +117,13 @@ export const state: Test[] = [
       await t.until("they are watched", () => workers.value);
       await publishWalk(t, uuid, 100); // more than a workflow's pace apart
       await t.until("its end is told", () => given["workflow"]!.at(-1)?.ready === 1 && given["task"]!.at(-1)?.result);
-      t.equal(told, [], "what subscribers were told");
+      for (const kind of ["task", "workflow"]) {
+        // Of several events in one turn an iterator yields the last.
+        t.ok(given[kind]!.every((value) => told[kind]!.includes(value)), `${kind}: subscribers were told what iterators were`);
+        t.equal(told[kind]!.filter((value) => value === null), [null, null], `${kind}: at once, and when it was unknown`);
+      }
       t.ok(given["task"]!.length > 1 && given["workflow"]!.length > 1, "there is a value for every change");
-      for (const task of given["task"]!) t.equal([task.uuid, typeof task.attempts], [uuid, "number"], "a task's record");
+      for (const task of given["task"]!) t.equal([task.uuid, typeof task.attempt], [uuid, "number"], "a task's record");
       for (const { root_id, tasks } of given["workflow"]!) t.equal([root_id, tasks.length], [uuid, 1], "a workflow");
     },
   },
@@ -196,23 +202,120 @@ export const state: Test[] = [
         }
         for (const it of watches) await sameTask(t, door, it, uuid);
       }
-      t.equal([watch.value!.attempts, watch.value!.retries], [3, 2], "attempts and retries");
+      t.equal([watch.value!.attempt, watch.value!.retries], [3, 2], "attempt and retries");
     },
   },
   {
-    name: "task: an unknown one stays null",
+    name: "ready: an unknown task or workflow rejects after waitKnownMs, once the gateway has said so again",
     async run(t) {
-      const { client } = await t.enter();
-      const watch = client.task(unique("unknown"));
-      const settled: string[] = [];
-      watch.ready.then(
-        () => settled.push("resolved"),
-        () => settled.push("rejected"),
-      );
-      watch[Symbol.asyncIterator]().next().then(() => settled.push("iterated"), () => undefined);
-      const other = await t.run("canvas.add", 1, 1);
-      await client.task(other.uuid).ready;
-      t.equal([watch.value, settled], [null, []], "the value, and what is settled");
+      const { client, door } = await t.enter({ waitKnownMs: 2_000 });
+      const uuid = unique("unknown");
+      const [task, workflow] = [client.task(uuid), client.workflow(uuid)];
+      t.equal([task.status, task.value], ["loading", null], "before the answer");
+      const iterated: unknown[] = [];
+      task[Symbol.asyncIterator]().next().then((next) => iterated.push(next), () => undefined);
+      const begun = performance.now();
+      const settled = [t.rejects("task", task.ready), t.rejects("workflow", workflow.ready)];
+      await t.until("it is unknown", () => task.status === "unknown" && workflow.status === "unknown");
+      await door.cut(); // an answer from before does not count
+      const errors = await Promise.all(settled);
+      t.equal(errors.map((error) => error.code), ["task-unknown", "workflow-unknown"], "the codes");
+      t.ok(errors.every((error) => error.message.includes(uuid)), `they name the id: ${errors}`);
+      const ms = performance.now() - begun;
+      t.ok(ms > 2_000, `it waits, not only ${ms} ms`);
+      t.equal([task.value, task.status, task.error, iterated], [null, "unknown", null, []], "the watch goes on");
+      const [late, patient] = [client.task(uuid), t.connect({ url: door.url, waitKnownMs: Infinity }).task(uuid)];
+      const both = Promise.all([late.ready, patient.ready]);
+      await t.until("they are watched", () => late.status === "unknown" && patient.status === "unknown");
+      await publishWalk(t, uuid);
+      t.equal((await both).map((task) => task.state), ["SUCCESS", "SUCCESS"], "one that comes in time");
+      t.equal([task.status, task.value?.state], ["known", "SUCCESS"], "the first watch");
+    },
+  },
+  {
+    name: "ready: a lost task and its workflow reject after lostGraceMs; one that is found again does not",
+    async run(t) {
+      const { client } = await t.enter({ lostGraceMs: 1_500, waitKnownMs: 3_000 });
+      const [uuid, other] = [unique("lost"), unique("found")];
+      const hostname = `${unique("brief")}@host`;
+      const watches = [client.task(uuid), client.workflow(uuid), client.task(other)] as const;
+      const [lost, lostFlow] = [t.rejects("task", watches[0].ready), t.rejects("workflow", watches[1].ready)];
+      const found = watches[2].ready;
+      await t.until("they are watched", () => watches.every(({ status }) => status === "unknown"));
+      const now = Date.now() / 1000;
+      const event = { hostname, pid: 1, utcoffset: 0 };
+      const load = { freq: 2, active: 0, loadavg: [0, 0, 0], sw_ident: "py-celery", sw_ver: "5.7.0", sw_sys: "Linux" };
+      const bodies = [{ ...event, ...load, type: "worker-online", clock: 10, processed: 7, timestamp: now }];
+      for (const id of [uuid, other]) bodies.push(...begun(event, id, now));
+      // The same process number, and it counts from the beginning: another process.
+      bodies.push({ ...event, ...load, type: "worker-online", clock: 1, processed: 0, timestamp: now + 1 });
+      for (const body of bodies) await t.command("/publish", { bodies: [body] });
+      await t.until("they are lost", () => watches[0].value?.stale && watches[2].value?.stale);
+      t.equal([watches[0].status, watches[0].value!.state], ["known", "LOST"], "its status and state");
+      for (const body of begun({ ...event, pid: 2 }, other, now + 2)) await t.command("/publish", { bodies: [body] });
+      t.equal([(await lost).code, (await lostFlow).code], ["task-lost", "workflow-lost"], "the codes");
+      t.equal(watches[2].value!.state, "STARTED", "the one that was found");
+      const done = { ...event, pid: 2, uuid: other, type: "task-succeeded", clock: 9, timestamp: now + 3, result: "1", runtime: 1 };
+      await t.command("/publish", { bodies: [done] });
+      t.equal((await found).progress, 1, "its progress, though it never reported one");
+      const offline = { ...event, type: "worker-offline", clock: 20, timestamp: now + 4 };
+      await t.command("/publish", { bodies: [offline] }); // other tests look at all workers that are alive
+    },
+  },
+  {
+    name: "ready: a workflow resolves when all known tasks have ended and it is quiet",
+    async run(t) {
+      const { client, door } = await t.enter();
+      const { root_id } = await t.run("chain", 3, 4, 5);
+      const failing = await t.run("canvas.fail");
+      const [chain, failed] = [client.workflow(root_id, { quietMs: 1_000 }), client.workflow(failing.root_id, { quietMs: 500 })];
+      const refused = client.workflow((await t.run("chain", 1, 2)).uuid).ready;
+      const flow = await chain.ready;
+      t.equal([flow.total, flow.ready, flow.counts], [4, 4, { SUCCESS: 4 }], "the chain");
+      await sameWorkflow(t, door, { value: flow }, root_id);
+      t.equal((await failed.ready).counts, { FAILURE: 1 }, "one that fails resolves, too");
+      t.equal((await t.rejects("no root", refused)).code, "not-a-root", "an id that is no root");
+      t.ok(chain.ready === chain.ready, "it is one promise");
+      const closed = client.workflow(unique("never"));
+      const ready = closed.ready;
+      closed.close();
+      t.equal((await t.rejects("closed", ready)).name, "AbortError", "of a closed watch");
+    },
+  },
+  {
+    name: "more watches than fit into a request take more connections; the rest is refused, not everything streamed",
+    runs: ["node sse", "chromium websocket"],
+    async run(t) {
+      const { client, door } = await t.enter();
+      const errors: Error[] = [];
+      client.on("error", (error) => errors.push(error));
+      const prefix = unique("many");
+      // Each has two filters that cannot be merged with others, since they exclude: 50 fit into a request.
+      const filters = (n: number) => ["!x", "!y"].map((other) => ({ name: [`${prefix}.${n}`, other] }));
+      const told: number[] = Array.from({ length: 210 }, () => 0);
+      const others: string[] = [];
+      const endings: Promise<unknown>[] = [];
+      const watch = async (n: number) => {
+        for await (const event of client.events(filters(n))) {
+          if (event.name === `${prefix}.${n}`) told[n]!++;
+          else others.push(`${event.name}`);
+        }
+      };
+      for (let n = 0; n < 210; n++) endings.push(watch(n).catch((error) => error));
+      await t.until("the rest is refused", () => errors.length >= 10);
+      t.equal(errors.map((error: any) => error.code), errors.map(() => "too-many-watches"), "the codes");
+      t.equal([errors.length, client.status === "closed"], [10, false], "how many, and the client goes on");
+      const refused = await Promise.all(endings.slice(200));
+      t.ok(refused.every((error: any) => error.code === "too-many-watches"), "their iterators throw");
+      const tick = { type: "task-tick", uuid: prefix, hostname: "tick@host" };
+      await t.until("all others are received", async () => {
+        const bodies = told.map((_, n) => ({ ...tick, name: `${prefix}.${n}`, timestamp: Date.now() / 1000 }));
+        await t.command("/publish", { bodies });
+        await pause(200);
+        return told.slice(0, 200).every((count) => count > 0);
+      });
+      t.equal([told.slice(200).filter(Boolean), others], [[], []], "and only of their own");
+      t.ok((await door.state()).open <= 5, "four connections and perhaps a preflight's");
     },
   },
   {
@@ -372,6 +475,15 @@ export const state: Test[] = [
 
 async function tasks(door: Door, rootId: string): Promise<Task[]> {
   return (await door.get(`/tasks?root_id=${rootId}`)).tasks;
+}
+
+/** The events of a task that a worker has begun. */
+function begun(event: object, uuid: string, at: number): any[] {
+  const call = { name: "walk", root_id: uuid, parent_id: null, args: "()", kwargs: "{}", retries: 0, eta: null, expires: null };
+  return [
+    { ...event, ...call, uuid, type: "task-received", clock: 11, timestamp: at + 0.1 },
+    { ...event, uuid, type: "task-started", clock: 12, timestamp: at + 0.2 },
+  ];
 }
 
 async function publishWalk(t: Trial, uuid: string, pauseMs = 10): Promise<void> {

@@ -1,5 +1,5 @@
 /**
- * What a test of the list is given: commands of the lab (`tests/client_lab.py`), clients and doors that end
+ * What a test of the list is given: commands of the lab (`tests/support/client_lab.py`), clients and doors that end
  * with the test, and conditions that are waited for until a deadline. The same in Node and in a browser.
  */
 import { type Client, type ClientOptions, connect } from "../../dist/index.js";
@@ -18,7 +18,10 @@ export interface Surroundings {
 export type Told = Record<string, any>;
 
 const WAIT_MS = 10_000;
+/** How often a condition of this process is checked. */
 const POLL_MS = 20;
+/** How often the lab or the gateway is asked: each request takes them some milliseconds of CPU. */
+const ASK_MS = 100;
 
 export class Trial {
   readonly name: Surroundings["name"];
@@ -85,12 +88,13 @@ export class Trial {
   ): Promise<Exclude<Value, null | undefined | false>> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
-      const value = await condition();
+      const given = condition();
+      const value = await given;
       if (value) return value as Exclude<Value, null | undefined | false>;
       if (performance.now() > deadline) {
         throw new Error(`not within ${timeoutMs} ms: ${typeof what === "string" ? what : what()}`);
       }
-      await pause(POLL_MS);
+      await pause(given instanceof Promise ? ASK_MS : POLL_MS);
     }
   }
 
@@ -104,7 +108,7 @@ export class Trial {
       );
       if (found.length === 0) return;
       if (performance.now() > deadline) throw new Error(`${what}: ours is not theirs:\n${found.join("\n")}`);
-      await pause(POLL_MS);
+      await pause(ASK_MS);
     }
   }
 

@@ -3,7 +3,7 @@ import * as React from "react";
 import { Component, createElement as h, Fragment, type ReactNode, useState } from "react";
 import { renderToString } from "react-dom/server";
 import type { Event, Gap } from "../../dist/index.js";
-import { useEvents, useGateway, useStatus, useTask, useWorkers, useWorkflow } from "../../dist/react.js";
+import { useEvents, useGateway, useStatus, useTask, useWatch, useWorkers, useWorkflow } from "../../dist/react.js";
 import type { Test } from "../live/list.js";
 import { numbers, pause, type Trial, unique } from "../live/trial.js";
 import { framed, probe, type Stage, staged } from "./stage.js";
@@ -66,6 +66,55 @@ export const hooks: Test[] = [
     t.equal(renders.at(-1)!.value!.result, "42", "its result");
   }),
 
+  staged("useWatch tells loading, unknown and an error apart, and needs no memo", async (t, stage) => {
+    const uuid = crypto.randomUUID();
+    const { root_id, uuid: child } = await t.run("chain", 1, 2);
+    const known: string[] = [];
+    const Watch = ({ uuid, rootId }: { uuid: string | null; rootId: string }) => {
+      const client = useGateway();
+      const task = useWatch(uuid === null ? null : client.task(uuid));
+      const flow = useWatch(client.workflow(rootId));
+      known.push(task.status);
+      return h("p", null, `${task.status} ${task.value?.state} ${flow.status} ${(flow.error as any)?.code} ${flow.value?.total}`);
+    };
+    stage.render(h(Watch, { uuid, rootId: child }));
+    t.equal(stage.text, "loading undefined loading undefined undefined", "before the answer");
+    await stage.shows("unknown undefined error not-a-root undefined");
+    await tell(t, uuid, "task-received");
+    await stage.shows("known RECEIVED error not-a-root undefined");
+    t.equal([...new Set(known)], ["loading", "unknown", "known"], "what the task was, in order");
+    const before = stage.requests.length;
+    for (let times = 0; times < 5; times += 1) {
+      stage.render(h(Watch, { uuid, rootId: child }));
+      await pause(20);
+    }
+    t.equal([stage.requests.length, stage.text.slice(0, 14)], [before, "known RECEIVED"], "after more renders");
+    stage.render(h(Watch, { uuid: null, rootId: root_id }));
+    await stage.shows("loading undefined known undefined 3");
+    stage.render(h(Watch, { uuid, rootId: root_id }));
+    stage.client.close();
+    await stage.shows("known RECEIVED known undefined 3");
+  }),
+
+  staged("a client that is refused: useWatch has the error, and keeps the last value", async (t, stage) => {
+    const { uuid } = await t.run("canvas.add", 40, 2);
+    const guarded = await t.door({ tokens: ["new"] });
+    const client = t.connect({ url: guarded.url, token: "old", transport: "sse" });
+    const Watch = () => {
+      const { value, status, error } = useWatch(useGateway().task(uuid));
+      return h("p", null, `${value?.state} ${status} ${(error as any)?.status}`);
+    };
+    stage.render(h(Watch), client);
+    await stage.shows("undefined error 401");
+    await guarded.answer({ tokens: ["old"] });
+    const other = t.connect({ url: guarded.url, token: "old", transport: "sse" });
+    stage.render(h(Watch), other);
+    await stage.shows("SUCCESS known undefined");
+    await guarded.answer({ tokens: ["new"] });
+    await guarded.cut();
+    await stage.shows("SUCCESS error 401");
+  }),
+
   staged("another uuid never shows the task before", async (t, stage) => {
     const [a, b, c] = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()];
     const { Component, renders } = taskState();
@@ -104,7 +153,7 @@ export const hooks: Test[] = [
     await tell(t, uuid, "task-received");
     await stage.shows("RECEIVEDRECEIVED");
     await pause(2 * LINGER_MS);
-    t.equal(stage.requests, [{ any: [{ uuid: [uuid] }], snapshot: [{ uuid: [uuid] }] }], "requests");
+    t.equal(stage.requests, [{ any: [{ uuid: [uuid] }], view: "record", snapshot: [{ uuid: [uuid] }] }], "requests");
     await connections(stage, 1);
   }),
 
@@ -276,7 +325,7 @@ export const hooks: Test[] = [
     const uuid = crypto.randomUUID();
     const task = probe(
       ({ uuid }: { uuid: string }) => useTask(uuid),
-      (task) => task?.info?.["n"],
+      (task) => task?.custom?.["n"],
     );
     stage.render(h(task.Component, { uuid }));
     await stage.open();

@@ -1,48 +1,76 @@
-// The client's records against the gateway's: after each event both have to be the same.
+// The client's records, workflows and workers against the gateway's: tests/conformance/*.json.
 //
-// Reads JSON lines {"event": …, "record": …, "case": …} from the file that CONFORMANCE_FILE names, or from
-// tests/conformance/task.json. `event` is one of a stream, `record` the gateway's record of its task right after it,
-// as of GET /tasks/{uuid}; null where that is not known. Lines are grouped by `case` and task; without `case` all are of one. The fields `children`
-// and `tries` do not follow from events.
+// CONFORMANCE_FILE names a file with more of them, in JSON lines: {"event": …, "record": …, "case": …}. `event` is one of
+// a stream, `record` the gateway's record of its task right after it, null where it is not known.
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { apply } from "../../dist/task.js";
+import { tasks } from "../../dist/models.js";
+import { Roster } from "../../dist/roster.js";
+import { isReady } from "../../dist/task.js";
+import { workflow } from "../../dist/tree.js";
 
-const COMMITTED = fileURLToPath(new URL("../../../../tests/conformance/task.json", import.meta.url));
-const file = process.env.CONFORMANCE_FILE ?? COMMITTED;
-const MOST_SHOWN = Number(process.env.CONFORMANCE_SHOW ?? 5);
+const load = (name) => JSON.parse(readFileSync(new URL(`../../../../tests/conformance/${name}`, import.meta.url), "utf8"));
+const { blank, cases } = load("task.json");
 
-test("each event changes a record as in the gateway", { skip: !existsSync(file) && `no file ${file}` }, () => {
-  const records = new Map();
-  const told = new Map();
-  const failed = [];
-  let count = 0;
-  for (const line of readFileSync(file, "utf8").split("\n").filter(Boolean)) {
-    const { event, record, case: group } = JSON.parse(line);
-    const key = JSON.stringify([group, event.cluster, event.uuid]);
-    const before = Object.freeze(records.get(key));
-    if (!record) {
-      records.set(key, apply(before, event)); // it goes on together with the next one
-      continue;
-    }
-    const { tries, children, ...expected } = record;
-    const after = apply(before, event);
-    const { children: ours, ...actual } = after;
-    told.set(key, [...(told.get(key) ?? []), event]);
-    count++;
-    try {
-      assert.deepEqual(actual, expected);
-      records.set(key, after);
-    } catch (error) {
-      const sequence = told.get(key).map(({ type, state, attempt, retries, timestamp, hostname, pid }) =>
-        `${type} #${attempt}${retries === undefined ? "" : ` retries=${retries}`} -> ${state} (${timestamp} ${hostname} ${pid})`,
-      );
-      failed.push(`${key}\n${sequence.join("\n")}\n${error.message}`);
-      records.set(key, { ...expected, children });
-    }
+/** The messages of a case's stream: each event, and the record of its task after it; null where it is not known. */
+function* stream({ events }) {
+  const known = new Map();
+  for (const { of, event = events[of].event, adds, record } of events.flatMap(({ stream }) => stream)) {
+    const key = `${event.cluster} ${event.uuid}`;
+    if (record) known.set(key, { ...(known.get(key) ?? blank), ...record });
+    yield { event: { ...event, ...adds }, record: record ? known.get(key) : null };
   }
-  console.log(`${count} events of ${told.size} tasks`);
-  assert.equal(failed.length, 0, `${failed.length} of ${count} events:\n${failed.slice(0, MOST_SHOWN).join("\n\n")}`);
+}
+
+/**
+ * Fails with the first event after which the value of a watch is not the gateway's record (`view=record`), or, as after
+ * the gateway has evicted the task (`record: null`), shows another end.
+ */
+function check(messages) {
+  const watches = new Map();
+  let count = 0;
+  for (const { event, record, case: group } of messages) {
+    const key = JSON.stringify([group, event.cluster, event.uuid]);
+    const make = () => tasks("uuid", `${event.uuid}`, (_, last) => last)();
+    const [recorded, evicted] = watches.get(key) ?? [make(), make()];
+    watches.set(key, [recorded, evicted]);
+    count++;
+    evicted.event(event, null);
+    if (!record) continue;
+    const { attempts, children, ...expected } = record;
+    recorded.event(event, expected);
+    const { children: ours, ...actual } = recorded.make();
+    assert.deepEqual(actual, expected, event.type);
+    if (event.type !== record.type || !isReady(record)) continue;
+    const { state, stale } = evicted.make();
+    assert.deepEqual([state, stale], [record.state, false], event.type);
+  }
+  return count;
+}
+
+for (const one of cases) test(one.rule, () => assert.ok(check(stream(one)) >= 2));
+
+for (const { rule, root_id, tasks, workflow: expected } of load("workflow.json").cases) {
+  test(rule, () => {
+    const tree = ({ uuid, children }) => (children[0] ? { [uuid]: children.map(tree) } : uuid);
+    const { tasks: roots, ...rest } = workflow(root_id, tasks.map((task) => ({ parent_id: null, sent: null, ...task })));
+    assert.deepEqual({ ...rest, tasks: roots.map(tree) }, expected);
+  });
+}
+
+for (const { rule, steps } of load("worker.json").cases) {
+  test(rule, () => {
+    const roster = new Roster();
+    for (const { at, event, workers } of steps) {
+      if (event) roster.onEvent(event, 1_000 * at);
+      else assert.deepEqual(roster.look(1_000 * at, []).map(({ since, ...worker }) => worker), workers, `at ${at}`);
+    }
+  });
+}
+
+const file = process.env.CONFORMANCE_FILE;
+test("each event of simulated clusters", { skip: !file && "no CONFORMANCE_FILE" }, () => {
+  const lines = readFileSync(file, "utf8").split("\n").filter(Boolean);
+  console.log(`${check(lines.map((line) => JSON.parse(line)))} events`);
 });

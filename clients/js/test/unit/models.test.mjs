@@ -4,6 +4,7 @@ import { tasks } from "../../dist/models.js";
 
 const RECEIVED = { type: "task-received", state: "RECEIVED", attempt: 1, retries: 0, timestamp: 1, hostname: "celery@w1" };
 const event = (uuid, fields) => ({ ...RECEIVED, uuid, name: "n", root_id: "r", parent_id: null, ...fields });
+const record = (uuid, fields) => ({ uuid, state: "RECEIVED", name: "n", root_id: "r", received: 1, ...fields });
 const refused = [];
 const refuse = (error) => refused.push([error.code, error.message]);
 const make = (all, last) => ({ all: all.map(({ uuid, cluster }) => [uuid, cluster]), last });
@@ -21,29 +22,72 @@ test("filters: the id, and of a workflow the task with this id, each of the clus
   assert.throws(() => model("uuid", "a", ""), TypeError);
 });
 
+test("a record replaces the one before it; children are those of the snapshot", () => {
+  const made = model("uuid", "a");
+  made.refresh([{ tasks: [record("a", { children: ["c"], exception: "E()" })], workers: [] }]);
+  made.event(event("a"), record("a", { state: "STARTED" }));
+  assert.deepEqual(made.make().last, { ...record("a", { state: "STARTED" }), children: ["c"] });
+  const other = model("uuid", "b");
+  other.event(event("b"), record("b"));
+  assert.deepEqual(other.make().last.children, []);
+});
+
+test("the record decides, not the fields of its event", () => {
+  const made = model("uuid", "a");
+  const own = event("a", { type: "task-progress", state: "downloading", attempt: 7, cluster: "mine", name: null });
+  made.event(own, record("a", { state: "SUCCESS" }));
+  const { all, last } = made.make();
+  assert.deepEqual([all, last.state, last.attempt], [[["a", undefined]], "SUCCESS", undefined]);
+});
+
+test("null: the gateway has evicted the task", () => {
+  const made = model("uuid", "a");
+  made.event(event("a"), record("a", { queued_seconds: 3 }));
+  made.event(event("a", { type: "task-succeeded", state: "SUCCESS", result: "2", timestamp: 4 }), null);
+  const { last } = made.make();
+  assert.deepEqual([last.state, last.result, last.succeeded, last.queued_seconds], ["SUCCESS", "2", 4, 3]);
+  made.event(event("a", { type: "task-progress", state: "PROGRESS" }), null);
+  assert.equal(made.make().last, last);
+});
+
+test("an event of no task makes none", () => {
+  const made = model("root_id", "r");
+  made.event({ type: "shop-opened", uuid: "x", root_id: "r" }, null);
+  made.event({ type: "worker-online", root_id: "r" }, undefined);
+  assert.equal(made.make(), null);
+});
+
 test("a task of two brokers: the record that changed last, never a mix", () => {
   const made = model("uuid", "a");
-  made.event(event("a", { cluster: "eu" }));
-  made.event(event("a", { cluster: "us", name: "other" }));
+  made.event(event("a", { cluster: "eu" }), record("a", { cluster: "eu" }));
+  made.event(event("a", { cluster: "us" }), record("a", { cluster: "us", name: "other" }));
   assert.deepEqual([made.make().last.cluster, made.make().last.name], ["us", "other"]);
-  made.event(event("a", { cluster: "eu", type: "task-started", state: "STARTED" }));
+  made.event(event("a", { cluster: "eu", type: "task-started", state: "STARTED" }), null);
   const { last } = made.make();
   assert.deepEqual([last.cluster, last.name, last.state, last.received], ["eu", "n", "STARTED", 1]);
 });
 
-test("an id that is a number, and an application's own field `cluster`", () => {
+test("an id that is a number", () => {
   const made = model("uuid", "12");
-  made.event(event(12));
-  made.event(event(12, { type: "task-progress", state: "PROGRESS", cluster: "mine" }));
+  made.event(event(12), record("12"));
+  made.event(event(12, { type: "task-succeeded", state: "SUCCESS" }), null);
   const { all, last } = made.make();
-  assert.deepEqual([all, last.state, last.received], [[["12", undefined]], "PROGRESS", 1]);
+  assert.deepEqual([all, last.state, last.received], [[["12", undefined]], "SUCCESS", 1]);
+});
+
+test("an event of the application with this root_id, and the uuid of a task of another root", () => {
+  refused.length = 0;
+  const made = model("root_id", "r");
+  made.event(event("a"), record("a"));
+  made.event({ type: "shop-paid", uuid: "b", root_id: "r" }, record("b", { root_id: "other" }));
+  assert.deepEqual([made.make().all, refused], [[["a", undefined]], []]);
 });
 
 test("an id that is no root is refused once; the workflow stays empty", () => {
   const made = model("root_id", "a");
-  made.event(event("a", { root_id: null, type: "task-started", state: "STARTED" }));
+  made.event(event("a", { type: "task-started" }), record("a", { root_id: null }));
   assert.deepEqual([refused, made.make()], [[], null], "its root is not known yet");
-  made.event(event("a"));
+  made.event(event("a"), record("a"));
   made.refresh([{ tasks: [{ uuid: "a", root_id: "r" }], workers: [] }]);
   assert.deepEqual(refused, [["not-a-root", "the task a belongs to the root r"]]);
   assert.equal(made.make(), null);

@@ -9,7 +9,7 @@ const consuming = (value, cluster = null) => [{ cluster, consuming: value, reaso
 /** A roster that has heard some events, at 0 ms. */
 function roster(...events) {
   const made = new Roster();
-  for (const event of events) made.hear(event, 0);
+  for (const event of events) made.onEvent(event, 0);
   return made;
 }
 const statusAt = (roster, ms, sources = []) => {
@@ -28,7 +28,7 @@ test("online, then silent after three heartbeats, at least 15 s, then forgotten"
   ]);
   assert.deepEqual(statusAt(known, 30_000), ["online", true]);
   assert.deepEqual(statusAt(known, 30_001), ["silent", false]);
-  known.hear(event("worker-heartbeat"), 40_000);
+  known.onEvent(event("worker-heartbeat"), 40_000);
   assert.deepEqual([statusAt(known, 55_000), statusAt(known, 55_001)], [["online", true], ["silent", false]]);
   assert.deepEqual(known.look(40_000 + 3_600_001, []), []);
   assert.deepEqual(known.look(0, []), []);
@@ -51,7 +51,7 @@ test("an application's own worker event makes no worker and changes none", () =>
 test("the end of a process does not affect the one that has replaced it", () => {
   const replaced = roster(event("worker-heartbeat", { active: 3 }), event("worker-online", { pid: 8, active: undefined }));
   assert.deepEqual([replaced.look(0, [])[0].pid, replaced.look(0, [])[0].active], [8, null]);
-  replaced.hear(event("worker-offline", { pid: 7, timestamp: 120, active: 3 }), 0);
+  replaced.onEvent(event("worker-offline", { pid: 7, timestamp: 120, active: 3 }), 0);
   const [worker] = replaced.look(0, []);
   assert.deepEqual([worker.status, worker.offline, worker.active, worker.pid], ["online", 120, null, 8]);
 });
@@ -77,13 +77,13 @@ test("a status begins once", () => {
   const known = roster(event("worker-online"));
   const { since } = known.look(0, [])[0];
   assert.ok(Math.abs(since - performance.timeOrigin / 1_000) < 1);
-  known.hear(event("worker-heartbeat"), 5_000);
+  known.onEvent(event("worker-heartbeat"), 5_000);
   assert.equal(known.look(5_000, [])[0].since, since);
 });
 
 test("two brokers may have the same hostname; workers are in the order of cluster and hostname", () => {
   const known = roster(event("worker-online", { cluster: "us" }), event("worker-online", { cluster: "eu" }));
-  known.hear(event("worker-online", { cluster: "eu", hostname: "celery@w0" }), 0);
+  known.onEvent(event("worker-online", { cluster: "eu", hostname: "celery@w0" }), 0);
   assert.deepEqual(known.look(0, []).map(({ cluster, hostname }) => `${cluster} ${hostname}`), [
     "eu celery@w0",
     "eu celery@w1",

@@ -13,12 +13,18 @@ import {
   type Worker,
   type Workflow,
 } from "@celery-gateway/client";
+import { tabs } from "@celery-gateway/client/tabs";
 
 const options: ClientOptions = { url: "https://example.org/celery", transport: "websocket", staleMs: 30_000 };
 const client: Client = connect(options);
 connect({ url: new URL("https://example.org"), token: "secret", signal: new AbortController().signal });
 connect({ url: "/celery", token: () => "secret" });
 connect({ url: "/celery", token: async () => "secret", fetch: globalThis.fetch });
+connect({ url: "/celery", credentials: "include", waitKnownMs: 1_000, lostGraceMs: Infinity, shared: tabs() });
+// @ts-expect-error: `tabs()` is shared
+connect({ url: "/celery", shared: true });
+// @ts-expect-error: no such mode
+connect({ url: "/celery", credentials: "always" });
 // @ts-expect-error: no URL
 connect({});
 // @ts-expect-error: no such transport
@@ -53,12 +59,13 @@ export async function watch(): Promise<void> {
   for await (const event of events) console.log(event.type.toUpperCase());
 
   const task = client.task("some uuid", { signal: new AbortController().signal });
-  task.subscribe(() => {
-    const value: Task | null = task.value;
+  const leave: () => void = task.subscribe((value: Task | null) => {
     // @ts-expect-error: there may be nothing yet
-    console.log(task.value.state);
-    console.log(value?.progress?.toFixed(2), value?.children.length, value?.info?.["current"]);
+    console.log(value.state, task.value.state);
+    console.log(task.status === "unknown", task.error?.message, task.known.value === value);
+    console.log(value?.progress?.toFixed(2), value?.children.length, value?.custom?.["current"]);
   });
+  leave();
   for await (const { uuid, state, runtime } of task) console.log(uuid, state, runtime ?? 0 > 1);
   try {
     const done: Task = await task.ready;
@@ -75,6 +82,8 @@ export async function watch(): Promise<void> {
 
   const workflow = client.workflow("some root_id");
   const tree: Workflow | null = workflow.value;
+  const over: Workflow = await client.workflow("some root_id", { quietMs: 90_000, cluster: "eu" }).ready;
+  console.log(over.counts["FAILURE"] ?? 0);
   for (const root of tree?.tasks ?? []) console.log(root.children.map((child) => child.children.length));
   const failures: number | undefined = tree?.counts["FAILURE"];
   for await (const { progress, ready, total } of workflow) console.log(progress, ready / total, failures);

@@ -1,0 +1,30 @@
+/** The URL of a gateway's stream. */
+import { GatewayError } from "./errors.js";
+
+/**
+ * Return the URL of the stream; undefined for a relative URL where there is no page, as while a server renders one.
+ *
+ * @param given the gateway's URL.
+ * @throws GatewayError with the code `bad-url`.
+ */
+export function streamUrl(given: string | URL, isSocket: boolean): URL | undefined {
+  const base = globalThis.location?.href;
+  const bad = (why: string): GatewayError => {
+    const hint = /^[\w.-]+:\d+/.test(`${given}`) ? `; write "http://${given}"` : "";
+    return new GatewayError(`invalid url="${given}": ${why}${hint}`, { code: "bad-url" });
+  };
+  let url: URL;
+  try {
+    url = new URL(given, base);
+  } catch {
+    if (!base && URL.canParse(given, "http://page")) return undefined;
+    throw bad('expected a URL such as "http://localhost:8555", or on a page a path such as "/celery"');
+  }
+  if (!(isSocket ? /^(http|ws)s?:$/ : /^https?:$/).test(url.protocol)) {
+    throw bad(`${url.protocol} is no scheme of a gateway, expected http: or https:`);
+  }
+  if (!isSocket && url.username + url.password) throw bad("fetch accepts no user or password in it; use the option token");
+  url.pathname = url.pathname.replace(/\/*$/, isSocket ? "/ws" : "/events");
+  url.hash = "";
+  return url;
+}
