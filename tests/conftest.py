@@ -1,38 +1,111 @@
-"""The ground the integration tests stand on.
+"""Fixtures of the integration tests, and the markers of all tests.
 
-One private RabbitMQ for the session, and for each module that asks for them a vhost of its own with a Celery
-worker, a gateway and a raw record of the wire. All of it is real, and whatever is started here is ended here.
+One private RabbitMQ serves all processes of a test run. Each module that needs them gets a vhost of its own
+with a Celery worker, a gateway and a raw record of the wire. All of it is real; what is started here is ended
+here.
+
+Each test has one of the markers `unit`, `integration`, `timing` and `deploy`; `integration` is the default.
+A unit test starts no process.
 """
 
+import shutil
 import signal
+import sys
+import tempfile
+import uuid
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from celery import Celery
 
-from tests.celery_app import create_app
-from tests.gateway_process import GatewayProcess
-from tests.publisher import Publisher
-from tests.rabbitmq import RabbitMQ
-from tests.stream_client import EventStream, NdjsonStream, SseStream, StreamFactory
-from tests.web import WebServer
-from tests.wire import Wire
-from tests.worker import Worker
+from tests.support import shared_rabbitmq
+from tests.support.celery_app import create_app
+from tests.support.gateway_process import GatewayProcess
+from tests.support.publisher import Publisher
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.stream_client import EventStream, NdjsonStream, SseStream, StreamFactory
+from tests.support.web import WebServer
+from tests.support.wire import Wire
+from tests.support.worker import Worker
 
 # A shell starts what runs in its background with SIGINT ignored, and children would inherit that: those of
 # the tests are to end with Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_vhosts = count(1)
+SHARED = "shared_rabbitmq"
+MARKERS = ("unit", "integration", "timing", "deploy")
+
+
+class Controller:
+    """Starts the node that the processes of pytest-xdist share."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._program = shared_rabbitmq.start(folder)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[SHARED] = str(self._folder)
+
+    def pytest_unconfigure(self) -> None:
+        self._program.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Controller(Path(tempfile.mkdtemp(prefix="rabbitmq-"))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in MARKERS):
+            item.add_marker("integration")
+
+
+@pytest.fixture(autouse=True)
+def _no_process_in_unit_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test marked `unit` that starts a process."""
+    if request.node.get_closest_marker("unit") is None:
+        yield
+        return
+    started: list[Any] = []
+    _watchers.append(started)
+    try:
+        yield
+    finally:
+        _watchers.remove(started)
+    assert not started, f"a unit test starts no process: {started}"
+
+
+_watchers: list[list[Any]] = []
+
+
+def _on_audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        for started in _watchers:
+            started.append(arguments[0])
+
+
+sys.addaudithook(_on_audit)
 
 
 @pytest.fixture(scope="session")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """A private node on 127.0.0.1; `rabbitmq.ctl(…)`, `.down()`, `.restart()` for tests of outages."""
+def rabbitmq(request: pytest.FixtureRequest) -> RabbitMQ:
+    """The node of the test run, on 127.0.0.1. Tests that break or reconfigure it override this fixture."""
+    shared = getattr(request.config, "workerinput", {}).get(SHARED)
+    if shared is None:  # without pytest-xdist
+        node: RabbitMQ = request.getfixturevalue("own_rabbitmq")
+        return node
+    return shared_rabbitmq.attached(Path(shared))
+
+
+@pytest.fixture(scope="session")
+def own_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A node of this process alone, to go `.down()`, `.stop_app()` or into an alarm."""
     node = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
     try:
         node.start()
@@ -60,12 +133,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 @pytest.fixture(scope="module")
 def broker(rabbitmq: RabbitMQ) -> str:
     """The URL of a vhost that nobody else uses."""
-    return rabbitmq.add_vhost(f"tests-{next(_vhosts)}")
+    return rabbitmq.add_vhost(f"tests-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture(scope="module")
 def celery(broker: str, folder: Path) -> Iterator[Celery]:
-    """A client of the app in `tests/celery_app.py`: `celery.send_task("canvas.add", (1, 2))`."""
+    """A client of the app in `tests/support/celery_app.py`: `celery.send_task("canvas.add", (1, 2))`."""
     results = folder / "results"
     results.mkdir()
     app = create_app(broker, results)

@@ -1,4 +1,4 @@
-"""Deliveries are taken out of the broker's bytes, wherever those are cut; all else reaches the library."""
+"""Deliveries are taken out of the broker's bytes, wherever those are cut; all other frames reach aiormq."""
 
 import asyncio
 import random
@@ -16,8 +16,11 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 from yarl import URL
 
-from gateway.message import Message
-from gateway.source.deliveries import Connection, Delivery, DeliveryReader
+from celery_gateway.broker.amqp_connection import Connection
+from celery_gateway.broker.amqp_frames import Delivery, DeliveryReader
+from celery_gateway.events.message import Message
+
+pytestmark = pytest.mark.unit
 
 HEARTBEAT = pamqp.frame.marshal(Heartbeat(), 0)
 
@@ -35,7 +38,7 @@ def delivery(
 
 
 async def fed(chunks: Sequence[bytes]) -> tuple[list[Delivery], bytes]:
-    """What is delivered, and what goes on to the library (heartbeats left out)."""
+    """The deliveries, and the bytes for aiormq (without heartbeats)."""
     taken: list[Delivery] = []
     reader = DeliveryReader(taken.append)
     for chunk in chunks:
@@ -44,17 +47,17 @@ async def fed(chunks: Sequence[bytes]) -> tuple[list[Delivery], bytes]:
     return taken, (await reader.read()).replace(HEARTBEAT, b"")
 
 
-def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
-    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+def cut(data: bytes, positions: Sequence[int]) -> list[bytes]:
+    edges = [0, *sorted(position % (len(data) + 1) for position in positions), len(data)]
     return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
 
 
 @given(
     bodies=st.lists(st.binary(max_size=350), min_size=1, max_size=5),
-    places=st.lists(st.integers(0, 10_000), max_size=12),
+    positions=st.lists(st.integers(0, 10_000), max_size=12),
 )
-def test_deliveries_come_whole_and_in_order_and_the_rest_goes_on(
-    bodies: list[bytes], places: list[int]
+def test_deliveries_are_complete_and_in_order_and_other_frames_are_passed_on(
+    bodies: list[bytes], positions: list[int]
 ) -> None:
     others = [
         pamqp.frame.marshal(commands.Basic.QosOk(), 1),
@@ -66,7 +69,7 @@ def test_deliveries_come_whole_and_in_order_and_the_rest_goes_on(
         other = others[tag % len(others)]
         data += other + delivery(tag, body, content_type="application/json")
         expected_others += other
-    taken, passed = asyncio.run(fed(cut(data, places)))
+    taken, passed = asyncio.run(fed(cut(data, positions)))
     assert taken == [
         Delivery(b"events", tag, Message(body, "application/json", None, None))
         for tag, body in enumerate(bodies, 1)
@@ -88,7 +91,7 @@ async def test_properties_are_read_as_the_broker_sends_them() -> None:
     assert taken[1].message == Message(b"", None, None, None)
 
 
-async def test_frames_of_another_channel_may_come_between() -> None:
+async def test_frames_of_another_channel_between_are_passed_on() -> None:
     data = delivery(7, b"x" * 250)
     middle = data.index(b"x" * 100) + 101  # behind the first body frame
     between = pamqp.frame.marshal(ContentBody(b"of another channel"), 2)
@@ -97,7 +100,7 @@ async def test_frames_of_another_channel_may_come_between() -> None:
     assert passed == between
 
 
-async def test_unreadable_properties_are_told_apart_from_json() -> None:
+async def test_unreadable_properties_do_not_count_as_json() -> None:
     data = bytearray(delivery(1, b"{}", headers={"hostname": "w@h"}))
     at = data.index(b"\x08hostname") + 9
     data[at : at + 1] = b"?"  # a type of value that AMQP does not have
@@ -108,7 +111,7 @@ async def test_unreadable_properties_are_told_apart_from_json() -> None:
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x00\x09\x01", b"SSH-2.0-x\r\n"]
 )
-async def test_another_protocol_goes_on_as_it_is(answer: bytes) -> None:
+async def test_another_protocol_is_passed_on_unchanged(answer: bytes) -> None:
     assert await fed(cut(answer, [3, 9])) == ([], answer)
 
 
@@ -122,7 +125,8 @@ async def test_a_stream_of_deliveries_counts_as_a_heartbeat() -> None:
     assert len(passed) <= 10 * len(HEARTBEAT)
 
 
-async def test_against_a_broker_with_bodies_of_every_size(broker: str) -> None:
+@pytest.mark.slow
+async def test_bodies_of_any_size_from_a_broker(broker: str) -> None:
     taken: asyncio.Queue[Delivery] = asyncio.Queue()
     connection = Connection(URL(broker), taken.put_nowait)
     await connection.connect(10)
@@ -133,7 +137,7 @@ async def test_against_a_broker_with_bodies_of_every_size(broker: str) -> None:
         await channel.basic_qos(prefetch_count=5)
 
         async def never(_: object) -> None:
-            raise AssertionError("the library saw a delivery")
+            raise AssertionError("aiormq got a delivery")
 
         await channel.basic_consume(queue, never)
         sizes = [0, 1, 131_063, 131_064, 131_065, 300_000, 5_000_000, 7]

@@ -1,4 +1,4 @@
-"""Several brokers in one gateway: events say where they came from, and one that fails takes none along."""
+"""Several brokers in one gateway: events have their cluster, and one failing broker stops no other."""
 
 import time
 import uuid
@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway_process import GatewayProcess
-from tests.publisher import Publisher, received, task_event, walk
-from tests.rabbitmq import RabbitMQ, wait_for
-from tests.stream_client import NdjsonStream
+from tests.support.gateway_process import GatewayProcess
+from tests.support.publisher import Publisher, received, task_event, walk
+from tests.support.rabbitmq import RabbitMQ, wait_for
+from tests.support.stream_client import NdjsonStream
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def clusters(gateway: GatewayProcess) -> dict[str, bool]:
 
 
 def consuming(client: NdjsonStream) -> dict[str, bool]:
-    """Which brokers are consumed, as the stream said last."""
+    """Which brokers are consumed, by the last status of the stream."""
     sources = client.statuses.until(bool)[-1]["sources"]
     return {source["cluster"]: source["consuming"] for source in sources}
 
@@ -75,7 +75,6 @@ def test_events_carry_their_cluster_and_can_be_filtered_by_it(
 
 
 def test_one_uuid_at_two_brokers_is_two_tasks(gateway: GatewayProcess, urls: dict[str, str]) -> None:
-    """CASES.md A15."""
     uid = str(uuid.uuid4())
     with (
         NdjsonStream(gateway.url, {"uuid": uid}) as both,
@@ -102,7 +101,7 @@ def test_one_uuid_at_two_brokers_is_two_tasks(gateway: GatewayProcess, urls: dic
     assert {task["cluster"]: task["state"] for task in page["tasks"]} == {"eu": "SUCCESS", "us": "FAILURE"}
 
 
-def test_a_field_of_that_name_is_kept_aside(gateway: GatewayProcess, urls: dict[str, str]) -> None:
+def test_a_field_named_cluster_is_moved_to_fields(gateway: GatewayProcess, urls: dict[str, str]) -> None:
     with NdjsonStream(gateway.url, {"type": "deploy-done"}) as client:
         publish(urls["eu"], {"type": "deploy-done", "cluster": "k8s-7", "id": 5})
         (event,) = client.until(bool)
@@ -110,13 +109,13 @@ def test_a_field_of_that_name_is_kept_aside(gateway: GatewayProcess, urls: dict[
         assert event["fields"] == {"cluster": "k8s-7", "id": 5}
 
 
-def test_metrics_tell_the_brokers_apart(gateway: GatewayProcess) -> None:
+def test_metrics_are_labelled_by_broker(gateway: GatewayProcess) -> None:
     text = httpx.get(f"{gateway.url}/metrics").text
     for name in ("eu", "us"):
         assert f'celery_gateway_source_consuming{{cluster="{name}"}} 1.0' in text
 
 
-def test_one_broker_that_fails_is_told_of_and_the_other_goes_on(
+def test_a_failing_broker_is_reported_and_the_other_is_consumed(
     rabbitmq: RabbitMQ, gateway: GatewayProcess, urls: dict[str, str]
 ) -> None:
     vhost = urls["eu"].rpartition("/")[2]
@@ -142,14 +141,16 @@ def test_one_broker_that_fails_is_told_of_and_the_other_goes_on(
         rabbitmq.add_vhost(vhost)
         assert wait_for(lambda: all(clusters(gateway).values()), 40)
         client.statuses.until(lambda _: consuming(client) == {"eu": True, "us": True}, 20)
-        assert worker_status(gateway, "w9@host")["eu"] == "online", "the time away is not counted"
+        assert worker_status(gateway, "w9@host")["eu"] == "online", (
+            "the time without a connection is not counted"
+        )
         publish(urls["eu"], *walk("again"))
         got = client.until(lambda seen: seen[-1].get("name") == "again")
         gaps = [event for event in got if event["type"] == "gateway-gap"]
         assert [(gap["reason"], gap["cluster"]) for gap in gaps] == [("broker", "eu")]
 
 
-def test_one_broker_without_a_name_leaves_the_field_to_the_user(broker: str, folder: Path) -> None:
+def test_without_a_name_the_field_cluster_is_the_users(broker: str, folder: Path) -> None:
     gateway = GatewayProcess(broker, folder)
     gateway.start()
     try:

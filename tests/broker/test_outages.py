@@ -1,184 +1,35 @@
-"""What a gateway does when its broker goes away, breaks off, refuses it or is not what it seems.
+"""A gateway whose broker is unreachable, closes the connection, refuses it, or is another server.
 
-Each test watches a real gateway from outside. Always (`watching`): /healthz answers 200 throughout, no stream
-is closed, the log has no traceback and no password, and the process ends well. In most, publishers number
-their events, and of what is missing in a stream every hole holds a told gap (tests/ledger.py).
+Each test watches a real gateway from outside (tests/support/gateway_watch.py). In most tests, publishers
+number their events, and wherever events are missing in a stream there is a gap (tests/support/ledger.py).
+Outages of a whole node are in test_node_outages.py.
 """
 
 import ssl
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event, Thread
 
-import httpx
 import pytest
 from kombu import Connection
 
-from tests.gateway_process import GatewayProcess
-from tests.ledger import GAP, Entry, Ledger, LedgerStream, discrepancies
-from tests.proxy import Proxy
-from tests.publisher import Publisher
-from tests.rabbitmq import RabbitMQ, wait_for
-from tests.stream_client import SseStream
+from tests.support.gateway_watch import OUTAGE_LINES, publish_until_seen, watching
+from tests.support.ledger import GAP, Entry, Ledger, discrepancies
+from tests.support.proxy import Proxy
+from tests.support.rabbitmq import RabbitMQ, wait_for
+from tests.support.rabbitmq_users import (
+    add_user,
+    change_password,
+    clear_permissions,
+    delete_user,
+    delete_vhost,
+    set_permissions,
+)
 
-PROBE_SECONDS = 0.02
-OUTAGE_LINES = 3
-"""So many lines may the log have of the first seconds of an outage, however often the gateway tries."""
-ALARM_SECONDS = 3.0
-"""Longer than the silence by which a connection with a heartbeat of a second is found dead."""
 MINIMAL = (r"^celery-gateway\..*", r"^celery-gateway\..*", r"^(celery-gateway\..*|celeryev)$")
-"""Permissions to configure, write and read that have to do."""
-
-
-class Probe:
-    """Asks /healthz and /readyz again and again, in a thread."""
-
-    def __init__(self, url: str) -> None:
-        self.ready: list[tuple[int, str]] = []  # each answer of /readyz: the status code, the reason
-        self.unhealthy: list[str] = []
-        self._url = url
-        self._stopping = Event()
-        self._thread = Thread(target=self._run, daemon=True, name="probe")
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=5) as client:
-            while not self._stopping.wait(PROBE_SECONDS):
-                try:
-                    health, answer = client.get("/healthz"), client.get("/readyz")
-                except httpx.TransportError as error:
-                    self.unhealthy.append(repr(error))
-                    continue
-                if health.status_code != 200:
-                    self.unhealthy.append(f"/healthz answered {health.status_code} {health.text}")
-                self.ready.append((answer.status_code, answer.json()["reason"]))
-
-
-class Watch:
-    """A gateway, two subscribers that are there from its start, and what it says of itself."""
-
-    def __init__(self, gateway: GatewayProcess) -> None:
-        self.gateway = gateway
-        self.probe = Probe(gateway.url)
-        self.stream = LedgerStream(gateway.url)
-        self.sse = SseStream(gateway.url)
-        self._ready_before = self._gaps_before = 0
-        self._log_before = 0
-
-    def mark(self) -> None:
-        """What is asked from now on is about the time after this."""
-        self._ready_before = len(self.probe.ready)
-        self._gaps_before = len(self.stream.gaps)
-        self._log_before = len(self.gateway.log.read_text().splitlines())
-
-    def until_not_ready(self, *words: str, timeout_seconds: float = 10.0) -> str:
-        """The reason that /readyz gives with its 503, once it has these words."""
-
-        def reasons() -> list[str]:
-            answers = self.probe.ready[self._ready_before :]
-            return [reason for code, reason in answers if code == 503 and _has_words(reason, words)]
-
-        assert wait_for(lambda: bool(reasons()), timeout_seconds), (
-            f"/readyz never says {words or '503'}, but {self.probe.ready[-1:]}\n{self.gateway.tail()}"
-        )
-        reason = reasons()[-1]
-        assert " " in reason, f"{reason!r} is no reason in words"
-        return reason
-
-    def until_ready(self, timeout_seconds: float = 20.0) -> None:
-        """The latest answer of /readyz is 200, and came after the mark."""
-        assert wait_for(lambda: self._seen(200) and self.probe.ready[-1][0] == 200, timeout_seconds), (
-            f"not ready: {self.probe.ready[-1:]}\n{self.gateway.tail()}"
-        )
-
-    def until_gap(self, timeout_seconds: float = 20.0) -> None:
-        """A gap of the broker's has been told since the mark, to both subscribers."""
-        assert wait_for(lambda: len(self.stream.gaps) > self._gaps_before, timeout_seconds), (
-            f"no gap is told\n{self.gateway.tail()}"
-        )
-        assert all(gap["reason"] == "broker" and gap["id"] for gap in self.stream.gaps), self.stream.gaps
-        self.sse.until(
-            lambda events: (
-                [event["id"] for event in events if event["type"] == GAP]
-                == [gap["id"] for gap in self.stream.gaps]
-            )
-        )
-
-    def lines(self) -> list[str]:
-        """What the log has since the mark."""
-        return self.gateway.log.read_text().splitlines()[self._log_before :]
-
-    def assert_says(self, *words: str) -> None:
-        """The log since the mark has a line with these words, and few lines in all."""
-        lines = self.lines()
-        assert wait_for(lambda: any(_has_words(line, words) for line in self.lines()), 5), (
-            f"no line says {words}:\n" + "\n".join(self.lines())
-        )
-        assert len(lines) <= OUTAGE_LINES, "\n".join(lines)
-
-    def _seen(self, status_code: int) -> bool:
-        return any(code == status_code for code, _ in self.probe.ready[self._ready_before :])
-
-
-def _has_words(line: str, words: Sequence[str]) -> bool:
-    return all(word.lower() in line.lower() for word in words)
-
-
-@contextmanager
-def watching(
-    broker_url: str, folder: Path, *, options: Sequence[str] = (), is_ready: bool = True
-) -> Iterator[Watch]:
-    """A gateway watched from its start; with `is_ready` the broker has to let it in first."""
-    gateway = GatewayProcess(broker_url, folder, options=("--keepalive", "1", *options))
-    watch = None
-    try:
-        if is_ready:
-            gateway.start()
-        else:
-            gateway.launch()
-            assert wait_for(lambda: _answers(gateway), 20), gateway.tail()
-        watch = Watch(gateway)
-        yield watch
-        for stream in (watch.stream, watch.sse):
-            assert not stream.closed(timeout_seconds=0), f"a stream was closed\n{gateway.tail()}"
-        assert not watch.probe.unhealthy, f"{watch.probe.unhealthy[:5]}\n{gateway.tail()}"
-    finally:
-        if watch is not None:
-            watch.probe.stop()
-            watch.stream.close()
-            watch.sse.close()
-        exit_code = gateway.stop()
-    assert exit_code == 0, gateway.tail()
-    log = gateway.log.read_text()
-    assert "Traceback" not in log, log[-3000:]
-    for secret in (":guest@", ":s3cret@", "s3cret"):
-        assert secret not in log, log[-3000:]
-
-
-def _answers(gateway: GatewayProcess) -> bool:
-    try:
-        return httpx.get(f"{gateway.url}/healthz", timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def node(folder: Path) -> Iterator[RabbitMQ]:
-    """A node of our own, to be stopped under everybody."""
-    node = RabbitMQ(folder / "node")
-    try:
-        node.start()
-        yield node
-    finally:
-        node.stop()
+"""The permissions to configure, write and read that are sufficient."""
 
 
 @pytest.fixture
@@ -188,35 +39,19 @@ def proxy(rabbitmq: RabbitMQ) -> Iterator[Proxy]:
 
 
 def queues_of_the_gateway(rabbitmq: RabbitMQ, broker: str) -> dict[str, str]:
-    """Names and arguments of the queues that a gateway consumes; the one bound to the exchange is first."""
+    """Names and arguments of the queues that a gateway consumes; the event queue is first."""
     columns = ("name", "consumers", "arguments", "--no-table-headers")
     text = rabbitmq.ctl("list_queues", "-p", vhost_of(broker), *columns)
     rows = (line.split("\t") for line in text.splitlines() if line.startswith("celery-gateway."))
-    return dict(sorted((name, arguments) for name, consumers, arguments in rows if consumers == "1"))
+    found = [(name, arguments) for name, consumers, arguments in rows if consumers == "1"]
+    return dict(sorted(found, key=lambda queue: ".overflow." in queue[0]))
 
 
 def vhost_of(url: str) -> str:
     return url.partition("?")[0].rpartition("/")[2]
 
 
-def publish_until_seen(url: str, watch: Watch, timeout_seconds: float = 20.0) -> None:
-    """Somebody comes by, declares the exchange and publishes: one of the events has to come through."""
-    name = uuid.uuid4().hex
-    publisher = Publisher(url)
-    try:
-
-        def seen() -> bool:
-            publisher.send(
-                {"type": "ledger-mark", "hostname": "passer-by", "timestamp": time.time(), "mark": name}
-            )
-            return any(event.get("mark") == name for event in watch.stream.events)
-
-        assert wait_for(seen, timeout_seconds), watch.gateway.tail()
-    finally:
-        publisher.close()
-
-
-# --------------------------------------------------------------------------- the ledger itself
+# ------------------------------------------------------------------------------------- the ledger itself
 
 
 @pytest.mark.parametrize(
@@ -236,20 +71,20 @@ def publish_until_seen(url: str, watch: Watch, timeout_seconds: float = 20.0) ->
         ([0, 1, 2, 3, 4], False),
     ],
 )
-def test_the_ledger_finds_what_is_wrong(numbers: list[int], is_correct: bool) -> None:
+def test_the_ledger_finds_discrepancies(numbers: list[int], is_correct: bool) -> None:
     entries = [Entry(GAP, -1) if number < 0 else Entry("author", number) for number in numbers]
     found = discrepancies(entries, "author", confirmed={0, 1, 2, 3}, attempted=4)
     assert (not found) == is_correct, found
 
 
-def test_what_the_broker_never_confirmed_is_not_missed() -> None:
+def test_events_that_the_broker_did_not_confirm_may_be_missing() -> None:
     assert not discrepancies(
         [Entry("author", 0), Entry("author", 2)], "author", confirmed={0, 2}, attempted=4
     )
 
 
-def test_a_workers_entries_are_in_order_by_task() -> None:
-    """An event may wait for what names its task while others pass."""
+def test_the_entries_of_a_worker_are_in_order_by_task() -> None:
+    """An event may wait for the name of its task while other events pass."""
     entries = [
         Entry("worker", 3, "b"),
         Entry("worker", 0, "a"),
@@ -260,13 +95,13 @@ def test_a_workers_entries_are_in_order_by_task() -> None:
     assert discrepancies(entries[::-1], "worker", {0, 1, 3, 4}, 5, walks=True)
 
 
-# --------------------------------------------------------------------------- the network
+# ------------------------------------------------------------------------------------- the network
 
 
 def test_a_connection_cut_again_and_again(proxy: Proxy, broker: str, folder: Path) -> None:
     with watching(proxy.url(broker), folder) as watch, Ledger(broker) as ledger:
         ledger.wait_until_it_flows(watch.stream)
-        assert not watch.stream.gaps, "a gap is told where nothing was lost"
+        assert not watch.stream.gaps, "a gap is reported, but nothing was lost"
         for cut in (proxy.cut, proxy.hang_up, proxy.cut):
             watch.mark()
             cut()
@@ -276,11 +111,11 @@ def test_a_connection_cut_again_and_again(proxy: Proxy, broker: str, folder: Pat
         ledger.settle(watch.stream)
 
 
-def test_a_refused_connection_is_tried_less_and_less_often(proxy: Proxy, broker: str, folder: Path) -> None:
+def test_attempts_are_made_less_and_less_often(proxy: Proxy, broker: str, folder: Path) -> None:
     with watching(proxy.url(broker), folder) as watch, Ledger(broker) as ledger:
         ledger.wait_until_it_flows(watch.stream)
         watch.mark()
-        proxy.answer(b"")  # an attempt is seen, and fails
+        proxy.answer(b"")  # an attempt is counted, and fails
         watch.until_not_ready()
         before, started = proxy.connects, time.monotonic()
         assert wait_for(lambda: proxy.connects >= before + 3, 15)
@@ -294,7 +129,7 @@ def test_a_refused_connection_is_tried_less_and_less_often(proxy: Proxy, broker:
         ledger.settle(watch.stream)
 
 
-def test_a_pulled_cable_is_noticed_by_its_silence(proxy: Proxy, broker: str, folder: Path) -> None:
+def test_a_pulled_cable_is_detected_by_its_silence(proxy: Proxy, broker: str, folder: Path) -> None:
     url = f"{proxy.url(broker)}?heartbeat=1"
     with watching(url, folder) as watch, Ledger(broker) as ledger:
         ledger.wait_until_it_flows(watch.stream)
@@ -308,7 +143,7 @@ def test_a_pulled_cable_is_noticed_by_its_silence(proxy: Proxy, broker: str, fol
         ledger.settle(watch.stream)
 
 
-def test_a_silence_shorter_than_the_heartbeats_loses_nothing(proxy: Proxy, broker: str, folder: Path) -> None:
+def test_a_short_silence_loses_nothing(proxy: Proxy, broker: str, folder: Path) -> None:
     with watching(f"{proxy.url(broker)}?heartbeat=10", folder) as watch, Ledger(broker) as ledger:
         ledger.wait_until_it_flows(watch.stream)
         watch.mark()
@@ -327,51 +162,7 @@ def test_a_silence_shorter_than_the_heartbeats_loses_nothing(proxy: Proxy, broke
         assert not watch.stream.gaps
 
 
-# --------------------------------------------------------------------------- the node
-
-
-@pytest.mark.timeout(90)
-def test_a_node_that_stops_and_one_that_restarts(node: RabbitMQ, folder: Path) -> None:
-    with watching(node.url, folder) as watch, Ledger(node.url) as ledger:
-        ledger.wait_until_it_flows(watch.stream)
-        watch.mark()
-        node.stop_app()
-        watch.until_not_ready()
-        watch.assert_says(f"127.0.0.1:{node.port}")
-        node.start_app()
-        watch.until_gap()
-        watch.until_ready()
-        ledger.wait_until_it_flows(watch.stream)
-        watch.mark()
-        with node.down():
-            watch.until_not_ready(f"127.0.0.1:{node.port}")
-        watch.until_gap()
-        watch.until_ready()
-        ledger.wait_until_it_flows(watch.stream)
-        ledger.settle(watch.stream)
-
-
-def test_a_memory_alarm_stops_publishers_and_no_stream(node: RabbitMQ, folder: Path) -> None:
-    url = f"{node.url}?heartbeat=1"
-    # With --control it publishes, too: that connection is blocked, and must not be the one that consumes.
-    with watching(url, folder, options=("--control",)) as watch, Ledger(node.url) as ledger:
-        ledger.wait_until_it_flows(watch.stream)
-        node.ctl("set_vm_memory_high_watermark", "0.000001")
-        try:
-            assert wait_for(lambda: "memory" in node.ctl("eval", "rabbit_alarm:get_alarms()."), 10)
-            published = [author.attempted for author in ledger.authors]
-            time.sleep(ALARM_SECONDS)
-            held = [author.attempted for author in ledger.authors]
-            assert all(after <= before + 1 for before, after in zip(published, held, strict=True)), "no alarm"
-        finally:
-            node.ctl("set_vm_memory_high_watermark", "0.4")
-        ledger.wait_until_it_flows(watch.stream)
-        assert {code for code, _ in watch.probe.ready} == {200}, "not ready because of others' alarm"
-        ledger.settle(watch.stream)
-        assert not watch.stream.gaps
-
-
-# --------------------------------------------------------------------------- what others do to the broker
+# ------------------------------------------------------------------------------------- changes by others
 
 
 def delete_the_queue(rabbitmq: RabbitMQ, broker: str) -> None:
@@ -379,8 +170,8 @@ def delete_the_queue(rabbitmq: RabbitMQ, broker: str) -> None:
     rabbitmq.ctl("delete_queue", "-p", vhost_of(broker), name)
 
 
-def delete_the_queue_of_losses(rabbitmq: RabbitMQ, broker: str) -> None:
-    """The one that gets what the broker drops, so that it is told."""
+def delete_the_overflow_queue(rabbitmq: RabbitMQ, broker: str) -> None:
+    """Delete the queue whose messages report that the broker has dropped events."""
     _, name = queues_of_the_gateway(rabbitmq, broker)
     rabbitmq.ctl("delete_queue", "-p", vhost_of(broker), name)
 
@@ -395,27 +186,27 @@ def close_the_connections(rabbitmq: RabbitMQ, broker: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm",
-    [delete_the_queue, delete_the_queue_of_losses, delete_the_exchange, close_the_connections],
-    ids=lambda harm: harm.__name__,
+    "delete",
+    [delete_the_queue, delete_the_overflow_queue, delete_the_exchange, close_the_connections],
+    ids=lambda delete: delete.__name__,
 )
-def test_harm_done_under_load(
-    harm: Callable[[RabbitMQ, str], None], rabbitmq: RabbitMQ, broker: str, folder: Path
+def test_a_deletion_under_load(
+    delete: Callable[[RabbitMQ, str], None], rabbitmq: RabbitMQ, broker: str, folder: Path
 ) -> None:
     with watching(broker, folder) as watch, Ledger(broker, reconnect_seconds=3) as ledger:
         ledger.wait_until_it_flows(watch.stream)
         watch.mark()
-        harm(rabbitmq, broker)
+        delete(rabbitmq, broker)
         watch.until_gap()
         watch.until_ready()
         ledger.wait_until_it_flows(watch.stream)
         ledger.settle(watch.stream)
 
 
-def test_an_exchange_that_is_deleted_and_made_again_at_once(
+def test_an_exchange_that_is_deleted_and_declared_again_at_once(
     rabbitmq: RabbitMQ, broker: str, folder: Path
 ) -> None:
-    """By the next publisher, say: no look every so often finds it gone, but our binding is."""
+    """By the next publisher: each check finds the exchange, but our binding is gone."""
     with watching(broker, folder) as watch, Ledger(broker) as ledger:
         ledger.wait_until_it_flows(watch.stream)
         watch.mark()
@@ -426,47 +217,49 @@ def test_an_exchange_that_is_deleted_and_made_again_at_once(
         ledger.settle(watch.stream)
 
 
-@pytest.mark.parametrize("harm", [delete_the_queue, delete_the_exchange], ids=lambda harm: harm.__name__)
-def test_harm_done_while_idle(
-    harm: Callable[[RabbitMQ, str], None], rabbitmq: RabbitMQ, broker: str, folder: Path
+@pytest.mark.parametrize(
+    "delete", [delete_the_queue, delete_the_exchange], ids=lambda delete: delete.__name__
+)
+def test_a_deletion_while_idle(
+    delete: Callable[[RabbitMQ, str], None], rabbitmq: RabbitMQ, broker: str, folder: Path
 ) -> None:
     with watching(broker, folder) as watch:
         publish_until_seen(broker, watch)
         watch.mark()
-        harm(rabbitmq, broker)
+        delete(rabbitmq, broker)
         watch.until_gap()
         watch.until_ready()
         publish_until_seen(broker, watch)
 
 
-# --------------------------------------------------------------------------- who may do what
+# ------------------------------------------------------------------------------------- permissions
 
 
 @pytest.fixture
 def user(rabbitmq: RabbitMQ) -> Iterator[str]:
     """A user with the password s3cret and no permissions."""
     name = f"gateway-{uuid.uuid4().hex[:8]}"
-    rabbitmq.ctl("add_user", name, "s3cret")
+    add_user(rabbitmq, name, "s3cret")
     try:
         yield name
     finally:
-        rabbitmq.ctl("delete_user", name)
+        delete_user(rabbitmq, name)
 
 
 def as_user(url: str, user: str) -> str:
     return url.replace("guest:guest@", f"{user}:s3cret@")
 
 
-def test_rights_on_its_own_queues_alone_do_not_do_and_it_says_which(
+def test_permissions_for_its_own_queues_are_not_sufficient_and_the_missing_one_is_shown(
     rabbitmq: RabbitMQ, broker: str, user: str, folder: Path
 ) -> None:
     own = r"^celery-gateway\..*"
-    rabbitmq.ctl("set_permissions", "-p", vhost_of(broker), user, own, own, own)
+    set_permissions(rabbitmq, vhost_of(broker), user, own, own, own)
     with watching(as_user(broker, user), folder, is_ready=False) as watch:
         watch.until_not_ready("celeryev", "set_permissions", user)
 
 
-def test_few_permissions_do_and_none_are_asked_for(
+def test_the_minimal_permissions_are_sufficient(
     rabbitmq: RabbitMQ, broker: str, user: str, folder: Path
 ) -> None:
     vhost = vhost_of(broker)
@@ -475,56 +268,56 @@ def test_few_permissions_do_and_none_are_asked_for(
         Ledger(broker) as ledger,
     ):
         watch.until_not_ready()
-        watch.assert_says("set_permissions", user)
-        rabbitmq.ctl("set_permissions", "-p", vhost, user, *MINIMAL)
+        watch.assert_logged("set_permissions", user)
+        set_permissions(rabbitmq, vhost, user, *MINIMAL)
         watch.until_ready()
         arguments = " ".join(queues_of_the_gateway(rabbitmq, broker).values())
-        assert "x-dead-letter-exchange" in arguments, "it would not be told what the broker drops"
+        assert "x-dead-letter-exchange" in arguments, "events that the broker drops would not be reported"
         exchanges = rabbitmq.ctl("list_exchanges", "-p", vhost, "name")
-        assert "celery-gateway.witness" not in exchanges, "it may not bind one, and leaves none behind"
+        assert "celery-gateway.tripwire" not in exchanges, "it may not bind one, and must leave none behind"
         ledger.wait_until_it_flows(watch.stream)
         watch.mark()
-        # Taken away: what is consumed goes on, a new connection is not let in.
-        rabbitmq.ctl("clear_permissions", "-p", vhost, user)
+        # Without permissions the connection still consumes, but a new one is refused.
+        clear_permissions(rabbitmq, vhost, user)
         rabbitmq.ctl("close_all_connections", "--vhost", vhost, "by the test")
         watch.until_not_ready("set_permissions", user)
-        # Let in again, and not allowed to do anything.
-        rabbitmq.ctl("set_permissions", "-p", vhost, user, "^$", "^$", "^$")
+        # Access to the vhost, but no permission there.
+        set_permissions(rabbitmq, vhost, user, "^$", "^$", "^$")
         assert not watch.gateway.is_ready()
-        rabbitmq.ctl("set_permissions", "-p", vhost, user, *MINIMAL)
+        set_permissions(rabbitmq, vhost, user, *MINIMAL)
         watch.until_gap()
         watch.until_ready()
         ledger.wait_until_it_flows(watch.stream)
         ledger.settle(watch.stream)
 
 
-def test_an_exchange_that_is_not_there_yet_and_not_ours_to_declare(
+def test_a_missing_exchange_without_the_permission_to_declare_it(
     rabbitmq: RabbitMQ, user: str, folder: Path
 ) -> None:
     broker = rabbitmq.add_vhost(f"outages-{uuid.uuid4().hex[:8]}")
-    rabbitmq.ctl("set_permissions", "-p", vhost_of(broker), user, *MINIMAL)
+    set_permissions(rabbitmq, vhost_of(broker), user, *MINIMAL)
     with watching(as_user(broker, user), folder, is_ready=False) as watch:
         watch.until_not_ready()
-        watch.assert_says("celeryev")
-        with Ledger(broker) as ledger:  # its authors declare it, as workers do
+        watch.assert_logged("celeryev")
+        with Ledger(broker) as ledger:  # its publishers declare it, as workers do
             watch.until_ready()
             ledger.wait_until_it_flows(watch.stream)
             ledger.settle(watch.stream)
 
 
-def test_a_wrong_password_that_is_mended(
+def test_a_wrong_password_that_is_corrected(
     rabbitmq: RabbitMQ, proxy: Proxy, broker: str, user: str, folder: Path
 ) -> None:
-    rabbitmq.ctl("set_permissions", "-p", vhost_of(broker), user, *MINIMAL)
-    rabbitmq.ctl("change_password", user, "another")
+    set_permissions(rabbitmq, vhost_of(broker), user, *MINIMAL)
+    change_password(rabbitmq, user, "another")
     with (
         watching(proxy.url(as_user(broker, user)), folder, is_ready=False) as watch,
         Ledger(broker) as ledger,
     ):
         watch.until_not_ready()
         assert wait_for(lambda: proxy.connects >= 3, 15)
-        watch.assert_says("password", user)
-        rabbitmq.ctl("change_password", user, "s3cret")
+        watch.assert_logged("password", user)
+        change_password(rabbitmq, user, "s3cret")
         watch.until_ready()
         ledger.wait_until_it_flows(watch.stream)
         ledger.settle(watch.stream)
@@ -537,12 +330,12 @@ def test_a_vhost_that_is_added_deleted_and_added_again(
     with watching(proxy.url(rabbitmq.vhost_url(vhost)), folder, is_ready=False) as watch:
         watch.until_not_ready()
         assert wait_for(lambda: proxy.connects >= 3, 15)
-        watch.assert_says("vhost", vhost)
+        watch.assert_logged("vhost", vhost)
         with Ledger(rabbitmq.add_vhost(vhost)) as ledger:
             watch.until_ready()
             ledger.wait_until_it_flows(watch.stream)
             watch.mark()
-            rabbitmq.ctl("delete_vhost", vhost)
+            delete_vhost(rabbitmq, vhost)
             watch.until_not_ready("add_vhost", vhost)
             rabbitmq.add_vhost(vhost)
             watch.until_gap()
@@ -551,13 +344,13 @@ def test_a_vhost_that_is_added_deleted_and_added_again(
             ledger.settle(watch.stream)
 
 
-# --------------------------------------------------------------------------- not the broker at all
+# ------------------------------------------------------------------------------------- other servers
 
 
-def test_a_name_that_nobody_knows(folder: Path) -> None:
+def test_an_unknown_host_name(folder: Path) -> None:
     with watching("amqp://guest:guest@name.invalid:5672//", folder, is_ready=False) as watch:
         watch.until_not_ready()
-        watch.assert_says("name.invalid")
+        watch.assert_logged("name.invalid")
 
 
 @pytest.mark.parametrize(
@@ -565,39 +358,39 @@ def test_a_name_that_nobody_knows(folder: Path) -> None:
     [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"\x00" * 4096, b"AMQP\x00\x01\x00\x00"],
     ids=["http", "zeros", "another-amqp"],
 )
-def test_a_stranger_at_the_brokers_port(greeting: bytes, proxy: Proxy, broker: str, folder: Path) -> None:
+def test_another_server_at_the_brokers_port(greeting: bytes, proxy: Proxy, broker: str, folder: Path) -> None:
     proxy.answer(greeting)
     with watching(proxy.url(broker), folder, is_ready=False) as watch:
         watch.until_not_ready()
         assert wait_for(lambda: proxy.connects >= 3, 15)
-        watch.assert_says(str(proxy.port))
+        watch.assert_logged(str(proxy.port))
         proxy.resume()
         watch.until_ready()
         publish_until_seen(broker, watch)
 
 
-def test_a_port_that_takes_connections_and_never_answers(proxy: Proxy, broker: str, folder: Path) -> None:
+def test_a_port_that_accepts_connections_and_never_replies(proxy: Proxy, broker: str, folder: Path) -> None:
     proxy.stall()
     with watching(proxy.url(broker), folder, is_ready=False) as watch:
         watch.until_not_ready()
-        assert wait_for(lambda: proxy.connects >= 2, 25), "the first attempt is never given up"
-        watch.assert_says(str(proxy.port))
+        assert wait_for(lambda: proxy.connects >= 2, 25), "the first attempt has no timeout"
+        watch.assert_logged(str(proxy.port))
         proxy.resume()
         watch.until_ready()
         publish_until_seen(broker, watch)
 
 
-def test_tls_at_a_port_without(proxy: Proxy, broker: str, folder: Path) -> None:
+def test_tls_at_a_port_without_tls(proxy: Proxy, broker: str, folder: Path) -> None:
     url = proxy.url(broker).replace("amqp://", "amqps://")
     with watching(url, folder, is_ready=False) as watch:
         watch.until_not_ready()
         assert wait_for(lambda: proxy.connects >= 3, 15)
-        watch.assert_says("TLS")
+        watch.assert_logged("TLS")
 
 
 @pytest.fixture(scope="module")
 def certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1, signed by itself, and its key, in one file."""
+    """A self-signed certificate for 127.0.0.1, and its key, in one file."""
     path = folder / "certificate.pem"
     subprocess.run(
         [
@@ -631,7 +424,7 @@ def test_a_certificate_that_is_not_trusted_and_then_is(
         url = proxy.url(broker).replace("amqp://", "amqps://")
         with watching(url, folder, is_ready=False) as watch:
             watch.until_not_ready()
-            watch.assert_says("certificate")
+            watch.assert_logged("certificate")
         with watching(f"{url}?cafile={certificate}", folder) as watch, Ledger(broker) as ledger:
             ledger.wait_until_it_flows(watch.stream)
             watch.mark()
@@ -641,12 +434,12 @@ def test_a_certificate_that_is_not_trusted_and_then_is(
             ledger.settle(watch.stream)
 
 
-# --------------------------------------------------------------------------- several URLs
+# ------------------------------------------------------------------------------------- several URLs
 
 
 @pytest.fixture
 def other_proxy(rabbitmq: RabbitMQ) -> Iterator[Proxy]:
-    """Another node of the same cluster, as far as a gateway can see."""
+    """Another address of the broker, for a gateway another node of the cluster."""
     with Proxy(rabbitmq.port) as proxy:
         yield proxy
 
@@ -660,16 +453,16 @@ def test_the_next_broker_is_used_when_one_fails(
     with watching(url, folder) as watch, Ledger(broker) as ledger:
         ledger.wait_until_it_flows(watch.stream)
         assert not watch.stream.gaps
-        for dying, living in ((other_proxy, proxy), (proxy, other_proxy)):
-            connects = living.connects
-            living.resume()
+        for failing, other in ((other_proxy, proxy), (proxy, other_proxy)):
+            connects = other.connects
+            other.resume()
             watch.mark()
-            dying.refuse()
+            failing.refuse()
             watch.until_gap()
             watch.until_ready()
-            assert living.connects > connects
+            assert other.connects > connects
             ledger.wait_until_it_flows(watch.stream)
-        # Both are away, and one comes back.
+        # Both are unreachable, then one is reachable again.
         watch.mark()
         other_proxy.refuse()
         reason = watch.until_not_ready("127.0.0.1")

@@ -1,8 +1,9 @@
-"""The sources against real brokers that go away, come back, and are left in peace."""
+"""The sources at real brokers: what they declare, and what they do before and after an outage."""
 
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -10,11 +11,12 @@ import pytest
 from celery import Celery
 from kombu import Connection, Exchange
 
-from tests.gateway_process import GatewayProcess
-from tests.publisher import Publisher, walk
-from tests.rabbitmq import Process, RabbitMQ, free_port, wait_for
-from tests.stream_client import NdjsonStream
-from tests.wire import EventFields
+from tests.support.gateway_process import GatewayProcess
+from tests.support.proxy import Proxy
+from tests.support.publisher import Publisher, walk
+from tests.support.rabbitmq import Process, RabbitMQ, free_port, wait_for
+from tests.support.stream_client import NdjsonStream
+from tests.support.wire import EventFields
 
 
 def queues(rabbitmq: RabbitMQ, url: str) -> list[list[str]]:
@@ -25,13 +27,13 @@ def queues(rabbitmq: RabbitMQ, url: str) -> list[list[str]]:
 
 
 def is_consuming(statuses: list[EventFields]) -> bool:
-    """What the last status says of the only source."""
+    """Whether the only source is consuming, by the last status."""
     (source,) = statuses[-1]["sources"]
     return bool(source["consuming"])
 
 
 def publish_until_seen(url: str, client: NdjsonStream, name: str) -> None:
-    """Send walks until one comes through: the gateway is consuming again."""
+    """Publish tasks until one is on the stream: the gateway is consuming again."""
     publisher = Publisher(url)
     try:
 
@@ -44,13 +46,29 @@ def publish_until_seen(url: str, client: NdjsonStream, name: str) -> None:
         publisher.close()
 
 
+@pytest.fixture
+def proxy(rabbitmq: RabbitMQ) -> Iterator[Proxy]:
+    with Proxy(rabbitmq.port) as proxy:
+        yield proxy
+
+
+@contextmanager
+def refused(proxy: Proxy) -> Iterator[None]:
+    """The broker refuses connections within the block."""
+    proxy.refuse()
+    try:
+        yield
+    finally:
+        proxy.resume()
+
+
 def test_the_queue_is_exclusive_and_limited_and_gone_after_a_kill(
     rabbitmq: RabbitMQ, broker: str, folder: Path
 ) -> None:
     gateway = GatewayProcess(broker, folder)
     gateway.start()
     found = queues(rabbitmq, broker)
-    assert len(found) == 2  # events, and the word of those that were dropped
+    assert len(found) == 2  # the event queue and the overflow queue
     for _, exclusive, arguments in found:
         assert exclusive == "true"
         for limit in ("x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "drop-head"):
@@ -59,12 +77,12 @@ def test_the_queue_is_exclusive_and_limited_and_gone_after_a_kill(
     assert wait_for(lambda: queues(rabbitmq, broker) == [], 10)
 
 
-def test_a_broker_outage_is_told_and_survived(rabbitmq: RabbitMQ, broker: str, folder: Path) -> None:
-    gateway = GatewayProcess(broker, folder)
+def test_an_outage_is_reported_as_a_gap(proxy: Proxy, broker: str, folder: Path) -> None:
+    gateway = GatewayProcess(proxy.url(broker), folder)
     gateway.start()
     try:
         with NdjsonStream(gateway.url) as client, NdjsonStream(gateway.url, {"name": "after"}) as filtered:
-            with rabbitmq.down():
+            with refused(proxy):
                 assert wait_for(lambda: not gateway.is_ready(), 10)
                 answer = httpx.get(f"{gateway.url}/readyz")
                 assert answer.status_code == 503
@@ -85,12 +103,12 @@ def test_a_broker_outage_is_told_and_survived(rabbitmq: RabbitMQ, broker: str, f
         assert gateway.stop() == 0
 
 
-def test_a_queue_deleted_under_it_is_noticed(rabbitmq: RabbitMQ, broker: str, folder: Path) -> None:
+def test_a_deleted_queue_is_detected(rabbitmq: RabbitMQ, broker: str, folder: Path) -> None:
     gateway = GatewayProcess(broker, folder)
     gateway.start()
     try:
         with NdjsonStream(gateway.url) as client:
-            (name,) = [name for name, *_ in queues(rabbitmq, broker) if ".losses." not in name]
+            (name,) = [name for name, *_ in queues(rabbitmq, broker) if ".overflow." not in name]
             vhost = broker.rpartition("/")[2]
             rabbitmq.ctl("delete_queue", "-p", vhost, name)
             publish_until_seen(broker, client, f"after.{name}")
@@ -99,10 +117,10 @@ def test_a_queue_deleted_under_it_is_noticed(rabbitmq: RabbitMQ, broker: str, fo
         gateway.stop()
 
 
-def test_a_broker_that_comes_later_is_waited_for(rabbitmq: RabbitMQ, broker: str, folder: Path) -> None:
-    gateway = GatewayProcess(broker, folder)
+def test_a_gateway_that_starts_before_its_broker(proxy: Proxy, broker: str, folder: Path) -> None:
+    gateway = GatewayProcess(proxy.url(broker), folder)
     try:
-        with rabbitmq.down():
+        with refused(proxy):
             gateway.launch()
             assert wait_for(lambda: "not consuming" in gateway.tail(), 20)
         assert wait_for(gateway.is_ready, 40)
@@ -113,7 +131,7 @@ def test_a_broker_that_comes_later_is_waited_for(rabbitmq: RabbitMQ, broker: str
         gateway.stop()
 
 
-def test_the_exchange_is_declared_as_workers_do(rabbitmq: RabbitMQ, folder: Path) -> None:
+def test_the_exchange_is_declared_as_workers_declare_it(rabbitmq: RabbitMQ, folder: Path) -> None:
     url = rabbitmq.add_vhost(f"fresh-{uuid.uuid4().hex}")
     gateway = GatewayProcess(url, folder)
     gateway.start()
@@ -125,9 +143,7 @@ def test_the_exchange_is_declared_as_workers_do(rabbitmq: RabbitMQ, folder: Path
         gateway.stop()
 
 
-def test_an_exchange_that_somebody_declared_otherwise_is_taken_as_it_is(
-    rabbitmq: RabbitMQ, folder: Path
-) -> None:
+def test_an_exchange_with_other_properties_is_used_as_it_is(rabbitmq: RabbitMQ, folder: Path) -> None:
     url = rabbitmq.add_vhost(f"odd-{uuid.uuid4().hex}")
     with Connection(url) as connection:
         channel = connection.channel()
@@ -148,7 +164,7 @@ def test_an_exchange_that_somebody_declared_otherwise_is_taken_as_it_is(
 def redis_url(folder: Path) -> Iterator[str]:
     """A private Redis that keeps nothing on the disk."""
     server = shutil.which("redis-server")
-    assert server, "redis-server is missing: run sh tests/setup-system.sh as root"
+    assert server, "redis-server is missing: run sh tests/support/setup-system.sh as root"
     port = free_port()
     process = Process(
         [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
@@ -161,7 +177,7 @@ def redis_url(folder: Path) -> Iterator[str]:
         process.stop()
 
 
-def test_redis_through_kombu(redis_url: str, folder: Path) -> None:
+def test_events_of_a_celery_app_through_redis(redis_url: str, folder: Path) -> None:
     gateway = GatewayProcess(redis_url, folder)
     gateway.start()
     try:

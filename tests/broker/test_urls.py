@@ -1,9 +1,12 @@
-"""The setting `broker`: URLs that take turns, brokers with names, and passwords that are not shown."""
+"""The setting `broker`: several URLs, several brokers, and hidden passwords."""
 
 import pytest
 
-from gateway.broker import Broker, brokers, without_password
-from gateway.errors import SourceError
+from celery_gateway.broker.redaction import without_password
+from celery_gateway.broker.urls import Broker, brokers
+from celery_gateway.errors import SourceError
+
+pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
@@ -29,20 +32,20 @@ def test_several_addresses_of_one_broker(values: str | list[str], urls: list[str
     assert brokers(values) == (Broker(None, tuple(urls)),)
 
 
-def test_names_make_brokers_of_their_own() -> None:
-    assert brokers(["eu=amqp://a?x=1", "us=redis://b/0", "eu=amqp://c,d"]) == (
-        Broker("eu", ("amqp://a?x=1", "amqp://c", "amqp://d")),
+def test_each_name_is_a_broker() -> None:
+    assert brokers(["eu=amqp://a?heartbeat=3", "us=redis://b/0", "eu=amqp://c,d"]) == (
+        Broker("eu", ("amqp://a?heartbeat=3", "amqp://c", "amqp://d")),
         Broker("us", ("redis://b/0",)),
     )
 
 
 @pytest.mark.parametrize("values", [[], ["localhost"], ["eu=localhost"], ["amqp://a", "eu=amqp://b"], [""]])
-def test_what_names_no_broker_is_refused(values: list[str]) -> None:
+def test_invalid_values_are_refused(values: list[str]) -> None:
     with pytest.raises(SourceError):
         brokers(values)
 
 
-def test_no_refusal_shows_a_password() -> None:
+def test_no_error_shows_a_password() -> None:
     for values in (["amqp://u:secret@a", "eu=amqp://b"], ["u:secret@a"]):
         with pytest.raises(SourceError) as refused:
             brokers(values)

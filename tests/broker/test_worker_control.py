@@ -1,12 +1,12 @@
-"""Talking to workers: real ones, that send no task events by themselves, over a broker that has its moods."""
+"""Remote control of real workers without task events, also during outages and alarms of the broker."""
 
 import asyncio
 import json
 import socket
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -15,13 +15,19 @@ import pytest
 from celery import Celery
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
-from gateway.pidbox import Command
-from gateway.remote import MAX_DESTINATIONS, MAX_WORKERS, NAMES_AT_ONCE, ROUND_SECONDS, Remote
-from tests.gateway_process import GatewayProcess
-from tests.rabbitmq import RabbitMQ, wait_for
-from tests.stream_client import NdjsonStream
-from tests.wire import EventFields
-from tests.worker import Worker
+from celery_gateway.broker.pidbox import Command
+from celery_gateway.broker.worker_control import (
+    MAX_DESTINATIONS,
+    MAX_WORKERS,
+    NAMES_AT_ONCE,
+    WorkerControl,
+)
+from tests.support.gateway_process import GatewayProcess
+from tests.support.proxy import Proxy
+from tests.support.rabbitmq import RabbitMQ, wait_for
+from tests.support.stream_client import NdjsonStream
+from tests.support.wire import EventFields
+from tests.support.worker import Worker
 
 CONTROL = ["--control"]
 PIDBOX = Exchange("celery.pidbox", type="fanout", durable=False, delivery_mode="transient")
@@ -58,7 +64,7 @@ def started_gateway(broker: str, folder: Path, *options: str) -> Iterator[Gatewa
 
 
 class Door:
-    """A web page that is sent until the door is opened: the task that reads it is under way until then."""
+    """A web page that does not end until `open()`: the task that reads it is under way until then."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -79,13 +85,13 @@ class Door:
 
     def _serve(self) -> None:
         with suppress(OSError):
-            visitor, _ = self._listener.accept()
-            with visitor:
-                visitor.recv(65536)
-                visitor.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            client, _ = self._listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
                 self.entered.set()
                 while not self._opened.wait(0.2):
-                    visitor.sendall(b".")
+                    client.sendall(b".")
 
 
 @pytest.fixture
@@ -107,21 +113,21 @@ def pidbox(broker: str) -> Iterator["Pidbox"]:
 
 
 class Pidbox:
-    """Everything that is said to workers; what `Worker` itself says (ping) and its answers apart."""
+    """All commands that are sent to workers, without those of `Worker` itself (ping)."""
 
     def __init__(self, url: str) -> None:
         self._connection = Connection(url)
         self._channel = self._connection.channel()
         self._queue = Queue(f"pidbox-{uuid.uuid4()}", PIDBOX, exclusive=True, auto_delete=True)(self._channel)
         self._queue.declare()
-        self._said: list[dict[str, Any]] = []
+        self._commands: list[dict[str, Any]] = []
 
-    def said(self) -> list[dict[str, Any]]:
+    def commands(self) -> list[dict[str, Any]]:
         while (message := self._queue.get(no_ack=True)) is not None:
             body = json.loads(message.body)
             if body["method"] != "ping":
-                self._said.append(body)
-        return self._said
+                self._commands.append(body)
+        return self._commands
 
     def close(self) -> None:
         self._connection.release()
@@ -133,8 +139,8 @@ class Pidbox:
         self.close()
 
 
-def visit(celery: Celery, worker: Worker, door: Door) -> str:
-    """The uuid of a task that the worker is now at."""
+def start_visit(celery: Celery, worker: Worker, door: Door) -> str:
+    """Start a task that is under way until the door is opened; return its uuid."""
     uid = str(celery.send_task("walks.visit", (door.url,), queue=worker.hostname).id)
     assert door.entered.wait(15), worker.tail()
     return uid
@@ -152,11 +158,11 @@ def add_until_seen(
     raise AssertionError(f"no events of {worker.hostname}; {worker.tail()}")
 
 
-def test_a_worker_without_events_has_them_switched_on_and_the_task_it_is_at_has_its_name(
+def test_events_are_switched_on_and_the_task_under_way_has_its_name(
     celery: Celery, broker: str, folder: Path, door: Door
 ) -> None:
     with started_worker(celery, folder) as worker:
-        uid = visit(celery, worker, door)
+        uid = start_visit(celery, worker, door)
         with started_gateway(broker, folder, *CONTROL) as gateway, NdjsonStream(gateway.url) as client:
             assert wait_for(lambda: worker.hostname in gateway.log.read_text(), 15), gateway.tail()
             door.open()
@@ -166,22 +172,22 @@ def test_a_worker_without_events_has_them_switched_on_and_the_task_it_is_at_has_
             assert {event["name"] for event in events} == {"canvas.add"}
 
 
-def test_without_control_nothing_is_said_and_such_a_task_has_no_name(
+def test_without_control_no_command_is_sent_and_the_task_under_way_has_no_name(
     celery: Celery, broker: str, folder: Path, door: Door
 ) -> None:
     with started_worker(celery, folder, events=True) as worker:
-        uid = visit(celery, worker, door)
+        uid = start_visit(celery, worker, door)
         pidbox = Pidbox(broker)
         with started_gateway(broker, folder) as gateway, NdjsonStream(gateway.url) as client:
             client.until(lambda events: [e["type"] for e in events].count("worker-heartbeat") >= 2)
             door.open()
             (event,) = client.until_types(uid, "task-succeeded")
             assert event["name"] is None
-        assert pidbox.said() == []
+        assert pidbox.commands() == []
         pidbox.close()
 
 
-def test_only_the_fixed_commands_are_said_and_to_workers_by_their_name(
+def test_only_the_fixed_commands_are_sent_to_workers_by_name(
     celery: Celery, broker: str, folder: Path, pidbox: Pidbox
 ) -> None:
     with (
@@ -191,17 +197,21 @@ def test_only_the_fixed_commands_are_said_and_to_workers_by_their_name(
         whole = [command.value for command in Command]
 
         def methods() -> list[str]:
-            return [said["method"] for said in pidbox.said() if said["destination"] == [worker.hostname]]
+            return [
+                command["method"]
+                for command in pidbox.commands()
+                if command["destination"] == [worker.hostname]
+            ]
 
         assert wait_for(lambda: len(methods()) >= len(whole), 15)
         assert methods()[: len(whole)] == whole
-        for said in pidbox.said():
-            assert said["arguments"] in ({}, {"safe": True})
-            assert said["destination"] == [worker.hostname] or said["method"] == "active"
+        for command in pidbox.commands():
+            assert command["arguments"] in ({}, {"safe": True})
+            assert command["destination"] == [worker.hostname] or command["method"] == "active"
         assert set(whole) == {"enable_events", "active", "reserved", "scheduled"}
 
 
-def test_a_worker_that_comes_later_and_one_that_restarts_have_their_events_switched_on(
+def test_events_are_switched_on_for_a_new_worker_and_after_a_restart(
     celery: Celery, broker: str, folder: Path
 ) -> None:
     with (
@@ -215,7 +225,7 @@ def test_a_worker_that_comes_later_and_one_that_restarts_have_their_events_switc
         worker.start()
         second = {event["pid"] for event in add_until_seen(celery, worker, client)}
         assert worker.pid in second - first
-        # CASES.md A19: what it did until it was told is missing, and that is said.
+        # The events before the command are missing, so there is a gap.
         client.until(lambda events: gaps(events) == ["broker"] * 2)
 
 
@@ -224,66 +234,65 @@ def gaps(events: list[EventFields]) -> list[str]:
     return [event["reason"] for event in events if event["type"] == "gateway-gap"]
 
 
-def test_a_worker_whose_events_were_on_makes_no_gap(celery: Celery, broker: str, folder: Path) -> None:
+def test_a_worker_with_events_causes_no_gap(celery: Celery, broker: str, folder: Path) -> None:
     with (
         started_gateway(broker, folder, *CONTROL) as gateway,
         NdjsonStream(gateway.url) as client,
         Pidbox(broker) as pidbox,
         started_worker(celery, folder, events=True) as worker,
     ):
-        # All of a round has been said, and the worker has answered: what followed from it is on the stream
+        # All commands of a round are sent, and the worker has replied: their consequences are on the stream
         # before the task that is sent after the next heartbeats.
-        assert wait_for(lambda: len(pidbox.said()) >= len(Command), 15)
+        assert wait_for(lambda: len(pidbox.commands()) >= len(Command), 15)
         beats = len(client.events)
         client.until(lambda events: [e["type"] for e in events[beats:]].count("worker-heartbeat") >= 2, 20)
         add_until_seen(celery, worker, client)
         assert gaps(client.events) == []
 
 
-def test_an_alarm_of_the_broker_stops_neither_the_gateway_nor_what_comes_after(
+def test_commands_are_sent_again_after_an_outage_of_the_broker(
     rabbitmq: RabbitMQ, celery: Celery, broker: str, folder: Path
 ) -> None:
-    with started_worker(celery, folder) as worker:
-        rabbitmq.ctl("set_vm_memory_high_watermark", "0.0000001")
-        try:
-            with started_gateway(broker, folder, *CONTROL) as gateway, NdjsonStream(gateway.url) as client:
-                assert wait_for(lambda: "an alarm is on" in gateway.log.read_text(), 15), gateway.tail()
-                assert gateway.is_ready()
-                rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
-                add_until_seen(celery, worker, client, 30)
-        finally:
-            rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
-
-
-def test_after_an_outage_of_the_broker_workers_are_told_again(
-    rabbitmq: RabbitMQ, celery: Celery, broker: str, folder: Path
-) -> None:
-    with started_gateway(broker, folder, *CONTROL) as gateway, NdjsonStream(gateway.url) as client:
+    """The outage is one of the network between the gateway and the broker."""
+    with (
+        Proxy(rabbitmq.port) as proxy,
+        started_gateway(proxy.url(broker), folder, *CONTROL) as gateway,
+        NdjsonStream(gateway.url) as client,
+    ):
         with started_worker(celery, folder) as worker:
             add_until_seen(celery, worker, client)
-            rabbitmq.stop_app()
-            try:
-                assert wait_for(lambda: not gateway.is_ready(), 10)
-            finally:
-                rabbitmq.start_app()
+            proxy.refuse()
+            assert wait_for(lambda: not gateway.is_ready(), 10)
+            celery.control.disable_events(destination=[worker.hostname])
+            proxy.resume()
             add_until_seen(celery, worker, client, 40)
         with started_worker(celery, folder) as worker:
             add_until_seen(celery, worker, client)
     assert "Traceback" not in gateway.log.read_text()
 
 
-@pytest.fixture
-async def remote(broker: str) -> Any:
-    """One in this process, the names it gave, and a mark for each time it said that events were off."""
-    remote = Remote([broker])
+@asynccontextmanager
+async def running(
+    remote: WorkerControl,
+) -> AsyncIterator[tuple[WorkerControl, list[list[tuple[str, str]]], list[bool]]]:
+    """Run a `WorkerControl`; give the names that it reports, and an item for each report of events off."""
     names: list[list[tuple[str, str]]] = []
     enabled: list[bool] = []
     run = remote.run(lambda some: names.append(list(some)), lambda: enabled.append(True))
     runner = asyncio.create_task(run)
-    yield remote, names, enabled
-    runner.cancel()
-    with suppress(asyncio.CancelledError):
-        await runner
+    try:
+        yield remote, names, enabled
+    finally:
+        runner.cancel()
+        with suppress(asyncio.CancelledError):
+            await runner
+
+
+@pytest.fixture
+async def remote(broker: str) -> Any:
+    """What `running` gives, for a `WorkerControl` with the defaults."""
+    async with running(WorkerControl([broker])) as parts:
+        yield parts
 
 
 def heartbeat(hostname: Any, pid: Any = 1, kind: str = "heartbeat") -> EventFields:
@@ -296,51 +305,53 @@ async def until(condition: Any, timeout_seconds: float = 15) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_flood_of_heartbeats_becomes_few_broadcasts_of_bounded_size(
-    pidbox: Pidbox, remote: tuple[Remote, Any, Any]
+async def test_a_flood_of_heartbeats_causes_few_commands_of_bounded_size(broker: str, pidbox: Pidbox) -> None:
+    async with running(WorkerControl([broker], round_seconds=0.4, silence_seconds=0.1)) as (remote, _, _):
+        began_at = time.monotonic()
+        for number in range(2 * MAX_WORKERS):
+            remote.on_event(heartbeat(f"celery@h{number}"))
+        async with asyncio.timeout(30):
+            while remote.statistics().rounds < 4:
+                for number in range(100):
+                    remote.on_event(heartbeat("celery@h", pid=number))  # with many pids
+                    remote.on_event(heartbeat(f"celery@h{number}", kind="online"))
+                await asyncio.sleep(0.01)
+        statistics = remote.statistics()
+        elapsed_seconds = time.monotonic() - began_at
+        assert statistics.workers <= MAX_WORKERS
+        assert statistics.rounds <= 1 + elapsed_seconds / 0.4
+        commands = pidbox.commands()
+        assert len(commands) <= statistics.rounds * len(Command)
+        assert max(len(each["destination"]) for each in commands) == MAX_DESTINATIONS
+
+
+async def test_only_workers_with_valid_names_get_commands(
+    pidbox: Pidbox, remote: tuple[WorkerControl, Any, Any]
 ) -> None:
-    began = time.monotonic()
-    for number in range(2 * MAX_WORKERS):
-        remote[0].saw(heartbeat(f"celery@h{number}"))
-    while time.monotonic() - began < 4:
-        for number in range(100):
-            remote[0].saw(heartbeat("celery@h", pid=number))  # one of many pids
-            remote[0].saw(heartbeat(f"celery@h{number}", kind="online"))
-        await asyncio.sleep(0.01)
-    statistics = remote[0].statistics()
-    elapsed = time.monotonic() - began
-    assert statistics.workers <= MAX_WORKERS
-    assert 2 <= statistics.rounds <= 1 + elapsed / ROUND_SECONDS
-    said = pidbox.said()
-    assert len(said) <= statistics.rounds * len(Command)
-    assert max(len(each["destination"]) for each in said) == MAX_DESTINATIONS
-
-
-async def test_only_workers_count(pidbox: Pidbox, remote: tuple[Remote, Any, Any]) -> None:
     for hostname in ("", "h" * 256, None, 7, ["celery@a"], {"a": 1}):
-        remote[0].saw(heartbeat(hostname))
-        remote[0].saw(heartbeat(hostname, kind="online"))
-    remote[0].saw(heartbeat("celery@gone"))
-    remote[0].saw(heartbeat("celery@gone", kind="offline"))
-    remote[0].saw(heartbeat("celery@custom", kind="mood"))
+        remote[0].on_event(heartbeat(hostname))
+        remote[0].on_event(heartbeat(hostname, kind="online"))
+    remote[0].on_event(heartbeat("celery@gone"))
+    remote[0].on_event(heartbeat("celery@gone", kind="offline"))
+    remote[0].on_event(heartbeat("celery@custom", kind="mood"))
     assert remote[0].statistics().workers == 0
-    remote[0].saw(heartbeat("genius@host", pid="?"))
-    await until(lambda: pidbox.said())
-    assert {tuple(said["destination"]) for said in pidbox.said()} == {("genius@host",)}
+    remote[0].on_event(heartbeat("genius@host", pid="?"))
+    await until(lambda: pidbox.commands())
+    assert {tuple(command["destination"]) for command in pidbox.commands()} == {("genius@host",)}
 
 
-class Parrot:
-    """Answers each command with the bodies it was given for it, once it is not deaf any more."""
+class FakeWorker:
+    """Replies to each command with given bodies, after some rounds without a reply."""
 
-    def __init__(self, url: str, answers: dict[str, list[bytes]], deaf_rounds: int = 0) -> None:
-        self.heard: list[str] = []
-        self._answers = answers
-        self._deaf = deaf_rounds * len(Command)
+    def __init__(self, url: str, replies: dict[str, list[bytes]], silent_rounds: int = 0) -> None:
+        self.received: list[str] = []
+        self._replies = replies
+        self._silent = silent_rounds * len(Command)
         self._url = url
-        self._stopping, self.listening = Event(), Event()
+        self._stopping, self.is_consuming = Event(), Event()
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self.listening.wait(10)
+        assert self.is_consuming.wait(10)
 
     def close(self) -> None:
         self._stopping.set()
@@ -351,14 +362,14 @@ class Parrot:
             channel = connection.channel()
             producer = Producer(channel, auto_declare=False)
 
-            def answer(message: Any) -> None:
+            def on_message(message: Any) -> None:
                 body = json.loads(message.body)
-                self.heard.append(body["method"])
-                if len(self.heard) <= self._deaf:
+                self.received.append(body["method"])
+                if len(self.received) <= self._silent:
                     return
-                for reply in self._answers.get(body["method"], []):
+                for body_of_reply in self._replies.get(body["method"], []):
                     producer.publish(
-                        reply,
+                        body_of_reply,
                         exchange=body["reply_to"]["exchange"],
                         routing_key=body["reply_to"]["routing_key"],
                         content_type="application/json",
@@ -366,26 +377,26 @@ class Parrot:
                         headers={"ticket": body["ticket"]},
                     )
 
-            queue = Queue(f"parrot-{uuid.uuid4()}", PIDBOX, exclusive=True, auto_delete=True)
-            with Consumer(channel, [queue], no_ack=True, on_message=answer):
-                self.listening.set()
+            queue = Queue(f"fake-worker-{uuid.uuid4()}", PIDBOX, exclusive=True, auto_delete=True)
+            with Consumer(channel, [queue], no_ack=True, on_message=on_message):
+                self.is_consuming.set()
                 while not self._stopping.is_set():
                     with suppress(TimeoutError):
                         connection.drain_events(timeout=0.1)
 
 
-def reply(answer: Any) -> bytes:
-    return json.dumps({"celery@parrot": answer}).encode()
+def reply(content: Any) -> bytes:
+    return json.dumps({"celery@fake": content}).encode()
 
 
 ENABLED = reply({"ok": "task events enabled"})
 
 
-async def test_names_come_in_portions_and_bad_answers_lose_only_themselves(
-    broker: str, remote: tuple[Remote, list[list[tuple[str, str]]], Any]
+async def test_names_arrive_in_portions_and_unreadable_replies_are_skipped(
+    broker: str, remote: tuple[WorkerControl, list[list[tuple[str, str]]], Any]
 ) -> None:
     requests = [{"id": f"s{n}", "name": "a.b", "args": [float("nan")]} for n in range(1_200)]
-    parrot = Parrot(
+    worker = FakeWorker(
         broker,
         {
             "enable_events": [ENABLED],
@@ -395,51 +406,51 @@ async def test_names_come_in_portions_and_bad_answers_lose_only_themselves(
         },
     )
     try:
-        remote[0].saw(heartbeat("celery@parrot"))
+        remote[0].on_event(heartbeat("celery@fake"))
         await until(lambda: remote[0].statistics().names >= 1_201)
         await until(lambda: remote[0].statistics().unanswered == 0)
     finally:
-        parrot.close()
+        worker.close()
     portions = remote[1]
     assert all(0 < len(portion) <= NAMES_AT_ONCE for portion in portions)
     named = [pair for portion in portions for pair in portion]
     assert sorted(named) == sorted([(f"s{n}", "a.b") for n in range(1_200)] + [("a1", "a.b")])
 
 
-@pytest.mark.parametrize(("words", "times"), [("task events enabled", 1), ("task events already enabled", 0)])
-async def test_that_events_were_off_is_known_by_the_words_of_the_answer(
-    broker: str, remote: tuple[Remote, Any, list[bool]], words: str, times: int
+@pytest.mark.parametrize(("text", "times"), [("task events enabled", 1), ("task events already enabled", 0)])
+async def test_the_text_of_a_reply_shows_whether_events_were_off(
+    broker: str, remote: tuple[WorkerControl, Any, list[bool]], text: str, times: int
 ) -> None:
-    answers = {command.value: [reply([])] for command in Command}
-    parrot = Parrot(broker, answers | {"enable_events": [reply({"ok": words})]})
+    replies = {command.value: [reply([])] for command in Command}
+    worker = FakeWorker(broker, replies | {"enable_events": [reply({"ok": text})]})
     try:
-        remote[0].saw(heartbeat("celery@parrot"))
+        remote[0].on_event(heartbeat("celery@fake"))
         await until(lambda: remote[0].statistics()[:2] == (1, 0))
     finally:
-        parrot.close()
+        worker.close()
     assert len(remote[2]) == times
 
 
-async def test_a_worker_is_told_until_it_answers_and_then_left_in_peace(
-    broker: str, remote: tuple[Remote, Any, list[bool]]
+async def test_commands_are_repeated_until_the_worker_replies(
+    broker: str, remote: tuple[WorkerControl, Any, list[bool]]
 ) -> None:
-    answers = {
+    replies = {
         command.value: [ENABLED if command is Command.ENABLE_EVENTS else reply([])] for command in Command
     }
-    parrot = Parrot(broker, answers, deaf_rounds=1)
+    worker = FakeWorker(broker, replies, silent_rounds=1)
     try:
-        remote[0].saw(heartbeat("celery@parrot", kind="online"))
+        remote[0].on_event(heartbeat("celery@fake", kind="online"))
         await until(lambda: remote[0].statistics()[:2] == (1, 0))
-        assert parrot.heard == [command.value for command in Command] * 2
+        assert worker.received == [command.value for command in Command] * 2
         rounds = remote[0].statistics().rounds
-        remote[0].saw(heartbeat("celery@parrot"))
-        remote[0].saw(heartbeat("celery@parrot", pid=2))  # a second worker of that name, or the next one
+        remote[0].on_event(heartbeat("celery@fake"))
+        remote[0].on_event(heartbeat("celery@fake", pid=2))  # a second worker of that name, or the next one
         await until(lambda: remote[0].statistics()[:3] == (2, 0, rounds + 1))
-        remote[0].warm()  # finds it by its answer, and its heartbeat makes no other of it
+        remote[0].request_all()  # it replies, and its next heartbeat adds no second entry
         await until(lambda: remote[0].statistics()[:3] == (1, 0, rounds + 2))
-        remote[0].saw(heartbeat("celery@parrot"))
+        remote[0].on_event(heartbeat("celery@fake"))
         assert remote[0].statistics()[:2] == (1, 0)
-        assert len(parrot.heard) == len(Command) * 4 + 1
-        assert len(remote[2]) == 3, "each time it answered that its events were off until then"
+        assert len(worker.received) == len(Command) * 4 + 1
+        assert len(remote[2]) == 3, "one for each reply that its events were off"
     finally:
-        parrot.close()
+        worker.close()

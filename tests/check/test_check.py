@@ -1,4 +1,4 @@
-"""`celery-gateway check` at brokers and workers in every state that it tells apart."""
+"""`celery-gateway check` at brokers and workers in each state that it distinguishes."""
 
 import json
 import os
@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from kombu import Connection, Exchange
 
-from gateway.check.step import FINDINGS, FIRST_WARNING_CODE
-from tests.celery_app import create_app
-from tests.foreign_server import HTTP_ANSWER, server, tls_server
-from tests.gateway_process import ROOT
-from tests.rabbitmq import Process, RabbitMQ, free_port, wait_for
-from tests.worker import Worker
+from celery_gateway.check.step import FINDINGS, FIRST_WARNING_CODE
+from celery_gateway.cli.check import check as command
+from tests.support.celery_app import create_app
+from tests.support.foreign_server import HTTP_ANSWER, server, tls_server
+from tests.support.gateway_process import ROOT
+from tests.support.rabbitmq import Process, RabbitMQ, free_port, wait_for
+from tests.support.rabbitmq_users import add_user, set_permissions
+from tests.support.worker import Worker
 
-COMMAND = [sys.executable, "-m", "gateway", "check"]
+COMMAND = [sys.executable, "-m", "celery_gateway", "check"]
 QUIET = {key: value for key, value in os.environ.items() if not key.startswith(("GATEWAY_", "CELERY_"))}
 SHORT = ("--wait", "4")  # seconds; a heartbeat comes every 2
 
@@ -44,11 +47,11 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def check(url: str, *options: str) -> dict[str, Any]:
-    """The document, which agrees with the exit code; what is found in it is told to people as well."""
-    done = run("--json", "--broker", url, *options)
-    document: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == document["exit_code"]
-    assert done.stderr == ""
+    """Run the check with `--json` in this process, and compare the document with its exit code."""
+    without = {key: None for key in os.environ if key not in QUIET}
+    done = CliRunner(env=without).invoke(command, ["--json", "--broker", url, *options])
+    document: dict[str, Any] = json.loads(done.output)  # and nothing else
+    assert done.exit_code == document["exit_code"]
     for step in document["steps"]:
         assert set(step) == {"broker", "url", "step", "status", "finding", "what", "remedy"}
         if step["status"] == "ok":
@@ -78,13 +81,13 @@ def exchanges(rabbitmq: RabbitMQ, url: str) -> set[str]:
 
 @pytest.fixture
 def vhost(rabbitmq: RabbitMQ) -> str:
-    """The URL of a fresh one."""
+    """The URL of a new vhost."""
     return rabbitmq.add_vhost(f"check-{uuid.uuid4().hex[:8]}")
 
 
 @contextmanager
 def cluster(rabbitmq: RabbitMQ, folder: Path, *, events: bool, options: Sequence[str] = ()) -> Iterator[str]:
-    """The URL of a fresh vhost with one worker."""
+    """The URL of a new vhost with one worker."""
     url = rabbitmq.add_vhost(f"check-{uuid.uuid4().hex[:8]}")
     worker = Worker(url, folder, results=folder, pool="solo", events=events, name="w1", options=options)
     try:
@@ -110,7 +113,7 @@ def without_events(rabbitmq: RabbitMQ, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def traffic(url: str, *, sent_events: bool = True) -> Iterator[None]:
-    """Tasks, one after another, until the block ends; then the worker is idle again."""
+    """Send tasks until the block ends; afterwards the worker is idle again."""
     stopping = threading.Event()
     with create_app(url, None) as app:
         app.conf.task_send_sent_event = sent_events
@@ -137,7 +140,7 @@ def traffic(url: str, *, sent_events: bool = True) -> Iterator[None]:
             assert wait_for(is_idle, 15)
 
 
-# The way to the broker.
+# The steps to the broker.
 
 
 def test_a_url_that_cannot_be_read() -> None:
@@ -147,7 +150,7 @@ def test_a_url_that_cannot_be_read() -> None:
     assert (document["exit_code"], document["finding"]) == (11, "transport")
 
 
-def test_a_host_that_nobody_knows() -> None:
+def test_an_unknown_host_name() -> None:
     document = check("amqp://joe:s3cr3t@nowhere.invalid//")
     assert document["exit_code"] == 12
     assert step(document, "dns")["remedy"].endswith("getent hosts nowhere.invalid")
@@ -155,12 +158,12 @@ def test_a_host_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "redis"])
-def test_a_port_where_nobody_listens(scheme: str) -> None:
+def test_a_closed_port(scheme: str) -> None:
     document = check(f"{scheme}://127.0.0.1:{free_port()}//")
     assert (document["exit_code"], step(document, "tcp")["finding"]) == (13, "unreachable")
 
 
-def test_a_port_of_something_else(rabbitmq: RabbitMQ) -> None:
+def test_a_port_of_another_server(rabbitmq: RabbitMQ) -> None:
     with server(HTTP_ANSWER) as port:
         document = check(f"amqp://127.0.0.1:{port}//")
     assert (document["exit_code"], step(document, "login")["finding"]) == (17, "not-amqp")
@@ -168,7 +171,7 @@ def test_a_port_of_something_else(rabbitmq: RabbitMQ) -> None:
     assert (document["exit_code"], step(document, "tls")["finding"]) == (15, "tls")
 
 
-def test_tls_where_it_is_not_said(folder: Path) -> None:
+def test_a_port_that_requires_tls(folder: Path) -> None:
     with tls_server(folder) as port:
         for scheme in ("amqp", "redis"):
             document = check(f"{scheme}://127.0.0.1:{port}/1")
@@ -180,24 +183,24 @@ def test_tls_where_it_is_not_said(folder: Path) -> None:
         assert document["exit_code"] == 10
 
 
-def test_a_login_that_is_refused(rabbitmq: RabbitMQ) -> None:
+def test_a_refused_login(rabbitmq: RabbitMQ) -> None:
     document = check(f"amqp://guest:s3cr3t@127.0.0.1:{rabbitmq.port}//")
     assert (document["exit_code"], step(document, "login")["finding"]) == (18, "login-refused")
     assert "s3cr3t" not in json.dumps(document)
 
 
-def test_vhosts_and_rights(rabbitmq: RabbitMQ, vhost: str) -> None:
-    """The remedies are pasted, one after the other, until nothing of the broker's is in the way."""
+def test_vhosts_and_permissions(rabbitmq: RabbitMQ, vhost: str) -> None:
+    """The remedies are pasted, one after the other, until the broker refuses nothing."""
     user = f"user-{uuid.uuid4().hex[:8]}"
-    rabbitmq.ctl("add_user", user, "s3cr3t")
+    add_user(rabbitmq, user, "s3cr3t")
     missing = f"missing-{uuid.uuid4().hex[:8]}"
     url = f"amqp://{user}:s3cr3t@127.0.0.1:{rabbitmq.port}/{missing}"
     document = check(url, *SHORT)
     assert (document["exit_code"], step(document, "vhost")["finding"]) == (19, "vhost-unknown")
-    rabbitmq.ctl("add_vhost", missing)
+    rabbitmq.add_vhost(missing)
     document = check(url, *SHORT)
     assert (document["exit_code"], step(document, "vhost")["finding"]) == (20, "vhost-refused")
-    rabbitmq.ctl("set_permissions", "-p", missing, user, "^$", "^$", "^$")
+    set_permissions(rabbitmq, missing, user, "^$", "^$", "^$")
     document = check(url, *SHORT)
     assert (document["exit_code"], step(document, "queue")["finding"]) == (22, "permission-refused")
     command = step(document, "queue")["remedy"].rpartition(": rabbitmqctl ")[2]
@@ -206,18 +209,18 @@ def test_vhosts_and_rights(rabbitmq: RabbitMQ, vhost: str) -> None:
     assert (document["exit_code"], step(document, "workers")["finding"]) == (26, "no-workers")
 
 
-def test_an_exchange_of_another_kind(vhost: str) -> None:
+def test_an_exchange_with_other_properties(vhost: str) -> None:
     with Connection(vhost) as connection:
         Exchange("celeryev", type="topic", durable=False, channel=connection.channel()).declare()
     document = check(vhost, *SHORT)
     assert (document["exit_code"], step(document, "exchange")["finding"]) == (24, "exchange-differs")
 
 
-def test_no_workers_and_nothing_is_changed_by_looking(rabbitmq: RabbitMQ, vhost: str) -> None:
+def test_no_workers_and_no_change_at_the_broker(rabbitmq: RabbitMQ, vhost: str) -> None:
     before = exchanges(rabbitmq, vhost)
     document = check(vhost, "--wait", "1")
     assert (document["exit_code"], findings(document)) == (26, ["no-workers"])
-    assert "no worker ever sent an event" in step(document, "exchange")["what"]
+    assert "no worker has sent an event" in step(document, "exchange")["what"]
     assert exchanges(rabbitmq, vhost) == before
     assert rabbitmq.ctl("list_queues", "-p", vhost.rpartition("/")[2], "--no-table-headers") == ""
 
@@ -225,16 +228,16 @@ def test_no_workers_and_nothing_is_changed_by_looking(rabbitmq: RabbitMQ, vhost:
 # The workers.
 
 
-def test_all_is_well(with_events: str) -> None:
+def test_no_problem(with_events: str) -> None:
     with traffic(with_events):
         done = run("--broker", with_events)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.endswith("All is well.\n")
+    assert done.stdout.endswith("No problem found.\n")
     assert "FAILED" not in done.stdout and "WARN" not in done.stdout and "→" not in done.stdout
 
 
-def test_idle_workers_are_not_accused(with_events: str, without_events: str) -> None:
-    """Whether -E was given is not to be seen, and that is what is said."""
+def test_idle_workers_have_an_unknown_state(with_events: str, without_events: str) -> None:
+    """Whether they were started with -E cannot be determined, and the finding says that."""
     document = check(with_events, *SHORT)
     assert findings(document) == ["task-events-unknown"]
     assert document["exit_code"] == 60
@@ -244,8 +247,8 @@ def test_idle_workers_are_not_accused(with_events: str, without_events: str) -> 
     assert findings(document) == ["task-events-unknown", "sent-events-off"]
 
 
-def test_workers_without_events_are_found_at_work(without_events: str) -> None:
-    """That their tasks send events of their own does not hide it."""
+def test_workers_without_events_are_found_when_they_run_tasks(without_events: str) -> None:
+    """Events that the tasks themselves send do not hide it."""
     with traffic(without_events, sent_events=False):
         document = check(without_events)
     assert document["exit_code"] == 27
@@ -254,7 +257,7 @@ def test_workers_without_events_are_found_at_work(without_events: str) -> None:
     assert step(document, "task-events")["remedy"].endswith("control enable_events -d w1@localhost")
 
 
-def test_the_remedy_for_workers_without_events_mends_it(without_events: str) -> None:
+def test_the_remedy_for_workers_without_events_works(without_events: str) -> None:
     with create_app(without_events, None) as app:
         app.control.enable_events(destination=["w1@localhost"])
         try:
@@ -264,13 +267,13 @@ def test_the_remedy_for_workers_without_events_mends_it(without_events: str) -> 
             app.control.disable_events(destination=["w1@localhost"])
 
 
-def test_a_user_that_may_not_ask_the_workers(rabbitmq: RabbitMQ, with_events: str) -> None:
-    """The gateway needs no right to write; what only the workers can tell is not known then."""
+def test_a_user_without_permission_to_ask_the_workers(rabbitmq: RabbitMQ, with_events: str) -> None:
+    """The gateway needs no permission to write; without replies some findings are unknown."""
     user = f"user-{uuid.uuid4().hex[:8]}"
-    rabbitmq.ctl("add_user", user, "x")
+    add_user(rabbitmq, user, "x")
     own = r"^celery-gateway\..*"
     vhost = with_events.rpartition("/")[2]
-    rabbitmq.ctl("set_permissions", "-p", vhost, user, own, own, rf"({own}|^celeryev$)")
+    set_permissions(rabbitmq, vhost, user, own, own, rf"({own}|^celeryev$)")
     url = with_events.replace("guest:guest", f"{user}:x")
     document = check(url, *SHORT)
     assert findings(document) == ["task-events-unknown", "sent-events-unknown"]
@@ -279,7 +282,7 @@ def test_a_user_that_may_not_ask_the_workers(rabbitmq: RabbitMQ, with_events: st
         assert check(url)["exit_code"] == 0
 
 
-def test_events_that_go_to_another_exchange(rabbitmq: RabbitMQ, folder: Path) -> None:
+def test_events_on_another_exchange(rabbitmq: RabbitMQ, folder: Path) -> None:
     options = ["--", "event.exchange=elsewhere"]
     with cluster(rabbitmq, folder, events=True, options=options) as url:
         document = check(url, *SHORT)
@@ -295,17 +298,17 @@ def test_workers_that_never_send_anything(rabbitmq: RabbitMQ, folder: Path) -> N
         assert (document["exit_code"], findings(document)) == (23, ["exchange-missing"])
         assert "w1@localhost" in step(document, "workers")["what"]
         assert exchanges(rabbitmq, url) == before
-        with Connection(url) as connection:  # as another worker would have
+        with Connection(url) as connection:  # as another worker does
             Exchange("celeryev", type="topic", durable=True, channel=connection.channel()).declare()
         with traffic(url, sent_events=False):
-            document = check(url, "--wait", "20")  # it ends as soon as it knows
+            document = check(url, "--wait", "20")  # it ends as soon as the result is complete
         assert (document["exit_code"], findings(document)[0]) == (27, "task-events-off")
         assert document["workers"][0]["sends_heartbeats"] is False
 
 
 def test_redis(folder: Path) -> None:
     program = shutil.which("redis-server")
-    assert program, "redis-server is missing: run sh tests/setup-system.sh as root"
+    assert program, "redis-server is missing: run sh tests/support/setup-system.sh as root"
     port = free_port()
     redis = Process(
         [
@@ -334,11 +337,11 @@ def test_redis(folder: Path) -> None:
 # The command.
 
 
-def test_several_brokers_are_checked_in_turn(with_events: str) -> None:
+def test_several_brokers_are_checked_one_after_the_other(with_events: str) -> None:
     nobody = f"amqp://127.0.0.1:{free_port()}//"
     done = run("--json", "--wait", "0.5", "--broker", f"eu={with_events}", "--broker", f"us={nobody}")
     document = json.loads(done.stdout)
-    assert done.returncode == 13  # a failure goes before the warning of the first broker
+    assert (done.returncode, done.stderr) == (13, "")  # the failure, not the warning of the first broker
     assert {step["broker"] for step in document["steps"]} == {"eu", "us"}
     assert findings(document)[0] != "unreachable" and findings(document)[-1] == "unreachable"
 
@@ -381,7 +384,7 @@ def test_progress_on_a_terminal_and_ctrl_c(vhost: str) -> None:
             while chunk := os.read(terminal, 4096):
                 seen.append(chunk)
         except OSError:
-            pass  # a terminal that nobody writes to any more
+            pass  # the process has closed the terminal
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()

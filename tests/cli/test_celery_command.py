@@ -21,18 +21,20 @@ import httpx
 import msgpack
 import pytest
 
-from gateway.cli.app import settings_of, urls_of
-from gateway.errors import SourceError
-from gateway.source.place import amqp_url
-from gateway.source.tls import TLS
-from tests.configured_app import create_app
-from tests.gateway_process import ROOT, GatewayProcess
-from tests.proxy import Proxy
-from tests.publisher import Publisher, walk
-from tests.rabbitmq import Process, RabbitMQ, free_port, wait_for
-from tests.stream_client import NdjsonStream
+from celery_gateway.broker.address import amqp_url
+from celery_gateway.broker.tls import TLS
+from celery_gateway.cli.app import gateway as command
+from celery_gateway.cli.app import resolve, settings_of, urls_of
+from celery_gateway.errors import SourceError
+from tests.support.configured_app import create_app
+from tests.support.gateway_process import ROOT, GatewayProcess
+from tests.support.proxy import Proxy
+from tests.support.publisher import Publisher, walk
+from tests.support.rabbitmq import Process, RabbitMQ, free_port, wait_for
+from tests.support.stream_client import NdjsonStream
 
 CELERY = [sys.executable, "-m", "celery"]
+APP = "tests.support.configured_app"
 QUIET = {
     key: value for key, value in os.environ.items() if not key.startswith(("GATEWAY_", "CELERY_", "TESTS_"))
 }
@@ -65,12 +67,21 @@ def celery(
 
 
 class CeleryGateway(GatewayProcess):
-    """`celery -A tests.configured_app gateway` with these settings of the app."""
+    """`celery -A tests.support.configured_app gateway` with these settings of the app."""
 
     def __init__(self, settings: Settings, folder: Path, *options: str, **environment: str) -> None:
         super().__init__("", folder)
-        self._args = [*CELERY, "-A", "tests.configured_app", "gateway", "--port", str(self.port), *options]
-        self._env = QUIET | {"TESTS_SETTINGS": json.dumps(settings)} | environment
+        self._args = [
+            *CELERY,
+            "-A",
+            APP,
+            "gateway",
+            "--port",
+            str(self.port),
+            *options,
+        ]
+        verbose = {"GATEWAY_VERBOSE_HEALTH": "1"}
+        self._env = QUIET | {"TESTS_SETTINGS": json.dumps(settings)} | verbose | environment
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -98,7 +109,15 @@ def working(settings: Settings, folder: Path, *options: str) -> Iterator[Process
     worker = Process(
         [
             *CELERY,
-            *("-A", "tests.configured_app", "worker", "-P", "solo", "-n", f"{uuid.uuid4().hex}@localhost"),
+            *(
+                "-A",
+                APP,
+                "worker",
+                "-P",
+                "solo",
+                "-n",
+                f"{uuid.uuid4().hex}@localhost",
+            ),
             *("-l", "INFO", "--without-gossip", "--without-mingle", *options),
         ],
         log=folder / f"worker-{uuid.uuid4().hex[:8]}.log",
@@ -173,7 +192,7 @@ def test_a_worker_of_the_same_app_is_heard_over_the_apps_own_exchange(
         assert "celeryev" not in exchanges
         text = rabbitmq.ctl("list_queues", "-p", vhost.rpartition("/")[2], "name", "--no-table-headers")
         ours = [queue for queue in text.splitlines() if "celery-gateway" in queue]
-        assert len(ours) == 2  # of events, and of losses
+        assert len(ours) == 2  # the event queue and the overflow queue
         assert all(queue.startswith("shop.celery-gateway.") for queue in ours)
 
 
@@ -244,23 +263,33 @@ def test_the_login_method_is_the_apps_or_the_urls() -> None:
 # --------------------------------------------------------------------------- options before the app
 
 
-def test_flags_environment_and_file_go_before_the_app(vhost: str, broker: str, folder: Path) -> None:
+def test_flags_environment_and_file_go_before_the_app(
+    broker: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = folder / "gateway.toml"
     config.write_text('exchange = "from-file"\nkeepalive = 5\n')
     settings = {"broker_url": DEAD, "event_exchange": "of-the-app"}
+    app = create_app(settings)
 
-    def reason(*options: str, **environment: str) -> str:
-        with serving(settings, folder, *options, **environment) as gateway:
-            return str(httpx.get(f"{gateway.url}/readyz").json())
+    def resolved(*options: str, **environment: str) -> tuple[list[str], str]:
+        """The URLs of the broker, and the exchange."""
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            given = command.make_context("gateway", list(options)).params
+        found, warnings = resolve(app, given, True)
+        assert not warnings
+        return list(found.broker), found.exchange
 
-    assert "of-the-app" in reason("--broker", broker)
-    assert "from-file" in reason("--config", str(config), GATEWAY_BROKER=broker)
-    assert "from-environment" in reason(
-        "--config", str(config), GATEWAY_BROKER=broker, GATEWAY_EXCHANGE="from-environment"
-    )
-    assert "from-flag" in reason(
-        *("--broker", broker, "--exchange", "from-flag"), GATEWAY_EXCHANGE="x", GATEWAY_BROKER=DEAD
-    )
+    file = ("--config", str(config))
+    assert resolved() == ([DEAD], "of-the-app")
+    assert resolved("--broker", broker) == ([broker], "of-the-app")
+    assert resolved(*file, GATEWAY_BROKER=broker) == ([broker], "from-file")
+    assert resolved(*file, GATEWAY_EXCHANGE="from-environment") == ([DEAD], "from-environment")
+    assert resolved("--exchange", "from-flag", GATEWAY_EXCHANGE="x") == ([DEAD], "from-flag")
+    # and a gateway that runs:
+    with serving(settings, folder, *file, "--broker", broker, GATEWAY_EXCHANGE="in-force") as gateway:
+        assert "in-force" in str(httpx.get(f"{gateway.url}/readyz").json())
 
 
 def test_what_kubernetes_sets_for_a_service_of_that_name_is_not_taken(broker: str, folder: Path) -> None:
@@ -442,7 +471,7 @@ def test_tls_that_cannot_be_is_refused(options: dict[str, Any], says: str) -> No
 @pytest.fixture(scope="module")
 def redis_port(folder: Path) -> Iterator[int]:
     program = shutil.which("redis-server")
-    assert program, "redis-server is missing: run sh tests/setup-system.sh as root"
+    assert program, "redis-server is missing: run sh tests/support/setup-system.sh as root"
     port = free_port()
     redis = Process(
         [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
@@ -543,9 +572,9 @@ def test_an_app_of_pickles_is_warned_and_nothing_is_unpickled(broker: str, folde
             NdjsonStream(gateway.url, {"name": "*"}) as client,
         ):
             log = gateway.log.read_text()
-            assert "event_serializer is pickle, which is never read" in log
-            assert "accepts pickle (accept_content)" in log
-            assert "--control speaks JSON" in log
+            assert "event_serializer is pickle, which the gateway does not read" in log
+            assert "accepts only pickle (accept_content)" in log
+            assert "--control sends JSON" in log
             publisher.send_raw(pickle.dumps(Trap(sprung)), "application/x-python-serialize", "binary")
             publisher.send(*walk("json"))
             assert client.until(bool)[0]["name"] == "json"
@@ -567,7 +596,7 @@ def test_it_ends_with_a_signal_after_its_streams(number: signal.Signals, broker:
         assert client.closed()
         assert [(event["type"], event["reason"]) for event in client.events] == [("gateway-close", "drain")]
         assert wait_for(lambda: gateway.exit_code() is not None, 10)
-        assert gateway.exit_code() == 0
+        assert gateway.exit_code() == (130 if number == signal.SIGINT else 0)
         assert "Traceback" not in gateway.log.read_text()
 
 
@@ -583,7 +612,7 @@ def test_celery_lists_it_and_its_help_has_every_option_of_serve() -> None:
     done = celery("gateway", "--help")
     assert done.returncode == 0
     serve = subprocess.run(
-        [sys.executable, "-m", "gateway", "serve", "--help"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "celery_gateway", "serve", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     flags = set(re.findall(r"(?m)^ +(--[a-z-]+)", serve.stdout)) | {"--help"}
     assert len(flags) > 10
@@ -596,7 +625,7 @@ def test_celery_lists_it_and_its_help_has_every_option_of_serve() -> None:
     ("app", "says"),
     [
         ("tests.nothing", "The module tests.nothing was not found"),
-        ("tests.configured_app:none", "The module tests.configured_app:none was not found"),
+        ("tests.support.configured_app:none", "The module tests.support.configured_app:none was not found"),
         ("broken_app", "ZeroDivisionError"),
     ],
 )
@@ -613,11 +642,10 @@ def test_a_wrong_call_says_why(broker: str) -> None:
     settings = json.dumps({"broker_url": broker, "broker_use_ssl": {"ca_certs": "/nowhere.pem"}})
     for arguments, code, says in (
         (["--prot", "1"], 2, "No such option"),
-        (["--port", "x"], 2, "'x' is not a valid integer"),
-        (["--broker", "localhost"], 1, "'localhost' is no broker URL"),
+        (["--broker", "localhost"], 1, "invalid broker URL 'localhost'"),
         ([], 1, "/nowhere.pem"),
     ):
-        done = celery("-A", "tests.configured_app", "gateway", *arguments, TESTS_SETTINGS=settings)
+        done = celery("-A", APP, "gateway", *arguments, TESTS_SETTINGS=settings)
         assert done.returncode == code, done.stderr
         assert says in done.stderr
         assert "Traceback" not in done.stderr
@@ -632,7 +660,7 @@ def test_without_an_app_the_broker_is_celerys_default(folder: Path) -> None:
         assert wait_for(lambda: "127.0.0.1:1 cannot be reached" in gateway.log.read_text(), 20), (
             gateway.tail()
         )
-        assert "no app is named" in gateway.log.read_text()
+        assert "no app is given" in gateway.log.read_text()
     finally:
         assert gateway.stop() == 0
 
@@ -640,10 +668,21 @@ def test_without_an_app_the_broker_is_celerys_default(folder: Path) -> None:
 def test_celerys_other_commands_load_nothing_of_the_server(broker: str, folder: Path) -> None:
     with working({"broker_url": broker}, folder) as worker:
         modules = set(worker.log.read_text().rpartition("modules:")[2].splitlines()[0].split())
-    assert "gateway.cli.app" in modules  # the plugin is there, and that is all:
-    ours = {name for name in modules if name.partition(".")[0] == "gateway"}
-    assert ours == {
-        *("gateway", "gateway.errors", "gateway.settings"),
-        *("gateway.cli", "gateway.cli.app", "gateway.cli.options", "gateway.cli.serve"),
-    }
+    ours = {name for name in modules if name.partition(".")[0] == "celery_gateway"}
+    assert ours == {"celery_gateway", "celery_gateway.cli", "celery_gateway.cli.plugin"}
     assert not modules & HEAVY
+
+
+def test_misspelled_variables_and_those_of_kubernetes_are_in_the_log(broker: str, folder: Path) -> None:
+    link = "tcp://10.96.0.12:8555"
+    gateway = CeleryGateway({"broker_url": broker}, folder, GATEWAY_PRT="1", GATEWAY_PORT=link)
+    config = folder / "of-the-pod.toml"
+    config.write_text(f"port = {gateway.port}\n")
+    gateway._args[-2:] = ["--config", str(config)]
+    try:
+        gateway.start()
+        log = gateway.log.read_text()
+        assert "unknown environment variable GATEWAY_PRT: did you mean GATEWAY_PORT?" in log
+        assert f"GATEWAY_PORT={link!r} is ignored" in log
+    finally:
+        gateway.stop()

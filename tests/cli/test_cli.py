@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -18,14 +19,14 @@ from pathlib import Path
 import pytest
 from click import unstyle
 
-from gateway import __version__
-from gateway.cli.line import line
-from tests.gateway_process import ROOT, GatewayProcess
-from tests.publisher import Publisher, walk
-from tests.rabbitmq import free_port, wait_for
+from celery_gateway import __version__
+from celery_gateway.cli.event_line import event_line
+from tests.support.command import QUIET, call
+from tests.support.gateway_process import ROOT, GatewayProcess
+from tests.support.publisher import Publisher, walk
+from tests.support.rabbitmq import free_port, wait_for
 
-COMMAND = [sys.executable, "-m", "gateway"]
-QUIET = {key: value for key, value in os.environ.items() if not key.startswith(("GATEWAY_", "CELERY_"))}
+COMMAND = [sys.executable, "-m", "celery_gateway"]
 
 
 def run(*arguments: str, timeout_seconds: float = 20, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -74,10 +75,17 @@ def traffic(publisher: Publisher, name: str) -> Iterator[None]:
         thread.join()
 
 
-def test_version_and_help_come_quickly_and_with_examples() -> None:
+def test_version_and_help_have_examples_and_load_nothing_of_the_server() -> None:
     assert run("--version").stdout == f"celery-gateway, version {__version__}\n"
+    code = "import sys; sys.argv[1:] = ['serve', '--help']; from celery_gateway.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], env=QUIET, cwd=ROOT, capture_output=True, text=True
+    )
+    imported = set(re.findall(r"(?m)\|\s+([\w.]+)$", done.stderr))
+    assert "celery_gateway.cli.options" in imported
+    assert not imported & {"celery", "kombu", "aio_pika", "uvicorn", "starlette"}
     for command in ([], ["serve"], ["tail"], ["demo"]):
-        text = run(*command, "--help")
+        text = call(*command, "--help")
         assert text.returncode == 0
         assert "Examples:" in text.stdout
         assert "celery-gateway " in text.stdout
@@ -86,20 +94,30 @@ def test_version_and_help_come_quickly_and_with_examples() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["serve", "--port", "high"], "'high' is not a valid integer"),
+        (["serve", "--port", "high"], "'high' is not a valid whole number"),
         (["serve", "--prot", "1"], "No such option"),
         (["serve", "--root-path", "celery"], "must begin with a slash"),
-        (["serve", "--allow-origin", "https://a.example,https://b.example"], "is no origin"),
-        (["serve", "--allow-origin", "https://a.example/"], "is no origin"),
-        (["demo", "--allow-origin", "a.example"], "is no origin"),
+        (["serve", "--host", ""], "the value is empty"),
+        (["serve", "--worker-timeout", "inf"], "inf is not a finite number"),
+        (["tail", "--timeout", "nan"], "nan is not a finite number"),
+        (["check", "--wait", "soon"], "'soon' is not a valid number"),
+        (["serve", "--allow-origin", "https://a.example,https://b.example"], "invalid origin"),
+        (["serve", "--allow-origin", "https://a.example/"], "invalid origin"),
+        (["demo", "--allow-origin", "a.example"], "invalid origin"),
+        (["serve", "--allow-host", "https://a.example"], "invalid host 'https://a.example'"),
+        (["demo", "--allow-host", "a.example:80"], "invalid host 'a.example:80'"),
+        (["serve", "--public-url", "a.example"], "invalid public URL 'a.example'"),
         (["srve"], "No such command"),
-        (["tail", "ftp://x"], "no URL of a gateway"),
+        (["tail", "ftp://x"], "invalid gateway URL"),
+        (["tail", "http://"], "invalid gateway URL"),
+        (["tail", "localhost:port"], "invalid gateway URL"),
+        (["tail", "--timeout", "0"], "--timeout"),
         (["tail", "--nmae", "x"], "No such option"),
         (["tail", "http://127.0.0.1:8555/?name=x"], "has a query"),
     ],
 )
 def test_a_wrong_call_exits_with_2_and_says_why(arguments: list[str], says: str) -> None:
-    done = run(*arguments)
+    done = call(*arguments)
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -108,7 +126,7 @@ def test_a_wrong_call_exits_with_2_and_says_why(arguments: list[str], says: str)
 def test_serve_says_when_its_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run("serve", "--port", str(port))
+        done = call("serve", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr == (
         f"Error: port {port} on 127.0.0.1 is already in use: "
@@ -119,33 +137,28 @@ def test_serve_says_when_its_port_is_taken() -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("nosuch://localhost", "nosuch:// is no broker that kombu knows"),
+        ("nosuch://localhost", "the gateway cannot read Celery's events from nosuch://"),
         ("amqp://localhost:port", "the broker URL cannot be read"),
     ],
 )
 def test_serve_says_when_the_broker_url_cannot_be_used(url: str, says: str) -> None:
-    done = run("serve", "--broker", url, "--port", "0")
+    done = call("serve", "--broker", url, "--port", "0")
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_settings_come_from_flags_before_environment_before_file(tmp_path: Path) -> None:
+    """In a gateway that runs; for each setting see tests/cli/test_options.py."""
     config = tmp_path / "gateway.toml"
-    taken = socket.create_server(("127.0.0.1", 0))
-    port = taken.getsockname()[1]
-
-    def listens_on(*arguments: str, **environment: str) -> bool:
-        """The port in force is the one that is taken."""
-        done = run("serve", "--config", str(config), *arguments, **environment)
-        return f"port {port} on 127.0.0.1 is already in use" in done.stderr
-
-    with taken:
-        config.write_text(f"port = {port}\n")
-        assert listens_on()
-        config.write_text("port = 1\n")
-        assert listens_on(GATEWAY_PORT=str(port))
-        assert listens_on("--port", str(port), GATEWAY_PORT="2")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text("port = 1\nhost = '192.0.2.1'\nroot-path = 'no-slash'\n")
+        done = run(
+            *("serve", "--config", str(config), "--port", str(port)),
+            **{"GATEWAY_PORT": "2", "GATEWAY_HOST": "127.0.0.1", "GATEWAY_ROOT_PATH": "/celery"},
+        )
+    assert f"port {port} on 127.0.0.1 is already in use" in done.stderr
 
 
 def test_settings_in_the_file_have_the_names_of_the_flags(tmp_path: Path) -> None:
@@ -158,6 +171,8 @@ def test_settings_in_the_file_have_the_names_of_the_flags(tmp_path: Path) -> Non
             keepalive = 10
             slow-timeout = 5.5
             allow-origin = "https://shop.example"
+            allow-host = ["gateway", ".corp.example"]
+            public-url = "https://events.example/celery"
             max-tasks = 10
             history_bytes = 1000000
             worker-timeout = 60
@@ -166,20 +181,8 @@ def test_settings_in_the_file_have_the_names_of_the_flags(tmp_path: Path) -> Non
             control = true
             """
         )
-        done = run("serve", "--config", str(config))
+        done = call("serve", "--config", str(config))
     assert f"port {port} on 127.0.0.1 is already in use" in done.stderr, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("option", "value"), [("worker-timeout", "0.9"), ("lost-grace", "-1"), ("wait-known", "soon")]
-)
-def test_a_bad_time_to_wait_is_refused(option: str, value: str) -> None:
-    by_flag = run("serve", "--broker", "amqp://localhost", f"--{option}", value)
-    variable = f"GATEWAY_{option.upper().replace('-', '_')}"
-    by_environment = run("serve", "--broker", "amqp://localhost", **{variable: value})
-    for done in (by_flag, by_environment):
-        assert done.returncode == 2
-        assert f"--{option}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_a_bad_time_to_wait_is_refused(option: str, value: str) -> None:
 )
 def test_a_password_that_should_have_been_escaped_is_not_shown(url: str) -> None:
     for command in ("serve", "check"):
-        done = run(command, "--broker", url)
+        done = call(command, "--broker", url)
         assert done.returncode not in (0, 2)
         shown = done.stdout + done.stderr
         assert "s3cr" not in shown
@@ -197,12 +200,28 @@ def test_a_password_that_should_have_been_escaped_is_not_shown(url: str) -> None
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("prot = 1", "unknown setting 'prot'"), ("port =", "gateway.toml:"), ("port = 'x'", "'x'")],
+    [
+        ("prot = 1", "unknown setting 'prot'"),
+        ("port =", "gateway.toml:"),
+        ("port = 'x'", "'x' is not a valid whole number"),
+        ("port = true", "invalid port = true: write a whole number"),
+        ("port = 1.5", "invalid port = 1.5: write a whole number"),
+        ("port = 2026-01-01", 'invalid port = "2026-01-01": write a whole number'),
+        ("control = 3", "invalid control = 3: write true or false"),
+        ("keepalive = true", "invalid keepalive = true: write a number"),
+        ("keepalive = nan", "nan is not a finite number"),
+        ("exchange = 3", "invalid exchange = 3: write text in quotes"),
+        ("broker = 5", "invalid broker = 5: write text in quotes, or a list of texts"),
+        ("broker = ['amqp://a', 1]", "write text in quotes, or a list of texts"),
+        ("allow-host = {a = 'b'}", "write text in quotes, or a list of texts"),
+        ("transport-option = 1", "write a table"),
+        ("host = ''", "the value is empty"),
+    ],
 )
 def test_a_wrong_setting_in_the_file_is_named(tmp_path: Path, text: str, says: str) -> None:
     config = tmp_path / "gateway.toml"
     config.write_text(text)
-    done = run("serve", "--config", str(config))
+    done = call("serve", "--config", str(config))
     assert done.returncode == 2
     assert says in done.stderr
 
@@ -246,23 +265,77 @@ def test_tail_ends_at_once_and_quietly_with_ctrl_c(gateway: GatewayProcess, publ
     with traffic(publisher, name), running("tail", gateway.url, "--name", name) as tail:
         assert tail.stdout is not None and tail.stderr is not None
         tail.stdout.readline()
-        tail.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        assert tail.wait(5) == 130
-        assert time.monotonic() - began < 2
+        tail.send_signal(signal.SIGINT)  # while events arrive all the time
+        assert tail.wait(10) == 130
         assert tail.stderr.read() == ""
 
 
 def test_tail_says_when_there_is_no_gateway_or_it_refuses(gateway: GatewayProcess) -> None:
-    done = run("tail", f"http://127.0.0.1:{free_port()}")
+    done = call("tail", f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 1
     assert "Is the gateway running?" in done.stderr
     done = run("tail", gateway.url, "--name", "a,,b")
     assert done.returncode == 2
-    assert "a comma too many" in done.stderr
+    assert "a value beside a comma is empty" in done.stderr
     done = run("tail", f"{gateway.url}/nothing")
     assert done.returncode == 1
     assert "404" in done.stderr or "Not Found" in done.stderr
+
+
+def test_tail_ends_when_its_time_has_passed(gateway: GatewayProcess, publisher: Publisher) -> None:
+    received, started, _ = walk("tail.timeout", uid="u-timeout")
+    publisher.send(received, started)
+    target = ("--until", "ready", "--uuid", "u-timeout")
+    with (
+        running("tail", gateway.url, "--type", "task-nothing", "--timeout", "3") as of_events,
+        running("tail", gateway.url.removeprefix("http://"), *target, "--timeout", "3") as of_task,
+    ):
+        assert of_events.communicate(timeout=20)[1] == (
+            "--timeout: 3 s have passed; still waiting for events that match type=task-nothing\n"
+        )
+        assert "3 s have passed; still waiting for task u-timeout (STARTED)" in of_task.communicate()[1]
+        assert of_events.returncode == of_task.returncode == 5
+
+
+def test_tail_shows_why_a_task_failed(gateway: GatewayProcess, publisher: Publisher) -> None:
+    name = f"tail.{uuid.uuid4().hex}"
+    received, started, succeeded = walk(name, uid=name)
+    failed = succeeded | {"type": "task-failed", "exception": "ValueError('no \u202estock')", "traceback": ""}
+    publisher.send(received, started, failed)
+    for json_lines in ([], ["--json"]):  # at first it may be on its way; then it has failed already
+        done = run("tail", gateway.url, "--until", "ready", "--uuid", name, *json_lines)
+        assert done.returncode == 1
+        assert f"failed: {name} {name[:8]}: ValueError('no \\u202estock')\n" in done.stderr
+
+
+def test_tail_says_on_a_terminal_what_it_waits_for(gateway: GatewayProcess) -> None:
+    main_end, terminal = pty.openpty()
+    tail = subprocess.Popen(
+        [*COMMAND, "tail", gateway.url, "--until", "ready", "--uuid", "u-never"],
+        env=QUIET,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    try:
+        TestDemo._read(main_end, until="… waiting for task u-never (no event of it yet) (2 s)".encode())
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(10) == 130
+    finally:
+        tail.kill()
+        tail.wait()
+        os.close(main_end)
+
+
+def test_tail_ends_when_its_reader_does_though_nothing_happens(gateway: GatewayProcess) -> None:
+    with running("tail", gateway.url, "--type", "task-nothing", "--json") as tail:
+        assert tail.stdout is not None and tail.stderr is not None
+        tail.stdout.readline()
+        tail.stdout.close()
+        assert tail.wait(10) == 0
+        assert tail.stderr.read() == ""
 
 
 def test_tail_connects_again_by_itself(broker: str, folder: Path) -> None:
@@ -291,16 +364,35 @@ def test_a_line_tells_whether_the_gateway_hears_its_brokers() -> None:
         {"cluster": None, "consuming": True, "reason": "consuming celeryev", "since": 1.0},
         {"cluster": "eu", "consuming": False, "reason": "connection refused\x1b[2J. Start it.", "since": 1.0},
     ]
-    text = unstyle(line({"type": "gateway-status", "id": "x-1", "sources": sources}) or "")
-    assert text == "-- the gateway does not hear the broker eu: connection refused\\x1b[2J. Start it."
-    assert line({"type": "gateway-status", "id": "x-1", "sources": sources[:1]}) is None
+    text = unstyle(event_line({"type": "gateway-status", "id": "x-1", "sources": sources}) or "")
+    assert text == "-- the gateway is not connected to the broker eu: connection refused\\x1b[2J. Start it."
+    assert event_line({"type": "gateway-status", "id": "x-1", "sources": sources[:1]}) is None
 
 
 @pytest.mark.parametrize("uuid", [12345, 3.5, True, ["a"]])
 def test_a_line_shows_an_id_of_any_type(uuid: object) -> None:
     time = "2026-11-21T08:31:00.123456Z"
-    text = line({"type": "task-started", "time": time, "name": "n", "uuid": uuid, "state": "STARTED"})
+    text = event_line({"type": "task-started", "time": time, "name": "n", "uuid": uuid, "state": "STARTED"})
     assert text is not None and str(uuid) in text
+
+
+@pytest.mark.parametrize("character", ["\u202e", "\u2066", "\u200f", "\u2028", "\u2029", "\ufeff", "\ud800"])
+def test_a_line_shows_characters_that_reverse_or_hide_text_as_escapes(character: str) -> None:
+    time = "2026-11-21T08:31:00.123456Z"
+    event = {"type": "task-failed", "time": time, "name": f"a{character}b", "exception": f"x{character}y"}
+    text = event_line(event)
+    assert text is not None and character not in text
+    assert text.count(f"\\u{ord(character):04x}") == 2
+    emoji = "\U0001f469\u200d\U0001f680 \u2714\ufe0f"  # a joiner, and a selector of its form
+    assert emoji in (event_line(event | {"name": emoji}) or "")
+
+
+def test_a_line_shows_which_texts_the_gateway_has_cut() -> None:
+    time = "2026-11-21T08:31:00.123456Z"
+    event = {"type": "task-failed", "time": time, "id": "e-7", "name": "n", "exception": "E('x…"}
+    text = unstyle(event_line(event | {"truncated": ["exception", "traceback"]}) or "")
+    assert text.endswith("E('x…  (truncated: exception, traceback; full event: GET /events/e-7)")
+    assert "truncated:" not in (event_line(event | {"truncated": True}) or "")  # a custom field
 
 
 def test_a_line_for_people_cannot_steer_the_terminal() -> None:
@@ -311,7 +403,7 @@ def test_a_line_for_people_cannot_steer_the_terminal() -> None:
         "uuid": "\x1b]0;title\x07",
         "exception": "x\r\x08" * 500,
     }
-    text = line(event)
+    text = event_line(event)
     assert text is not None
     escapes = text.replace("\x1b[", "")
     assert not any(ord(character) < 32 or 0x7F <= ord(character) < 0xA0 for character in escapes)
@@ -322,7 +414,7 @@ def test_a_line_for_people_cannot_steer_the_terminal() -> None:
 class TestDemo:
     """The embedded cluster and the gateway together."""
 
-    def test_it_shows_every_kind_of_event_within_half_a_minute_and_ends_with_ctrl_c(self) -> None:
+    def test_it_shows_every_kind_of_event_and_ends_with_ctrl_c(self) -> None:
         kinds = {"sent", "received", "started", "succeeded", "failed"}
         kinds |= {"retried", "rejected", "revoked", "progress"}
         port = free_port()
@@ -345,7 +437,7 @@ class TestDemo:
             seen: set[str] = set()
             with running("tail", f"http://127.0.0.1:{port}", "--json") as tail:
                 assert tail.stdout is not None
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + 60
                 for text in tail.stdout:
                     event = json.loads(text)
                     seen.add(event["type"].removeprefix("task-"))
@@ -355,9 +447,7 @@ class TestDemo:
                         break
                     assert time.monotonic() < deadline, f"still missing: {kinds - seen}"
             demo.send_signal(signal.SIGINT)
-            began = time.monotonic()
-            assert demo.wait(10) == 0
-            assert time.monotonic() - began < 4
+            assert demo.wait(10) == 130
             rest = self._read(main_end)
             assert b"Traceback" not in rest
             assert b"Error" not in rest
@@ -368,7 +458,7 @@ class TestDemo:
 
     def test_it_says_when_its_port_is_taken(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            done = run("demo", "--port", str(taken.getsockname()[1]))
+            done = call("demo", "--port", str(taken.getsockname()[1]))
         assert done.returncode == 1
         assert "choose another with --port" in done.stderr
         assert "Traceback" not in done.stderr
@@ -388,14 +478,38 @@ class TestDemo:
         return read
 
 
+def test_serve_says_where_its_broker_is_and_who_can_reach_it() -> None:
+    broker = f"amqp://user:s3cret@127.0.0.1:{free_port()}/orders%2Feu"
+    with running("serve", "--broker", broker, "--host", "0.0.0.0", "--port", "0") as serve:
+        assert serve.stderr is not None
+        first, second = serve.stderr.readline(), serve.stderr.readline()
+        serve.terminate()
+        assert serve.wait(10) == 0
+        said = serve.stderr.read()
+    assert f"broker {broker.rpartition('@')[2].partition('/')[0]}, vhost 'orders/eu'; try: curl" in first
+    assert "0.0.0.0 is not a loopback address: everybody who can reach the port can read" in second
+    assert said.count("SIGTERM: shutting down") == 1
+    assert "s3cret" not in first + second + said
+
+
+def test_serve_says_what_to_do_about_events_that_it_refuses(
+    gateway: GatewayProcess, publisher: Publisher
+) -> None:
+    publisher.send_raw(b"\x80\x04N.", "application/x-python-serialize", "binary")
+    assert wait_for(lambda: 'set event_serializer = "json"' in gateway.log.read_text(), 10), gateway.tail()
+    assert "refused so far, by reason: {'content-type': 1}" in gateway.log.read_text()
+
+
 def test_serve_ends_with_ctrl_c_while_the_broker_is_away() -> None:
     with running("serve", "--broker", f"amqp://127.0.0.1:{free_port()}", "--port", "0") as serve:
         assert serve.stderr is not None
         assert "listening on" in serve.stderr.readline()
         assert "not consuming" in serve.stderr.readline()
         serve.send_signal(signal.SIGINT)
-        assert serve.wait(5) == 0
-        assert "Traceback" not in serve.stderr.read()
+        assert serve.wait(10) == 130
+        said = serve.stderr.read()
+        assert "SIGINT: shutting down; open streams (0) are closed within 4 s" in said
+        assert "Traceback" not in said
 
 
 def test_a_password_is_never_printed(folder: Path) -> None:

@@ -21,15 +21,15 @@ import pytest
 from celery import Celery
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import chromium
-from tests.gateway_process import GatewayProcess
-from tests.js_client import built, npm
-from tests.proxy import Proxy
-from tests.publisher import Publisher, received, task_event, walk
-from tests.rabbitmq import Process, wait_for
-from tests.worker import Worker
+from tests.support.browser import chromium
+from tests.support.gateway_process import GatewayProcess
+from tests.support.js_client import built, npm
+from tests.support.proxy import Proxy
+from tests.support.publisher import Publisher, received, task_event, walk
+from tests.support.rabbitmq import Process, wait_for
+from tests.support.worker import Worker
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 SERVICES = {
     "service.py": [sys.executable, EXAMPLES / "service.py"],

@@ -1,9 +1,9 @@
 """deploy/: what its files promise, against the code and against what reads such files.
 
 There is no Docker, no cluster and no running systemd here. The image's steps are run without one
-(tests/dockerfile.py), and what it starts is started as compose.yaml says; the manifests are held against
-the schemas of Kubernetes and of Compose; the unit is read by systemd's own tools, and its process is put
-under its filters of system calls (tests/sandbox.py).
+(tests/support/dockerfile.py), and what it starts is started as compose.yaml says; the manifests are held
+against the schemas of Kubernetes and of Compose; the unit is read by systemd's own tools, and its process is
+put under its filters of system calls (tests/support/sandbox.py).
 """
 
 import os
@@ -23,19 +23,21 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from gateway import __version__
-from gateway.cli.serve import serve
-from gateway.server import DRAIN_SECONDS
-from gateway.settings import DEFAULTS
-from tests import dockerfile, pythons
-from tests.publisher import Publisher, walk
-from tests.rabbitmq import Process, free_port
-from tests.sandbox import LIBRARY, directives
-from tests.stream_client import NdjsonStream
+from celery_gateway import __version__
+from celery_gateway.cli.serve import serve
+from celery_gateway.http.allowed_hosts import Policy
+from celery_gateway.http.server import DRAIN_SECONDS
+from celery_gateway.settings import DEFAULTS
+from tests.support import dockerfile, locks, pythons
+from tests.support.publisher import Publisher, walk
+from tests.support.rabbitmq import Process, free_port
+from tests.support.sandbox import LIBRARY, directives
+from tests.support.stream_client import NdjsonStream
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
+LOCK = DEPLOY / "docker" / "constraints.txt"
 UNIT = DEPLOY / "systemd" / "celery-gateway.service"
 ENVIRONMENT_FILE = DEPLOY / "systemd" / "celery-gateway.env"
 KUBERNETES = DEPLOY / "kubernetes"
@@ -99,12 +101,9 @@ def taken_by_serve(values: dict[str, str]) -> None:
 @pytest.fixture(scope="module")
 def image(folder: Path) -> dockerfile.Build:
     """The Dockerfile's last stage, on the Python that it asks for where this machine has that."""
-    found = pythons.found()
-    wanted = next(i.value for i in dockerfile.read(DOCKERFILE) if i.name == "ARG").removeprefix("PYTHON=")
-    version = wanted if wanted in found else f"{sys.version_info.major}.{sys.version_info.minor}"
     place = folder / "image"
     place.mkdir()
-    build = dockerfile.Build(ROOT, place, found, {"PYTHON": version})
+    build = dockerfile.Build(ROOT, place, pythons.found())
     build.run(DOCKERFILE)
     return build
 
@@ -263,22 +262,51 @@ def test_what_the_image_says_of_itself_is_so(image: dockerfile.Build) -> None:
     assert not any(image.place("/").glob("build")), "the image has more than it runs"
 
 
-def test_extras_bring_what_a_redis_broker_needs(image: dockerfile.Build) -> None:
-    """The step that writes requirements.txt, with --build-arg EXTRAS=redis; pip is not asked again."""
-    step = next(i.value for i in dockerfile.read(DOCKERFILE) if i.value.endswith("> requirements.txt"))
-    command = step.removesuffix("> requirements.txt")
-    written = {
-        extras: subprocess.run(
-            ["sh", "-c", command],
-            cwd=ROOT,
-            env=image.environment({"EXTRAS": extras}),
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
-        for extras in ("", "redis")
+def test_the_image_has_the_versions_of_its_lock(image: dockerfile.Build) -> None:
+    pinned = {f"{name.replace('-', '_')}=={pin.version}" for name, pin in locks.read(LOCK).items()}
+    (packages,) = image.place("/opt/celery-gateway").glob("lib/python*/site-packages")
+    folders = {
+        path.name.removesuffix(".dist-info").replace("-", "==", 1) for path in packages.glob("*.dist-info")
     }
-    assert written["redis"] == [*written[""], "kombu[redis]"] and "aio-pika>=10.2" in written[""]
+    installed = {name.lower() for name in folders if not name.startswith("celery_gateway")}
+    assert {"uvicorn", "celery", "aio_pika"} <= {name.partition("==")[0] for name in installed}
+    assert installed <= pinned
+
+
+def test_pip_refuses_a_file_that_is_not_of_the_lock(image: dockerfile.Build, tmp_path: Path) -> None:
+    """The step that installs the packages, with a lock that has other hashes."""
+    step = next(i.value for i in dockerfile.read(DOCKERFILE) if "constraints${EXTRAS" in i.value)
+    (tmp_path / "constraints.txt").write_text("vine==5.1.0 --hash=sha256:" + "0" * 64)
+    done = subprocess.run(
+        ["sh", "-c", image.translate(step) + " --dry-run --ignore-installed --no-cache-dir"],
+        cwd=tmp_path,
+        env=image.environment({"EXTRAS": ""}),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode != 0 and "DO NOT MATCH THE HASHES" in done.stderr, done.stderr
+
+
+def test_the_health_check_does_not_take_a_service_for_a_port(image: dockerfile.Build) -> None:
+    """As Kubernetes sets it for a Service named gateway: the gateway then listens on its default port."""
+    (code,) = (part for part in image.image.healthcheck if "http.client" in part)
+    assert f"if port.isdigit() else {DEFAULTS.port}" in code
+
+
+def test_an_extra_chooses_its_lock(image: dockerfile.Build) -> None:
+    """With --build-arg EXTRAS=redis; pip is not asked again."""
+    step = next(i.value for i in dockerfile.read(DOCKERFILE) if "constraints${EXTRAS" in i.value)
+    (name,) = re.findall(r'--requirement ("[^"]*")', step)
+    for extras, lock in (("", LOCK), ("redis", LOCK.with_name("constraints-redis.txt"))):
+        done = subprocess.run(
+            ["sh", "-c", f"echo {name}"], env={"EXTRAS": extras}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == lock.name and lock.exists()
+    (copied,) = (
+        i.value for i in dockerfile.read(DOCKERFILE) if i.name == "COPY" and "constraints" in i.value
+    )
+    assert copied.split()[:-1] == ["deploy/docker/constraints.txt", "deploy/docker/constraints-redis.txt"]
 
 
 def test_the_builder_is_sent_nothing_but_what_the_image_is_made_of(tmp_path: Path) -> None:
@@ -287,16 +315,18 @@ def test_the_builder_is_sent_nothing_but_what_the_image_is_made_of(tmp_path: Pat
         "pyproject.toml",
         "README.md",
         "LICENSE",
-        "gateway/py.typed",
-        "gateway/edge/dashboard.html",
+        "gateway/celery_gateway/py.typed",
+        "gateway/celery_gateway/http/dashboard.html",
     } <= sent
+    for name in ("build.txt", "constraints.txt", "constraints-redis.txt"):
+        sent.remove(f"deploy/docker/{name}")
     assert {path.split("/")[0] for path in sent} == {"pyproject.toml", "README.md", "LICENSE", "gateway"}
     shutil.copy(ROOT / ".dockerignore", tmp_path)
     for path in (
         ".env",
         "deploy/kubernetes/example/broker.env",
-        "gateway/__pycache__/a.pyc",
-        "gateway/a.pyc",
+        "gateway/celery_gateway/__pycache__/a.pyc",
+        "gateway/celery_gateway/a.pyc",
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
@@ -393,7 +423,7 @@ def test_the_gateway_works_under_the_units_filters(
     program, *arguments = directives(UNIT)["ExecStart"][0].split()
     port = free_port()
     process = Process(
-        [sys.executable, "-m", "tests.sandbox", UNIT, image.place(program), *arguments],
+        [sys.executable, "-m", "tests.support.sandbox", UNIT, image.place(program), *arguments],
         log=tmp_path / "confined.log",
         env={"GATEWAY_BROKER": broker, "GATEWAY_PORT": str(port), "PATH": os.environ["PATH"]},
         cwd=ROOT,
@@ -454,14 +484,29 @@ def test_the_example_becomes_what_kubernetes_asks_for(tmp_path: Path) -> None:
     assert set(documents) == {*base(), "Namespace", "Secret", "Ingress"}
 
     (container,) = documents["Deployment"]["spec"]["template"]["spec"]["containers"]
-    (variable,) = container["env"]
-    secret = variable["valueFrom"]["secretKeyRef"]
+    variables = {variable["name"]: variable for variable in container["env"]}
+    secret = variables["GATEWAY_BROKER"]["valueFrom"]["secretKeyRef"]
     assert secret["name"] == documents["Secret"]["metadata"]["name"]
     assert secret["key"] in documents["Secret"]["data"]
     assert container["image"].endswith(f":{__version__}")
-    backend = documents["Ingress"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    (rule,) = documents["Ingress"]["spec"]["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    assert_allowed(variables, rule["host"])
+    service, namespace = backend["name"], documents["Namespace"]["metadata"]["name"]
+    for name in (service, f"{service}.{namespace}", f"{service}.{namespace}.svc.cluster.local"):
+        assert_allowed(variables, name)
     assert backend["name"] == documents["Service"]["metadata"]["name"]
     assert backend["port"]["name"] in {port["name"] for port in documents["Service"]["spec"]["ports"]}
+
+
+def assert_allowed(variables: dict[str, dict[str, str]], host: str) -> None:
+    """A gateway with this environment takes requests for a host."""
+    policy = Policy(
+        bind="0.0.0.0",
+        public_url=variables["GATEWAY_PUBLIC_URL"]["value"],
+        allow_hosts=variables["GATEWAY_ALLOW_HOST"]["value"].split(),
+    )
+    assert policy.allows_host(host) and not policy.allows_host("evil.example")
 
 
 def test_the_deployment_starts_what_the_image_has(image: dockerfile.Build) -> None:
@@ -530,6 +575,70 @@ def test_a_broker_that_is_away_makes_a_pod_unready_and_no_more(container: Any) -
     gateway.process.wait_until(lambda: answers(url + described["startupProbe"]["httpGet"]["path"]), 60)
     assert answers(url + described["readinessProbe"]["httpGet"]["path"], 503)
     assert answers(url + described["livenessProbe"]["httpGet"]["path"])
+
+
+# What is downloaded
+
+
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+OWN_IMAGES = {"celery-gateway"}
+"""Built from this repository: whoever deploys it names the registry and the tag or digest."""
+
+
+def test_images_are_pinned_by_digest() -> None:
+    stages: set[str] = set()
+    for instruction in dockerfile.read(DOCKERFILE):
+        if instruction.name == "FROM":
+            image, _, stage = instruction.value.partition(" AS ")
+            assert image in stages or DIGEST.search(image), instruction.value
+            stages.add(stage)
+        if (source := instruction.flags.get("from")) is not None:
+            assert source in stages or DIGEST.search(source), source
+    images = [service["image"] for service in services().values() if "image" in service]
+    for path in KUBERNETES.rglob("*.yaml"):
+        images += re.findall(r"(?m)^\s*(?:- )?image:\s*(\S+)", path.read_text())
+    assert len(images) >= 2
+    for image in images:
+        assert image in OWN_IMAGES or DIGEST.search(image), f"{image} is not pinned: write NAME:TAG@sha256:…"
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    used = 0
+    for path in (ROOT / ".github" / "workflows").iterdir():
+        text = path.read_text()
+        yaml.safe_load(text)
+        for reference, comment in re.findall(r"(?m)\buses:\s*(\S+)[ \t]*(.*)$", text):
+            used += 1
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", reference), f"{path.name}: {reference}"
+            assert re.fullmatch(r"# v\d+\.\d+\.\d+", comment), f"{path.name}: {reference} # which version?"
+        for image in re.findall(r"(?m)^\s*(?:image|container):[ \t]+(\S+)", text):
+            assert DIGEST.search(image), f"{path.name}: {image}"
+    assert used >= 5
+
+
+def test_the_workflow_has_no_rights_but_to_read() -> None:
+    for path in (ROOT / ".github" / "workflows").iterdir():
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {"contents": "read"}
+        for job in workflow["jobs"].values():
+            assert "permissions" not in job
+            for step in job["steps"]:
+                if step.get("uses", "").startswith("actions/checkout@"):
+                    assert step["with"]["persist-credentials"] is False
+
+
+def test_what_is_pinned_is_renewed() -> None:
+    """Dependabot proposes newer digests, commits and npm packages, for the folders that have such pins."""
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    seen = {(update["package-ecosystem"], update["directory"]) for update in updates}
+    assert seen == {
+        ("github-actions", "/"),
+        ("docker", "/deploy/docker"),
+        ("docker-compose", "/deploy"),
+        ("npm", "/clients/js"),
+    }
+    for _, folder in seen:
+        assert (ROOT / folder.lstrip("/")).is_dir()
 
 
 # What is said of it

@@ -15,15 +15,15 @@ import msgpack
 import pytest
 from celery.events.state import State
 
-from gateway.event import Event, encode
-from gateway.message import Message
-from gateway.normalize import normalize
-from gateway.tasks import Tasks
-from gateway.workers import Workers
+from celery_gateway.events.event import Event, encode
+from celery_gateway.events.message import Message
+from celery_gateway.events.normalize import normalize
+from celery_gateway.state.task_table import TaskTable
+from celery_gateway.state.worker_table import WorkerTable
 
-FOLDER = Path(__file__).parent / "corpus"
+FOLDER = Path(__file__).parents[1] / "corpus"
 RECORDINGS = sorted(path.stem for path in FOLDER.glob("*.jsonl"))
-RECEIVED_AT = 1.5
+RECEIVED_AT = 4e9
 JOINED = ("name", "root_id", "parent_id", "queue", "state", "attempt")
 
 pytestmark = pytest.mark.parametrize("recording", RECORDINGS)
@@ -65,11 +65,11 @@ def text(value: Any) -> str:
 
 
 def through_the_gateway(recorded: list[dict[str, Any]]) -> list[Event]:
-    tasks, workers = Tasks(), Workers()
+    tasks, workers = TaskTable(), WorkerTable()
     out: list[Event] = []
     for message in recorded:
         for event in normalize(taken(message), RECEIVED_AT).events:
-            out += tasks.join(event, 0.0, workers.hear(event, 0.0))
+            out += tasks.join(event, 0.0, workers.on_event(event, 0.0))
     out += tasks.release(1e9)
     return out
 

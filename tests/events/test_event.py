@@ -2,10 +2,13 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.event import rfc3339
+from celery_gateway.events.event import rfc3339
+
+pytestmark = pytest.mark.unit
 
 
 @given(st.floats(-62_135_596_800, 253_402_300_799) | st.integers(-62_135_596_800, 253_402_300_799))

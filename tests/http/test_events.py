@@ -1,4 +1,4 @@
-"""`GET /events` of a real gateway on a real RabbitMQ, through real connections."""
+"""`GET /events` of a real gateway on a real RabbitMQ."""
 
 import json
 import socket
@@ -10,15 +10,15 @@ import httpx
 import pytest
 
 from tests.conftest import StreamFactory
-from tests.gateway_process import GatewayProcess
-from tests.publisher import Publisher, received, task_event, walk
-from tests.rabbitmq import wait_for
-from tests.stream_client import NdjsonStream, SseStream
+from tests.support.gateway_process import GatewayProcess
+from tests.support.publisher import Publisher, received, task_event, walk
+from tests.support.rabbitmq import wait_for
+from tests.support.stream_client import NdjsonStream, SseStream
 
 
 @pytest.fixture
 def mark() -> str:
-    """A task name of this test's own."""
+    """A task name that only this test uses."""
     return f"test.{uuid.uuid4().hex}"
 
 
@@ -29,7 +29,7 @@ def metric(gateway: GatewayProcess, name: str) -> float:
     raise AssertionError(f"no metric celery_gateway_{name}")
 
 
-def test_lists_and_single_objects_and_empty_lists_arrive_in_the_order_of_the_wire(
+def test_single_events_and_lists_keep_the_order_of_the_broker(
     publisher: Publisher, stream: StreamFactory
 ) -> None:
     client = stream()
@@ -40,7 +40,7 @@ def test_lists_and_single_objects_and_empty_lists_arrive_in_the_order_of_the_wir
 
 
 @pytest.mark.parametrize("type", ["worker-heartbeat", "order-shipped", "task-progress", "plain"])
-def test_custom_event_types_of_any_group_pass_with_all_their_fields(
+def test_custom_event_types_keep_all_their_fields(
     publisher: Publisher, stream: StreamFactory, type: str
 ) -> None:
     client = stream(type=type)
@@ -54,7 +54,7 @@ def test_custom_event_types_of_any_group_pass_with_all_their_fields(
 
 
 @pytest.mark.parametrize("by", ["name", "root_id"])
-def test_a_filter_on_what_the_wire_does_not_say_delivers_the_nameless_events(
+def test_a_filter_on_joined_fields_matches_events_without_them(
     publisher: Publisher, stream: StreamFactory, mark: str, by: str
 ) -> None:
     uid, root_id = str(uuid.uuid4()), str(uuid.uuid4())
@@ -67,10 +67,10 @@ def test_a_filter_on_what_the_wire_does_not_say_delivers_the_nameless_events(
     assert {(event["name"], event["root_id"], event["parent_id"]) for event in got} == {(mark, root_id, None)}
 
 
-def test_the_queue_is_joined_so_that_filters_on_it_hold_for_every_event(
+def test_a_filter_on_the_queue_matches_every_event_of_a_task(
     publisher: Publisher, stream: StreamFactory, mark: str
 ) -> None:
-    """CASES.md A20: on the wire only `task-sent` names the queue."""
+    """Only `task-sent` has the queue."""
     high, low, unsent = (f"{mark}-{queue}" for queue in ("high", "low", "unsent"))
     queries = [{"queue": "high"}, {"queue": "high", "type": "task-failed"}, {"queue": "!high"}]
     clients = [stream(name=mark, **query) for query in queries]
@@ -90,7 +90,7 @@ def test_the_queue_is_joined_so_that_filters_on_it_hold_for_every_event(
     assert [(event["uuid"], event["queue"]) for event in got[2]] == [(low, "low")] * 4 + [(unsent, None)] * 3
 
 
-def test_the_attempt_is_joined(publisher: Publisher, stream: StreamFactory, mark: str) -> None:
+def test_events_have_the_attempt(publisher: Publisher, stream: StreamFactory, mark: str) -> None:
     uid = str(uuid.uuid4())
     client = stream(uuid=uid)
     clock = iter(range(1, 100))
@@ -115,8 +115,9 @@ def test_the_attempt_is_joined(publisher: Publisher, stream: StreamFactory, mark
     ]
 
 
-def test_ids_of_any_type_are_joined_and_found(publisher: Publisher, stream: StreamFactory, mark: str) -> None:
-    """CASES.md A16."""
+def test_ids_of_any_json_type_are_joined_and_matched(
+    publisher: Publisher, stream: StreamFactory, mark: str
+) -> None:
     number = int(uuid.uuid4().int % 10**15)
     by_uuid, by_root = stream(uuid=str(number)), stream(root_id=str(number))
     publisher.send(received("x", mark, "x") | {"uuid": number, "root_id": number})
@@ -132,7 +133,7 @@ def test_ids_of_any_type_are_joined_and_found(publisher: Publisher, stream: Stre
     assert by_uuid.until(lambda seen: len(seen) == 2) == got[:2]
 
 
-def test_task_started_before_task_received_is_delivered_named_and_in_order(
+def test_task_started_before_task_received_waits_for_the_name(
     publisher: Publisher, stream: StreamFactory, mark: str
 ) -> None:
     client = stream(name=mark)
@@ -144,7 +145,7 @@ def test_task_started_before_task_received_is_delivered_named_and_in_order(
     assert got[-1]["state"] == "SUCCESS"
 
 
-def test_an_event_of_a_task_never_named_comes_with_nulls(publisher: Publisher, stream: StreamFactory) -> None:
+def test_an_event_of_an_unknown_task_has_nulls(publisher: Publisher, stream: StreamFactory) -> None:
     uid = str(uuid.uuid4())
     client = stream(uuid=uid)
     publisher.send(task_event("task-succeeded", uid))
@@ -152,9 +153,7 @@ def test_an_event_of_a_task_never_named_comes_with_nulls(publisher: Publisher, s
     assert (got["name"], got["root_id"], got["parent_id"], got["state"]) == (None, None, None, "SUCCESS")
 
 
-def test_sse_and_ndjson_carry_the_same_objects(
-    publisher: Publisher, stream: StreamFactory, mark: str
-) -> None:
+def test_sse_and_ndjson_have_the_same_objects(publisher: Publisher, stream: StreamFactory, mark: str) -> None:
     ndjson, sse = stream(name=mark), stream(format="sse", name=mark)
     assert isinstance(sse, SseStream)
     publisher.send(walk(mark))
@@ -181,7 +180,7 @@ def test_sse_and_ndjson_carry_the_same_objects(
 def test_the_format_is_negotiated(gateway: GatewayProcess, accept: str, query: str, media_type: str) -> None:
     with httpx.stream("GET", f"{gateway.url}/events{query}", headers={"Accept": accept}) as response:
         assert response.headers["content-type"] == media_type
-        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["cache-control"] == "no-store, no-transform"
         assert response.headers["x-accel-buffering"] == "no"
 
 
@@ -198,7 +197,7 @@ def test_the_format_is_negotiated(gateway: GatewayProcess, accept: str, query: s
         ("type=" + ",".join(["a"] * 1001), "type", "too-many-values"),
     ],
 )
-def test_a_bad_query_is_refused_by_name_and_never_gets_a_stream(
+def test_a_bad_query_gets_400_with_the_parameter(
     gateway: GatewayProcess, query: str, parameter: str, code: str
 ) -> None:
     response = httpx.get(f"{gateway.url}/events?{query}")
@@ -210,18 +209,18 @@ def test_a_bad_query_is_refused_by_name_and_never_gets_a_stream(
         assert "name" in error["allowed"]
 
 
-def test_what_is_not_there_is_404_in_the_same_shape(gateway: GatewayProcess) -> None:
+def test_unknown_paths_get_404_in_the_error_shape(gateway: GatewayProcess) -> None:
     response = httpx.get(f"{gateway.url}/nothing")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not-found"
 
 
-def test_head_answers_at_once(gateway: GatewayProcess) -> None:
+def test_head_ends_at_once(gateway: GatewayProcess) -> None:
     assert httpx.head(f"{gateway.url}/events").headers["content-type"].startswith("text/event-stream")
 
 
 @pytest.mark.parametrize("format", ["sse", "ndjson"])
-def test_a_quiet_stream_is_kept_alive_and_its_position_moves(broker: str, folder: Path, format: str) -> None:
+def test_keep_alives_advance_the_position_of_a_silent_stream(broker: str, folder: Path, format: str) -> None:
     gateway = GatewayProcess(broker, folder, options=["--keepalive", "0.2"])
     gateway.start()
     publisher = Publisher(broker)
@@ -239,7 +238,7 @@ def test_a_quiet_stream_is_kept_alive_and_its_position_moves(broker: str, folder
 
 
 @pytest.mark.parametrize("format", ["sse", "ndjson"])
-def test_a_client_that_comes_back_with_its_last_id_misses_nothing_and_gets_nothing_twice(
+def test_a_resumed_stream_has_every_event_once(
     publisher: Publisher, stream: StreamFactory, mark: str, format: str
 ) -> None:
     watcher = stream(name=mark)
@@ -253,7 +252,52 @@ def test_a_client_that_comes_back_with_its_last_id_misses_nothing_and_gets_nothi
     assert back.until(lambda seen: len(seen) == len(events) - 7) == whole[7:]
 
 
-def test_an_id_that_is_not_this_gateways_is_answered_by_reset_and_a_gap(
+@pytest.mark.parametrize(
+    "query",
+    [
+        "lastEventId={new}",
+        "Last-Event-ID={new}",
+        "last-event-id={new}",
+        "evs_last_event_id={new}&evs_preamble=2056&evs_buffer_size_limit=262144",
+        "last_event_id={old}&last_event_id={new}",
+        "last_event_id={old}&lastEventId={new}",
+        "lastEventId={old}&last_event_id={new}&r=0.5&_=1795234871",
+    ],
+)
+def test_parameters_of_client_libraries_are_accepted(
+    publisher: Publisher, gateway: GatewayProcess, query: str
+) -> None:
+    mark = f"test.{uuid.uuid4().hex}"
+    with httpx.stream("GET", f"{gateway.url}/events?format=ndjson&name={mark}", timeout=20) as response:
+        lines = map(json.loads, response.iter_lines())
+        next(lines), next(lines)
+        publisher.send(walk(mark))
+        events = [next(lines) for _ in range(3)]
+    given = query.format(old=events[0]["id"], new=events[1]["id"])
+    for method in ("GET", "POST"):
+        url = f"{gateway.url}/events?format=ndjson&{given}"
+        body = {"json": {"any": [{"name": mark}]}} if method == "POST" else {}
+        url += "" if body else f"&name={mark}"
+        with httpx.stream(method, url, timeout=20, **body) as response:  # type: ignore[arg-type]
+            assert response.status_code == 200, response.read()
+            lines = map(json.loads, response.iter_lines())
+            opened, _ = next(lines), next(lines)
+            assert (opened["resume"], next(lines)) == ("resumed", events[2])
+
+
+@pytest.mark.parametrize("query", ["last_event_id=", "lastEventId=", "lastEventId=&r=1"])
+def test_an_empty_last_event_id_is_ignored(gateway: GatewayProcess, query: str) -> None:
+    for request in (
+        {"method": "GET", "headers": {"Last-Event-ID": ""}},
+        {"method": "POST", "headers": {"Last-Event-ID": ""}, "json": {"last_event_id": ""}},
+    ):
+        with httpx.stream(
+            url=f"{gateway.url}/events?format=ndjson&{query}", timeout=20, **request
+        ) as response:  # type: ignore[arg-type]
+            assert json.loads(next(response.iter_lines()))["resume"] == "live"
+
+
+def test_an_unknown_last_event_id_gets_reset_and_a_gap(
     publisher: Publisher, stream: StreamFactory, mark: str
 ) -> None:
     client = stream(name=mark, headers={"Last-Event-ID": "another-1"})
@@ -264,7 +308,7 @@ def test_an_id_that_is_not_this_gateways_is_answered_by_reset_and_a_gap(
     assert len(events) == 3
 
 
-def test_a_reader_that_stalls_delays_nobody_and_is_told_of_its_loss(broker: str, folder: Path) -> None:
+def test_a_stalled_reader_delays_no_other_and_gets_a_gap(broker: str, folder: Path) -> None:
     gateway = GatewayProcess(broker, folder, options=["--history-bytes", "2000000"])
     gateway.start()
     publisher = Publisher(broker)
@@ -273,7 +317,7 @@ def test_a_reader_that_stalls_delays_nobody_and_is_told_of_its_loss(broker: str,
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stalled.settimeout(20)
         stalled.connect(("127.0.0.1", gateway.port))
-        stalled.sendall(b"GET /events?format=ndjson HTTP/1.1\r\nHost: x\r\n\r\n")
+        stalled.sendall(b"GET /events?format=ndjson HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert wait_for(lambda: metric(gateway, "subscriptions") == 1, 5)
         with NdjsonStream(gateway.url) as healthy:
             count = 12_000
@@ -315,7 +359,7 @@ def test_sigterm_ends_open_streams_with_a_close_message_and_exit_code_0(
         assert client.closed()
 
 
-def test_streams_that_end_leave_nothing_behind(gateway: GatewayProcess, stream: StreamFactory) -> None:
+def test_ended_streams_free_their_memory(gateway: GatewayProcess, stream: StreamFactory) -> None:
     before = metric(gateway, "subscriptions")
     clients = [stream(name=f"x{n}") for n in range(20)]
     assert metric(gateway, "subscriptions") == before + 20
@@ -325,7 +369,7 @@ def test_streams_that_end_leave_nothing_behind(gateway: GatewayProcess, stream: 
 
 
 @pytest.mark.parametrize("path", ["/celery/events", "/events"])
-def test_it_serves_under_a_sub_path_stripped_or_not(broker: str, folder: Path, path: str) -> None:
+def test_a_sub_path_works_stripped_or_not(broker: str, folder: Path, path: str) -> None:
     gateway = GatewayProcess(broker, folder, options=["--root-path", "/celery"])
     gateway.start()
     try:
@@ -335,15 +379,16 @@ def test_it_serves_under_a_sub_path_stripped_or_not(broker: str, folder: Path, p
         gateway.stop()
 
 
-def test_a_page_of_another_site_may_read_only_when_it_is_allowed(broker: str, folder: Path) -> None:
+def test_a_page_of_another_site_may_read_only_if_allowed(broker: str, folder: Path) -> None:
     gateway = GatewayProcess(broker, folder, options=["--allow-origin", "https://shop.example"])
     gateway.start()
     try:
-        for origin, allowed in (
-            ("https://shop.example", "https://shop.example"),
-            ("https://evil.example", None),
+        for origin, allowed, status in (
+            ("https://shop.example", "https://shop.example", 200),
+            ("https://evil.example", None, 403),
         ):
             with httpx.stream("GET", f"{gateway.url}/events", headers={"Origin": origin}) as response:
+                assert response.status_code == status
                 assert response.headers.get("access-control-allow-origin") == allowed
     finally:
         gateway.stop()
@@ -371,7 +416,7 @@ def test_curl_tails_the_stream(
     ]
 
 
-def test_hostile_messages_lose_only_themselves(
+def test_hostile_messages_do_not_affect_others(
     gateway: GatewayProcess, publisher: Publisher, stream: StreamFactory, mark: str
 ) -> None:
     client = stream(name=mark)
@@ -404,12 +449,14 @@ def test_hostile_messages_lose_only_themselves(
         assert f'celery_gateway_refused_total{{reason="{reason}"}} 0.0' not in text, reason
 
 
-def test_a_request_that_others_came_with_gets_its_stream_all_the_same(
+def test_a_request_among_pipelined_ones_gets_its_stream(
     gateway: GatewayProcess, publisher: Publisher, mark: str
 ) -> None:
     before = metric(gateway, "subscriptions")
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
-        client.sendall(f"GET /events?name={mark}&format=ndjson HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 3)
+        client.sendall(
+            f"GET /events?name={mark}&format=ndjson HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 3
+        )
         received = b""
         while b"gateway-open" not in received:
             received += client.recv(4096)

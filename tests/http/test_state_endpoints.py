@@ -1,6 +1,6 @@
-"""State asked for over HTTP: `/tasks`, `/tasks/{uuid}`, `/workflows/{root_id}`, `/workers`.
+"""Endpoints for state: `/tasks`, `/tasks/{uuid}`, `/workflows/{root_id}`, `/workers`.
 
-Most of it asks the application itself, in the loop that also takes the events in; the last part is a gateway
+Most tests call the application in the event loop that also processes the events. The last ones use a gateway
 with a broker and a worker.
 """
 
@@ -8,11 +8,10 @@ import asyncio
 import gc
 import json
 import random
-import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,114 +20,41 @@ from urllib.parse import quote
 import celery as celery_package
 import httpx
 import pytest
-import uvicorn
 from celery import Celery, chain
 
-from gateway.edge.app import create_app
-from gateway.edge.direct import DirectHTTP
-from gateway.edge.lookup import MAX_LARGE_ANSWERS, MAX_PAGE_BYTES
-from gateway.hub import Hub
-from gateway.message import Message
-from gateway.pipeline import Feed, Pipeline
-from gateway.source import Sink, Status
-from gateway.task import VIEW_FIELDS
-from gateway.tasks import Tasks
-from gateway.worker import WORKER_FIELDS
-from gateway.workers import SILENT_SECONDS, Workers
-from tests.gateway_process import GatewayProcess
-from tests.publisher import Publisher, received, task_event, walk
-from tests.rabbitmq import wait_for
-from tests.stream_client import NdjsonStream
-from tests.worker import Worker
+from celery_gateway.http.state_tasks import MAX_PAGE_BYTES
+from celery_gateway.state.task import VIEW_FIELDS
+from celery_gateway.state.worker import WORKER_FIELDS
+from celery_gateway.state.worker_status import SILENT_SECONDS
+from tests.support.cpu_time import scaled
+from tests.support.gateway_process import GatewayProcess
+from tests.support.publisher import Publisher, walk
+from tests.support.rabbitmq import wait_for
+from tests.support.state_gateway import (
+    Event,
+    StateGateway,
+    clock,
+    content,
+    fetch,
+    heartbeat,
+    known,
+    served,
+    step,
+    uuids,
+)
+from tests.support.stream_client import NdjsonStream
+from tests.support.worker import Worker
 
-Event = dict[str, Any]
 MANY = 50_000
-EVENTS_A_SECOND = 2_000
-
-_clock = count(1)
-
-
-class Quiet:
-    """A source of which nothing comes: the tests hand messages to the pipeline themselves."""
-
-    status = Status(True, "consuming")
-
-    async def run(self, sink: Sink) -> None: ...
-
-
-class House:
-    """A gateway without a broker, and a client of it."""
-
-    def __init__(
-        self,
-        *,
-        max_tasks: int = 100_000,
-        root_path: str = "",
-        slow_seconds: float = 60.0,
-        clusters: tuple[str, ...] = (),
-    ) -> None:
-        self.feeds = {name: Feed(name, Quiet()) for name in clusters or (None,)}
-        self.pipeline = Pipeline(
-            self.feeds.values(),
-            Tasks(max_tasks=max_tasks, clusters=clusters),
-            Workers(has_clusters=bool(clusters)),
-            Hub(),
-        )
-        self.app = create_app(
-            self.pipeline,
-            slow_seconds=slow_seconds,
-            root_path=root_path,
-            allow_origins=["https://shop.example"],
-        )
-        self._client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=self.app), base_url="http://gateway"
-        )
-
-    def put(self, *events: Event, cluster: str | None = None) -> None:
-        self.pipeline.take(Message(json.dumps(events).encode()), self.feeds[cluster])
-
-    async def ask(self, path: str, *, method: str = "GET", **headers: str) -> httpx.Response:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self._client.request(method, path, headers=named)
-
-    async def get(self, path: str) -> Any:
-        response = await self.ask(path)
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    async def refused(self, path: str, status_code: int) -> dict[str, Any]:
-        response = await self.ask(path)
-        assert response.status_code == status_code, response.text
-        error: dict[str, Any] = response.json()["error"]
-        assert error["message"]
-        return error
-
-
-def known(uid: str, root_id: str | None = None, **fields: Any) -> Event:
-    """A task-received, each a second younger than the one before."""
-    about = {"name": "shop.pay", "timestamp": float(next(_clock))} | fields
-    return received(uid, about.pop("name"), root_id) | about
-
-
-def step(subject: str, uid: str, **fields: Any) -> Event:
-    return task_event(f"task-{subject}", uid, timestamp=float(next(_clock)), **fields)
-
-
-def heartbeat(hostname: str = "w1@host", **fields: Any) -> Event:
-    return {"type": "worker-heartbeat", "hostname": hostname, "timestamp": time.time(), "pid": 1} | fields
-
-
-def uuids(page: dict[str, Any]) -> list[str]:
-    return [task["uuid"] for task in page["tasks"]]
-
+EVENTS_PER_SECOND = 2_000
 
 # -------------------------------------------------------------------------------------------- a task
 
 
-async def test_a_task_is_given_with_all_that_is_known_of_it() -> None:
-    house = House()
-    house.put(known("a", args="(1,)"), known("b", "a", parent_id="a"), step("started", "a"))
-    task = await house.get("/tasks/a")
+async def test_a_task_has_all_fields() -> None:
+    gateway = StateGateway()
+    gateway.put(known("a", args="(1,)"), known("b", "a", parent_id="a"), step("started", "a"))
+    task = await gateway.get("/tasks/a")
     assert tuple(task) == tuple(field for field in VIEW_FIELDS if field != "cluster")
     assert {key: task[key] for key in ("uuid", "name", "state", "root_id", "worker", "args")} == {
         "uuid": "a",
@@ -139,90 +65,88 @@ async def test_a_task_is_given_with_all_that_is_known_of_it() -> None:
         "args": "(1,)",
     }
     assert (task["children"], task["stale"]) == (["b"], False)
-    assert (await house.get("/tasks/b?fields=state,stale")) == {
+    assert (await gateway.get("/tasks/b?fields=state,stale")) == {
         "uuid": "b",
         "state": "RECEIVED",
         "stale": False,
     }
 
 
-async def test_a_404_says_whether_the_task_was_never_seen_or_forgotten() -> None:
-    house = House(max_tasks=2)
+async def test_a_404_has_the_reason() -> None:
+    gateway = StateGateway(max_tasks=2)
     for uid in "abc":
-        house.put(known(uid), step("started", uid), step("succeeded", uid))
-    assert (await house.refused("/tasks/a", 404))["code"] == "task-evicted"
-    assert (await house.refused("/workflows/a", 404))["code"] == "workflow-evicted"
-    assert (await house.refused("/tasks/x", 404))["code"] == "task-unknown"
-    assert (await house.refused("/workflows/x", 404))["code"] == "workflow-unknown"
-    assert (await house.refused("/tasks/", 404))["code"] == "task-unknown"
-    house.put(known("d", "c"))
-    error = await house.refused("/workflows/d", 404)
+        gateway.put(known(uid), step("started", uid), step("succeeded", uid))
+    assert (await gateway.get_error("/tasks/a", 404))["code"] == "task-evicted"
+    assert (await gateway.get_error("/workflows/a", 404))["code"] == "workflow-evicted"
+    assert (await gateway.get_error("/tasks/x", 404))["code"] == "task-unknown"
+    assert (await gateway.get_error("/workflows/x", 404))["code"] == "workflow-unknown"
+    gateway.put(known("d", "c"))
+    error = await gateway.get_error("/workflows/d", 404)
     assert (error["code"], error["root_id"]) == ("workflow-unknown", "c")
-    assert error["message"] == "the task 'd' belongs to the root 'c'"
+    assert error["message"] == "workflow 'd' is unknown: the task 'd' belongs to the root 'c'"
 
 
 async def test_ids_may_have_any_characters() -> None:
-    house = House()
+    gateway = StateGateway()
     for uid in ("a/b", "50%", "ü ber", "x,y", "!x", "*", "a?b"):
-        house.put(known(uid))
+        gateway.put(known(uid))
         quoted = quote(uid, safe="")
-        assert (await house.get(f"/tasks/{quoted}"))["uuid"] == uid
-        tree = await house.get(f"/workflows/{quoted}")
+        assert (await gateway.get(f"/tasks/{quoted}"))["uuid"] == uid
+        tree = await gateway.get(f"/workflows/{quoted}")
         assert (tree["root_id"], tree["total"]) == (uid, 1)
 
 
 @pytest.mark.parametrize(
     ("uid", "text"), [(12345, "12345"), (3.5, "3.5"), (True, "true"), (["a"], '["a"]'), (0, "0")]
 )
-async def test_ids_may_be_of_any_type_and_are_found_by_their_text(uid: Any, text: str) -> None:
-    """CASES.md A16."""
-    house = House()
-    house.put(known(uid, uid), step("started", uid), step("succeeded", uid, result="1"))
-    house.put(known("child", parent_id=uid) | {"root_id": uid})
+async def test_ids_of_any_json_type_are_found_by_their_text(uid: Any, text: str) -> None:
+    gateway = StateGateway()
+    gateway.put(known(uid, uid), step("started", uid), step("succeeded", uid, result="1"))
+    gateway.put(known("child", parent_id=uid) | {"root_id": uid})
     quoted = quote(text, safe="")
-    task = await house.get(f"/tasks/{quoted}")
+    task = await gateway.get(f"/tasks/{quoted}")
     assert (task["name"], task["state"], task["children"]) == ("shop.pay", "SUCCESS", ["child"])
-    assert (await house.get(f"/workflows/{quoted}"))["total"] == 2
-    assert uuids(await house.get(f"/tasks?root_id={quoted}")) == ["child", task["uuid"]]
-    assert uuids(await house.get(f"/tasks?parent_id={quoted}")) == ["child"]
-    assert len(uuids(await house.get(f"/tasks?uuid={quoted}"))) == 1
+    assert (await gateway.get(f"/workflows/{quoted}"))["total"] == 2
+    assert uuids(await gateway.get(f"/tasks?root_id={quoted}")) == ["child", task["uuid"]]
+    assert uuids(await gateway.get(f"/tasks?parent_id={quoted}")) == ["child"]
+    assert len(uuids(await gateway.get(f"/tasks?uuid={quoted}"))) == 1
 
 
-async def test_a_task_that_only_reports_its_progress_is_known_by_that() -> None:
-    """CASES.md A18: it was under way before the gateway came."""
-    house = House()
-    house.put(step("progress", "b", name="shop.pay", root_id="r", parent_id="a", current=1, total=4))
-    task = await house.get("/tasks/b")
+async def test_a_task_is_known_by_a_progress_event_alone() -> None:
+    """It started before the gateway."""
+    gateway = StateGateway()
+    gateway.put(step("progress", "b", name="shop.pay", root_id="r", parent_id="a", current=1, total=4))
+    task = await gateway.get("/tasks/b")
     assert (task["name"], task["root_id"], task["parent_id"]) == ("shop.pay", "r", "a")
     assert (task["state"], task["progress"]) == ("PROGRESS", 0.25)
-    assert uuids(await house.get("/workflows/r")) == ["b"]
-    assert uuids(await house.get("/tasks?name=shop.*&state=PROGRESS")) == ["b"]
+    assert uuids(await gateway.get("/workflows/r")) == ["b"]
+    assert uuids(await gateway.get("/tasks?name=shop.*&state=PROGRESS")) == ["b"]
 
 
 async def test_a_task_of_an_old_protocol_is_its_own_root() -> None:
-    """CASES.md A22: Celery 3.1 names no root."""
-    house = House()
+    """Celery 3.1 sends no root_id."""
+    gateway = StateGateway()
     old = known("b")
     del old["root_id"], old["parent_id"]
-    house.put(old)
-    tree = await house.get("/workflows/b")
+    gateway.put(old)
+    tree = await gateway.get("/workflows/b")
     assert (tree["total"], tree["tasks"][0]["root_id"]) == (1, "b")
 
 
 # ----------------------------------------------------------------------------------- attempts, brokers
 
 
-async def test_the_tries_of_a_task_are_always_given_and_those_of_many_on_request() -> None:
-    house = House()
-    house.put(
+async def test_attempts_of_one_task_and_of_a_list() -> None:
+    gateway = StateGateway()
+    gateway.put(
         known("a", clock=1),
         step("started", "a", clock=2),
         step("retried", "a", exception="E()", clock=3),
         known("a", retries=1, eta="2026-11-28T16:00:00+00:00", clock=4, hostname="w2@host"),
         step("started", "a", clock=5, hostname="w2@host"),
     )
-    task = await house.get("/tasks/a")
-    first, second = task["tries"]
+    task = await gateway.get("/tasks/a")
+    first, second = task["attempts"]
     assert [first[key] for key in ("retries", "state", "worker", "pid", "exception", "eta")] == [
         *(0, "RETRY", "w1@host", 1, "E()", None)
     ]
@@ -230,72 +154,71 @@ async def test_the_tries_of_a_task_are_always_given_and_those_of_many_on_request
     assert [second[key] for key in ("retries", "state", "worker", "exception", "ended", "eta")] == [
         *(1, "STARTED", "w2@host", None, None, "2026-11-28T16:00:00+00:00")
     ]
-    assert (task["attempts"], task["started"], task["exception"]) == (2, second["started"], None)
-    assert (await house.get("/tasks/a?fields=tries")) == {"uuid": "a", "tries": task["tries"]}
-    assert "tries" not in await house.get("/tasks/a?fields=attempts")
+    assert (task["attempt"], task["started"], task["exception"]) == (2, second["started"], None)
+    assert (await gateway.get("/tasks/a?fields=attempts")) == {"uuid": "a", "attempts": task["attempts"]}
+    assert "attempts" not in await gateway.get("/tasks/a?fields=attempt")
     for path in ("/tasks", "/workflows/a"):
-        (whole,) = (await house.get(path))["tasks"]
-        assert "tries" not in whole
-        (picked,) = (await house.get(f"{path}?fields=tries"))["tasks"]
-        assert picked["tries"] == task["tries"]
+        (whole,) = (await gateway.get(path))["tasks"]
+        assert "attempts" not in whole
+        (picked,) = (await gateway.get(f"{path}?fields=attempts"))["tasks"]
+        assert picked["attempts"] == task["attempts"]
 
 
-async def test_an_id_that_two_brokers_have_is_ambiguous_until_one_is_chosen() -> None:
-    """CASES.md A15."""
-    house = House(clusters=("eu", "us"))
-    house.put(known("a"), step("started", "a"), step("succeeded", "a"), cluster="eu")
-    house.put(known("only", "a", parent_id="a"), cluster="eu")
-    house.put(known("a"), cluster="us")
+async def test_an_id_of_two_brokers_is_ambiguous() -> None:
+    gateway = StateGateway(clusters=("eu", "us"))
+    gateway.put(known("a"), step("started", "a"), step("succeeded", "a"), cluster="eu")
+    gateway.put(known("only", "a", parent_id="a"), cluster="eu")
+    gateway.put(known("a"), cluster="us")
     for path in ("/tasks/a", "/workflows/a"):
-        error = await house.refused(path, 409)
+        error = await gateway.get_error(path, 409)
         assert (error["code"], error["parameter"], error["allowed"]) == ("ambiguous", "cluster", ["eu", "us"])
-        assert (await house.refused(f"{path}?cluster=asia", 404))["code"].endswith("-unknown")
-    of_eu, of_us = [await house.get(f"/tasks/a?cluster={name}") for name in ("eu", "us")]
+        assert (await gateway.get_error(f"{path}?cluster=asia", 404))["code"].endswith("-unknown")
+    of_eu, of_us = [await gateway.get(f"/tasks/a?cluster={name}") for name in ("eu", "us")]
     assert [(task["cluster"], task["state"], task["children"]) for task in (of_eu, of_us)] == [
         ("eu", "SUCCESS", ["only"]),
         ("us", "RECEIVED", []),
     ]
-    trees = [await house.get(f"/workflows/a?cluster={name}") for name in ("eu", "us")]
+    trees = [await gateway.get(f"/workflows/a?cluster={name}") for name in ("eu", "us")]
     assert [(tree["total"], tree["ready"]) for tree in trees] == [(2, 1), (1, 0)]
-    assert (await house.get("/tasks/only"))["cluster"] == "eu", "one broker has it"
-    page = await house.get("/tasks?uuid=a")
+    assert (await gateway.get("/tasks/only"))["cluster"] == "eu", "one broker has it"
+    page = await gateway.get("/tasks?uuid=a")
     assert [task["cluster"] for task in page["tasks"]] == ["us", "eu"]
-    assert uuids(await house.get("/tasks?root_id=a&cluster=us")) == ["a"]
-    assert len(uuids(await house.get("/tasks?root_id=a"))) == 3
+    assert uuids(await gateway.get("/tasks?root_id=a&cluster=us")) == ["a"]
+    assert len(uuids(await gateway.get("/tasks?root_id=a"))) == 3
 
 
-async def test_it_works_below_a_sub_path() -> None:
-    house = House(root_path="/celery")
-    house.put(known("a"))
+async def test_endpoints_below_a_sub_path() -> None:
+    gateway = StateGateway(root_path="/celery")
+    gateway.put(known("a"))
     for path in ("/tasks", "/tasks/a", "/workflows/a", "/workers"):
-        assert (await house.ask(f"/celery{path}")).status_code == 200
-        assert (await house.ask(path)).status_code == 200, "a proxy may have taken the sub-path away"
+        assert (await gateway.request(f"/celery{path}")).status_code == 200
+        assert (await gateway.request(path)).status_code == 200, "a proxy may have taken the sub-path away"
 
 
 # ------------------------------------------------------------------------------------------- a list
 
 
-async def test_a_list_is_newest_first_and_bears_the_position_of_the_stream() -> None:
-    house = House()
-    assert await house.get("/tasks") == {
+async def test_a_list_is_newest_first_and_has_the_position_of_the_stream() -> None:
+    gateway = StateGateway()
+    assert await gateway.get("/tasks") == {
         "tasks": [],
         "cursor": None,
-        "id": house.pipeline.hub.id.decode(),
+        "id": gateway.pipeline.hub.id.decode(),
     }
-    house.put(*(known(f"t{n}") for n in range(150)))
-    page = await house.get("/tasks")
+    gateway.put(*(known(f"t{n}") for n in range(150)))
+    page = await gateway.get("/tasks")
     assert uuids(page) == [f"t{n}" for n in range(149, 49, -1)]
-    assert page["id"] == house.pipeline.hub.id.decode()
-    rest = await house.get(f"/tasks?cursor={page['cursor']}")
+    assert page["id"] == gateway.pipeline.hub.id.decode()
+    rest = await gateway.get(f"/tasks?cursor={page['cursor']}")
     assert uuids(rest) == [f"t{n}" for n in range(49, -1, -1)]
     assert rest["cursor"] is None
-    whole = await house.get("/tasks?limit=150")
+    whole = await gateway.get("/tasks?limit=150")
     assert whole["cursor"] is None, "the last page is full, and it is the last"
 
 
 async def test_a_list_has_the_filters_of_the_stream() -> None:
-    house = House()
-    house.put(
+    gateway = StateGateway()
+    gateway.put(
         {**known("a", name="shop.pay"), "type": "task-sent", "queue": "fast", "hostname": "gen1@host"},
         known("b", "a", name="shop.ship", parent_id="a"),
         known("c", "a", name="mail.send", parent_id="b", hostname="w2@host"),
@@ -321,42 +244,40 @@ async def test_a_list_has_the_filters_of_the_stream() -> None:
         "root_id=*": "dcba",
         "root_id=x": "",
     }.items():
-        assert "".join(uuids(await house.get(f"/tasks?{query}"))) == expected, query
+        assert "".join(uuids(await gateway.get(f"/tasks?{query}"))) == expected, query
 
 
-async def test_fields_of_a_list_are_picked() -> None:
-    house = House()
-    house.put(known("a"))
-    assert (await house.get("/tasks?fields=name,state&fields=children"))["tasks"] == [
+async def test_fields_of_a_list() -> None:
+    gateway = StateGateway()
+    gateway.put(known("a"))
+    assert (await gateway.get("/tasks?fields=name,state&fields=children"))["tasks"] == [
         {"uuid": "a", "name": "shop.pay", "state": "RECEIVED", "children": []}
     ]
 
 
 @pytest.mark.parametrize("query", ["", "root_id=r", "name=shop.*", "state=!SUCCESS"])
 @pytest.mark.parametrize("seed", range(6))
-async def test_pages_repeat_and_skip_nothing_while_tasks_arrive_change_and_are_forgotten(
-    seed: int, query: str
-) -> None:
-    """All that match throughout are on the pages once, in order, and none that came later."""
+async def test_pages_have_each_task_once_while_the_table_changes(seed: int, query: str) -> None:
+    """Tasks that match all the time are on the pages once, in order; later ones are not."""
     chance = random.Random(seed)
-    house = House(max_tasks=700)
+    gateway = StateGateway(max_tasks=700)
     fresh = count()
 
     def arrive(many: int) -> None:
         for _ in range(many):
             uid = f"t{next(fresh)}"
             root_id = chance.choice(["r", "r", "other"])
-            house.put(known(uid, root_id, name=chance.choice(["shop.pay", "shop.ship", "mail.send"])))
+            gateway.put(known(uid, root_id, name=chance.choice(["shop.pay", "shop.ship", "mail.send"])))
 
     def matching() -> dict[str, bool]:
-        """Which of the known tasks match, by a look at each, the newest first."""
+        """Return the matching tasks of the table, newest first."""
         return {
             record.task.uuid: (
                 (query != "root_id=r" or record.task.root_id == "r")
                 and (query != "name=shop.*" or (record.task.name or "").startswith("shop."))
                 and (query != "state=!SUCCESS" or record.task.state != "SUCCESS")
             )
-            for record in house.pipeline.tasks.newest()
+            for record in gateway.pipeline.tasks.newest()
         }
 
     arrive(chance.randint(0, 600))
@@ -367,15 +288,15 @@ async def test_pages_repeat_and_skip_nothing_while_tasks_arrive_change_and_are_f
     cursor = None
     while True:
         limit = chance.randint(1, 60)
-        page = await house.get(f"/tasks?limit={limit}&{query}" + (f"&cursor={cursor}" if cursor else ""))
+        page = await gateway.get(f"/tasks?limit={limit}&{query}" + (f"&cursor={cursor}" if cursor else ""))
         assert len(page["tasks"]) <= limit
         got += uuids(page)
         cursor = page["cursor"]
         if cursor is None:
             break
         arrive(chance.randint(0, 30))
-        for record in chance.sample(list(house.pipeline.tasks.newest()), 5):
-            house.put(step("started", record.task.uuid), step("succeeded", record.task.uuid))
+        for record in chance.sample(list(gateway.pipeline.tasks.newest()), 5):
+            gateway.put(step("started", record.task.uuid), step("succeeded", record.task.uuid))
         now = matching()
         always &= {uid for uid, matches in now.items() if matches}
     assert len(set(got)) == len(got)
@@ -384,24 +305,24 @@ async def test_pages_repeat_and_skip_nothing_while_tasks_arrive_change_and_are_f
 
 
 @pytest.mark.parametrize("path", ["/tasks?limit=1000", "/workflows/r"])
-async def test_what_is_read_in_slices_is_as_of_one_moment(path: str) -> None:
-    """Replaying the stream up to the position of the answer gives the same as the answer."""
-    house = House()
-    house.put(*(known(f"t{n}", "r") for n in range(3_000)))
+async def test_responses_made_in_slices_are_consistent(path: str) -> None:
+    """Replaying the stream up to the position of the response gives the same state."""
+    gateway = StateGateway()
+    gateway.put(*(known(f"t{n}", "r") for n in range(3_000)))
     stop = asyncio.Event()
 
     async def go_on() -> None:
         while not stop.is_set():
             uid = f"t{random.randrange(2_000, 3_000)}"
-            house.put(step("progress", uid, current=next(_clock), total=10**9))
+            gateway.put(step("progress", uid, current=next(clock), total=10**9))
             await asyncio.sleep(0)
 
     running = asyncio.create_task(go_on())
     for _ in range(5):
-        body = await house.get(path)
-        given = {task["uuid"]: task["info"] for task in body["tasks"] if task["info"]}
+        body = await gateway.get(path)
+        given = {task["uuid"]: task["custom"] for task in body["tasks"] if task["custom"]}
         position = int(body["id"].partition("-")[2])
-        history = house.pipeline.hub._history
+        history = gateway.pipeline.hub._history
         replayed: dict[str, Any] = {}
         for entry in history.after(history.evicted, position - history.evicted):
             event = json.loads(entry.json)
@@ -417,10 +338,10 @@ async def test_what_is_read_in_slices_is_as_of_one_moment(path: str) -> None:
 
 
 async def test_a_workflow_is_a_tree() -> None:
-    house = House()
-    house.put(known("r"), known("a", "r", parent_id="r"), known("b", "r", parent_id="a"))
-    house.put(step("started", "r"), step("succeeded", "r", result="1", runtime=1.0))
-    tree = await house.get("/workflows/r?fields=state")
+    gateway = StateGateway()
+    gateway.put(known("r"), known("a", "r", parent_id="r"), known("b", "r", parent_id="a"))
+    gateway.put(step("started", "r"), step("succeeded", "r", result="1", runtime=1.0))
+    tree = await gateway.get("/workflows/r?fields=state")
     assert tree == {
         "root_id": "r",
         "total": 3,
@@ -443,63 +364,64 @@ async def test_a_workflow_is_a_tree() -> None:
                 ],
             }
         ],
-        "id": house.pipeline.hub.id.decode(),
+        "id": gateway.pipeline.hub.id.decode(),
     }
     assert [each["uuid"] for each in tree["critical_path"]] == ["r", "a"]
 
 
 async def test_workers_are_listed_alive_or_not() -> None:
-    house = House()
-    house.put(heartbeat("w2@host", freq=2.0, active=1), heartbeat(), heartbeat("gen7@host"))
-    house.put(heartbeat("w2@host") | {"type": "worker-offline"}, {"type": "worker-deployed", "hostname": "x"})
-    house.put(known("a", hostname="w3@host"))
-    body = await house.get("/workers?fields=alive,status,heartbeats")
+    gateway = StateGateway()
+    gateway.put(heartbeat("w2@host", freq=2.0, active=1), heartbeat(), heartbeat("gen7@host"))
+    gateway.put(
+        heartbeat("w2@host") | {"type": "worker-offline"}, {"type": "worker-deployed", "hostname": "x"}
+    )
+    gateway.put(known("a", hostname="w3@host"))
+    body = await gateway.get("/workers?fields=alive,status,heartbeats")
     assert [tuple(each.values()) for each in body["workers"]] == [
         ("gen7@host", True, "online", True),
         ("w1@host", True, "online", True),
         ("w2@host", False, "offline", True),
         ("w3@host", True, "online", False),
     ]
-    body = await house.get("/workers")
+    body = await gateway.get("/workers")
     assert tuple(body["workers"][0]) == tuple(field for field in WORKER_FIELDS if field != "cluster")
     assert all(abs(each["since"] - time.time()) < 30 for each in body["workers"])
-    assert body["id"] == house.pipeline.hub.id.decode()
-    assert (await house.get("/workers?hostname=w2*&fields=alive,active"))["workers"] == [
+    assert body["id"] == gateway.pipeline.hub.id.decode()
+    assert (await gateway.get("/workers?hostname=w2*&fields=alive,active"))["workers"] == [
         {"hostname": "w2@host", "alive": False, "active": 1}
     ]
-    metrics = (await house.ask("/metrics")).text
+    metrics = (await gateway.request("/metrics")).text
     assert "\ncelery_gateway_workers_known 4.0\n" in metrics
     assert "\ncelery_gateway_workers_alive 3.0\n" in metrics
 
 
-async def test_a_worker_that_stops_with_a_task_under_way_is_stopping_and_the_task_not_lost() -> None:
-    """CASES.md A9."""
-    house = House()
-    house.put(heartbeat(clock=1), known("a"), step("started", "a"))
-    house.put(heartbeat(clock=2) | {"type": "worker-offline"})
-    (worker,) = (await house.get("/workers?fields=status,alive"))["workers"]
+async def test_a_worker_that_stops_with_a_running_task_is_stopping() -> None:
+    gateway = StateGateway()
+    gateway.put(heartbeat(clock=1), known("a"), step("started", "a"))
+    gateway.put(heartbeat(clock=2) | {"type": "worker-offline"})
+    (worker,) = (await gateway.get("/workers?fields=status,alive"))["workers"]
     assert worker == {"hostname": "w1@host", "alive": True, "status": "stopping"}
-    task = await house.get("/tasks/a?fields=stale,state,lost")
+    task = await gateway.get("/tasks/a?fields=stale,state,lost")
     assert task == {"uuid": "a", "state": "STARTED", "lost": None, "stale": False}
-    house.put(step("succeeded", "a"))
-    (worker,) = (await house.get("/workers?fields=status"))["workers"]
+    gateway.put(step("succeeded", "a"))
+    (worker,) = (await gateway.get("/workers?fields=status"))["workers"]
     assert worker["status"] == "offline"
 
 
-async def test_the_task_of_a_process_that_is_gone_is_lost_until_another_takes_it_up() -> None:
-    """CASES.md A6: a container is killed and comes up again with the same hostname and pid."""
-    house = House()
-    house.put(heartbeat(clock=1, processed=0), known("a"), step("started", "a"), known("b"))
+async def test_a_task_of_a_gone_process_is_lost_until_another_attempt() -> None:
+    """A container is killed and restarts with the same hostname and pid."""
+    gateway = StateGateway()
+    gateway.put(heartbeat(clock=1, processed=0), known("a"), step("started", "a"), known("b"))
     before = time.time()
-    house.put(heartbeat(clock=1, processed=0, active=0) | {"type": "worker-online"})
+    gateway.put(heartbeat(clock=1, processed=0, active=0) | {"type": "worker-online"})
     for uid in "ab":
-        task = await house.get(f"/tasks/{uid}")
+        task = await gateway.get(f"/tasks/{uid}")
         assert (task["state"], task["type"], task["stale"]) == ("LOST", "task-lost", True)
         assert before <= task["lost"] <= time.time()
-        assert [attempt["state"] for attempt in task["tries"]] == ["LOST"]
-    assert sorted(uuids(await house.get("/tasks?state=LOST"))) == ["a", "b"]
-    assert (await house.get("/workflows/a"))["counts"] == {"LOST": 1}
-    (lost, *_) = (event for event in history(house) if event["type"] == "task-lost")
+        assert [attempt["state"] for attempt in task["attempts"]] == ["LOST"]
+    assert sorted(uuids(await gateway.get("/tasks?state=LOST"))) == ["a", "b"]
+    assert (await gateway.get("/workflows/a"))["counts"] == {"LOST": 1}
+    (lost, *_) = (event for event in history(gateway) if event["type"] == "task-lost")
     assert (lost["type"], lost["source"], lost["state"], lost["attempt"]) == (
         "task-lost",
         "gateway",
@@ -508,15 +430,15 @@ async def test_the_task_of_a_process_that_is_gone_is_lost_until_another_takes_it
     )
     assert (lost["name"], lost["root_id"], lost["hostname"], lost["pid"]) == ("shop.pay", "a", "w1@host", 1)
     assert "restarted" in lost["reason"]
-    house.put(known("a", hostname="w2@host"), step("started", "a", hostname="w2@host"))
-    task = await house.get("/tasks/a")
-    assert (task["state"], task["lost"], task["stale"], task["attempts"]) == ("STARTED", None, False, 2)
-    assert [attempt["state"] for attempt in task["tries"]] == ["LOST", "STARTED"]
+    gateway.put(known("a", hostname="w2@host"), step("started", "a", hostname="w2@host"))
+    task = await gateway.get("/tasks/a")
+    assert (task["state"], task["lost"], task["stale"], task["attempt"]) == ("STARTED", None, False, 2)
+    assert [attempt["state"] for attempt in task["attempts"]] == ["LOST", "STARTED"]
 
 
-def history(house: House) -> list[Event]:
-    """All events that the hub has had."""
-    held = house.pipeline.hub._history
+def history(gateway: StateGateway) -> list[Event]:
+    """Return all events of the hub."""
+    held = gateway.pipeline.hub._history
     return [json.loads(entry.json) for entry in held.after(held.evicted, held.position - held.evicted)]
 
 
@@ -524,35 +446,35 @@ def history(house: House) -> list[Event]:
 
 
 @pytest.mark.parametrize("path", ["/tasks?root_id=a", "/tasks/a", "/workflows/a", "/workers"])
-async def test_what_has_not_changed_is_not_sent_again(path: str) -> None:
-    house = House()
-    house.put(known("a"), heartbeat(timestamp=1.0))
-    first = await house.ask(path)
+async def test_unchanged_responses_get_304(path: str) -> None:
+    gateway = StateGateway()
+    gateway.put(known("a"), heartbeat(timestamp=1.0))
+    first = await gateway.request(path)
     assert first.headers["cache-control"] == "no-cache"
     etag = first.headers["etag"]
-    house.put(known("b"), {"type": "probe-asked"})  # the stream goes on
+    gateway.put(known("b"), {"type": "probe-asked"})  # the stream goes on
     for tags in (etag, f'"x", {etag}', etag.removeprefix("W/"), "*"):
-        again = await house.ask(path, if_none_match=tags)
+        again = await gateway.request(path, if_none_match=tags)
         assert (again.status_code, again.content) == (304, b""), tags
         assert again.headers["etag"] == etag
-    assert (await house.ask(path, if_none_match='"x"')).status_code == 200
-    house.put(step("started", "a"), heartbeat(timestamp=2.0))
-    changed = await house.ask(path, if_none_match=etag)
+    assert (await gateway.request(path, if_none_match='"x"')).status_code == 200
+    gateway.put(step("started", "a"), heartbeat(timestamp=2.0))
+    changed = await gateway.request(path, if_none_match=etag)
     assert changed.status_code == 200
     assert changed.headers["etag"] != etag
 
 
 @pytest.mark.parametrize("path", ["/tasks", "/tasks/a", "/workflows/a", "/workers"])
-async def test_a_head_has_the_headers_alone_and_other_sites_may_read(path: str) -> None:
-    house = House()
-    house.put(known("a"))
-    whole = await house.ask(path, origin="https://shop.example")
+async def test_head_and_cors(path: str) -> None:
+    gateway = StateGateway()
+    gateway.put(known("a"))
+    whole = await gateway.request(path, origin="https://shop.example")
     assert whole.headers["access-control-allow-origin"] == "https://shop.example"
-    assert whole.headers["access-control-expose-headers"] == "ETag"
+    assert whole.headers["access-control-expose-headers"] == "ETag, Retry-After"
     assert whole.headers["content-type"] == "application/json"
     assert int(whole.headers["content-length"]) == len(whole.content)
-    assert (await house.ask(path, method="HEAD")).headers["etag"] == whole.headers["etag"]
-    assert (await house.ask(path, method="POST")).status_code == 405
+    assert (await gateway.request(path, method="HEAD")).headers["etag"] == whole.headers["etag"]
+    assert (await gateway.request(path, method="POST")).status_code == 405
 
 
 # ------------------------------------------------------------------------------------ what is refused
@@ -584,51 +506,54 @@ async def test_a_head_has_the_headers_alone_and_other_sites_may_read(path: str) 
         ("/workers?fields=uuid", "bad-value", "fields"),
     ],
 )
-async def test_what_cannot_be_understood_is_refused_by_name(query: str, code: str, parameter: str) -> None:
-    house = House()
-    house.put(known("a"))
-    error = await house.refused(query, 400)
+async def test_bad_parameters_get_400_with_the_parameter(query: str, code: str, parameter: str) -> None:
+    gateway = StateGateway()
+    gateway.put(known("a"))
+    error = await gateway.get_error(query, 400)
     assert (error["code"], error["parameter"]) == (code, parameter)
     if code == "unknown-parameter" or parameter == "fields" and code == "bad-value":
         assert error["allowed"]
 
 
-async def test_a_cursor_of_before_a_restart_is_told_from_a_wrong_one() -> None:
-    before, after = House(), House()
-    for house in (before, after):
-        house.put(known("a"), known("b"))
+async def test_a_page_ends_while_all_its_tasks_change() -> None:
+    gateway = StateGateway()
+    gateway.put(*(known(f"t{number}") for number in range(1_000)))
+    changes = 0
+
+    async def change() -> None:
+        nonlocal changes
+        while True:
+            gateway.put(*(step("progress", f"t{number}", current=changes) for number in range(1_000)))
+            changes += 1
+            await asyncio.sleep(0)
+
+    changing = asyncio.create_task(change())
+    try:
+        async with asyncio.timeout(30):
+            page = await gateway.get("/tasks?limit=1000")
+    finally:
+        changing.cancel()
+    assert len(page["tasks"]) == 1_000
+    assert changes > 1, "nothing changed meanwhile"
+    of_one_moment = {task["custom"]["current"] for task in page["tasks"]}
+    assert len(of_one_moment) == 1
+
+
+async def test_an_expired_cursor_differs_from_an_invalid_one() -> None:
+    before, after = StateGateway(), StateGateway()
+    for gateway in (before, after):
+        gateway.put(known("a"), known("b"))
     cursor = (await before.get("/tasks?limit=1"))["cursor"]
-    assert (await after.refused(f"/tasks?cursor={cursor}", 400))["code"] == "cursor-expired"
+    assert (await after.get_error(f"/tasks?cursor={cursor}", 400))["code"] == "cursor-expired"
     assert uuids(await before.get(f"/tasks?cursor={cursor}")) == ["a"]
 
 
 # ---------------------------------------------------------------------------------- 50,000 in one root
 
 
-@asynccontextmanager
-async def served(house: House) -> AsyncIterator[int]:
-    """The house at a port, in this loop."""
-    listener = socket.create_server(("127.0.0.1", 0))  # who comes before it is served waits
-    config = uvicorn.Config(
-        house.app,
-        http=DirectHTTP,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server.serve([listener]))
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await running
-
-
 @contextmanager
 def collecting_rarely() -> Iterator[None]:
-    """As the server has it, and without what the tests before this have left."""
+    """Set the garbage collector as the server does, without the objects of earlier tests."""
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
@@ -640,66 +565,64 @@ def collecting_rarely() -> Iterator[None]:
         gc.unfreeze()
 
 
-async def fetch(port: int, path: str) -> list[bytes]:
-    """A response in pieces: it is read in this loop, where putting it together would be in the way."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    chunks: list[bytes] = []
-    while chunk := await reader.read(1 << 18):
-        chunks.append(chunk)
-    writer.close()
-    return chunks
-
-
-def content(chunks: list[bytes]) -> Any:
-    head, _, body = b"".join(chunks).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200"), head
-    return json.loads(body)
-
-
-async def test_a_root_of_fifty_thousand_tasks_is_answered_without_holding_up_the_loop() -> None:
-    house = House()
-    ids = [str(uuid.uuid4()) for _ in range(MANY)]
-    for start in range(0, MANY, 24):
-        part = range(start, min(start + 24, MANY))
-        house.put(
+def grow_tree(gateway: StateGateway, ids: list[str]) -> None:
+    """Add a workflow whose tasks form a binary tree, and start them."""
+    for start in range(0, len(ids), 24):
+        part = range(start, min(start + 24, len(ids)))
+        gateway.put(
             *(known(ids[n], ids[0], parent_id=ids[(n - 1) // 2] if n else None, args="(1,)") for n in part)
         )
-        house.put(*(step("started", ids[n]) for n in part))
-    gaps: list[float] = []
-    lookups: list[float] = []
+        gateway.put(*(step("started", ids[n]) for n in part))
+
+
+def parents_in(tree: dict[str, Any]) -> dict[str, str | None]:
+    """Return the parent of each task in a tree with one root."""
+    (root,) = tree["tasks"]
+    parents: dict[str, str | None] = {}
+    left: list[tuple[str | None, Any]] = [(None, root)]
+    while left:
+        parent_id, task = left.pop()
+        parents[task["uuid"]] = parent_id
+        left += [(task["uuid"], child) for child in task["children"]]
+    return parents
+
+
+async def test_a_workflow_of_fifty_thousand_tasks_does_not_block_the_event_loop() -> None:
+    gateway = StateGateway()
+    ids = [str(uuid.uuid4()) for _ in range(MANY)]
+    grow_tree(gateway, ids)
+    turns: list[float] = []
     is_over = False
 
-    async def tick() -> None:
-        before = time.perf_counter()
+    async def measure_turns() -> None:
+        """Measure the CPU time between two turns of this task."""
+        before = time.thread_time()
         while not is_over:
             await asyncio.sleep(0.0005)
-            now = time.perf_counter()
-            gaps.append(now - before)
+            now = time.thread_time()
+            turns.append(now - before)
             before = now
 
-    async def load() -> None:
-        begun, sent = time.perf_counter(), 0
+    async def send_events() -> None:
+        started, sent = time.perf_counter(), 0
         while not is_over:
-            while sent < (time.perf_counter() - begun) * EVENTS_A_SECOND:
+            while sent < (time.perf_counter() - started) * EVENTS_PER_SECOND:
                 progress = range(sent, sent + 24)
-                house.put(*(step("progress", ids[n % MANY], current=n, total=10**9) for n in progress))
+                gateway.put(*(step("progress", ids[n % MANY], current=n, total=10**9) for n in progress))
                 sent += 24
             await asyncio.sleep(0.001)
 
-    async def look_up(port: int) -> None:
+    async def request_tasks(port: int) -> None:
         while not is_over:
-            before = time.perf_counter()
             await fetch(port, f"/tasks/{random.choice(ids)}")
-            lookups.append(time.perf_counter() - before)
             await asyncio.sleep(0.01)
 
     with collecting_rarely():
-        async with served(house) as port, asyncio.TaskGroup() as group:
-            for each in (tick(), load(), look_up(port)):
+        async with served(gateway) as port, asyncio.TaskGroup() as group:
+            for each in (measure_turns(), send_events(), request_tasks(port)):
                 group.create_task(each)
             try:
-                responses = await asyncio.gather(
+                chunks = await asyncio.gather(
                     fetch(port, f"/workflows/{ids[0]}"),
                     fetch(port, f"/workflows/{ids[0]}?fields=state"),
                     fetch(port, f"/tasks?root_id={ids[0]}&limit=1000"),
@@ -707,55 +630,24 @@ async def test_a_root_of_fifty_thousand_tasks_is_answered_without_holding_up_the
                 )
             finally:
                 is_over = True
-    lookups.sort()
-    print(
-        f"the loop was held for {max(gaps) * 1000:.1f} ms at most;"
-        f" a task took {lookups[len(lookups) // 2] * 1000:.1f} ms, p99"
-        f" {lookups[int(len(lookups) * 0.99)] * 1000:.1f} ms of {len(lookups)}"
-    )
-    assert max(gaps) < 0.1  # measured: 10 ms. The machine that tests this may have other things to do.
-    answers = [content(chunks) for chunks in responses]
-    for tree in answers[:2]:
+    print(f"at most {max(turns) * 1000:.1f} ms of CPU time in a turn")
+    assert max(turns) < scaled(0.1)
+    responses = [content(each) for each in chunks]
+    for tree in responses[:2]:
         assert (tree["total"], sum(tree["counts"].values()), len(tree["tasks"])) == (MANY, MANY, 1)
-        parents = {}
-        left = [(None, tree["tasks"][0])]
-        while left:
-            above, task = left.pop()
-            parents[task["uuid"]] = above
-            left += [(task["uuid"], child) for child in task["children"]]
-        assert parents == {uid: ids[(n - 1) // 2] if n else None for n, uid in enumerate(ids)}
-    assert uuids(answers[2]) == ids[:-1001:-1]
-    assert uuids(answers[3]) == []
+        assert parents_in(tree) == {uid: ids[(n - 1) // 2] if n else None for n, uid in enumerate(ids)}
+    assert uuids(responses[2]) == ids[:-1001:-1]
+    assert uuids(responses[3]) == []
 
 
-async def test_clients_that_do_not_read_a_large_workflow_keep_nobody_from_it() -> None:
-    house = House(slow_seconds=0.3)
-    house.put(*(known(f"t{n}", "t0", args="x" * 1_000) for n in range(5_000)))
-    async with served(house) as port:
-        stalled = []
-        try:
-            for _ in range(MAX_LARGE_ANSWERS + 1):
-                stalled.append(client := socket.socket())
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                client.connect(("127.0.0.1", port))
-                client.sendall(b"GET /workflows/t0 HTTP/1.1\r\nHost: x\r\n\r\n")
-            async with asyncio.timeout(20):
-                tree = content(await fetch(port, "/workflows/t0"))
-            assert tree["total"] == 5_000
-            assert content(await fetch(port, "/healthz")) == {"status": "alive"}
-        finally:
-            for client in stalled:
-                client.close()
-
-
-async def test_a_page_of_very_long_texts_is_shorter_and_goes_on() -> None:
-    house = House()
+async def test_a_page_of_very_long_texts_is_shorter() -> None:
+    gateway = StateGateway()
     for n in range(600):
-        house.put(known(f"t{n}"), step("failed", f"t{n}", exception="x", traceback="y" * 30_000))
+        gateway.put(known(f"t{n}"), step("failed", f"t{n}", exception="x", traceback="y" * 30_000))
     got: list[str] = []
     path, sizes = "/tasks?limit=1000", []
     while True:
-        page = await house.get(path)
+        page = await gateway.get(path)
         got += uuids(page)
         sizes.append(len(page["tasks"]))
         if page["cursor"] is None:
@@ -769,7 +661,7 @@ async def test_a_page_of_very_long_texts_is_shorter_and_goes_on() -> None:
 # ---------------------------------------------------------------------------------- broker and worker
 
 
-def test_the_stream_goes_on_from_the_position_of_an_answer(
+def test_a_stream_continues_from_the_position_of_a_response(
     gateway: GatewayProcess, publisher: Publisher
 ) -> None:
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
@@ -793,7 +685,7 @@ def state_of(gateway: GatewayProcess, uid: str) -> str | None:
     return None
 
 
-def test_the_tasks_of_a_real_worker_are_seen(gateway: GatewayProcess, celery: Celery, worker: Worker) -> None:
+def test_tasks_of_a_real_worker(gateway: GatewayProcess, celery: Celery, worker: Worker) -> None:
     add = celery.signature("canvas.add")
     result = chain(add.clone((1, 2)), add.clone((3,)), add.clone((4,))).apply_async()
     root = result.parent.parent
@@ -806,10 +698,12 @@ def test_the_tasks_of_a_real_worker_are_seen(gateway: GatewayProcess, celery: Ce
 
     assert wait_for(is_ready, 20), tree
     assert (tree["total"], tree["progress"], tree["counts"]) == (3, 1.0, {"SUCCESS": 3})
-    # (A worker sends a chain's next task before it says that the one before has succeeded.)
-    path = [each["uuid"] for each in tree["critical_path"]]
-    assert path in ([root.id, result.parent.id, result.id], [root.id, result.parent.id])
     task = tree["tasks"][0]
+    tasks = [task, task["children"][0], task["children"][0]["children"][0]]
+    # It ends with the task that ended last: a worker can report a chain's second task before its first.
+    last = max(range(3), key=lambda number: tasks[number]["succeeded"])
+    path = [each["uuid"] for each in tree["critical_path"]]
+    assert path == [root.id, result.parent.id, result.id][: last + 1], tree
     assert (task["uuid"], task["name"], task["result"]) == (root.id, "canvas.add", "3")
     assert task["children"][0]["children"][0]["uuid"] == result.id
     newest = httpx.get(f"{gateway.url}/tasks", params={"root_id": root.id, "fields": "result"}).json()
@@ -826,10 +720,10 @@ def test_the_tasks_of_a_real_worker_are_seen(gateway: GatewayProcess, celery: Ce
     assert seen["processed"] is not None
 
 
-def test_a_worker_that_is_killed_is_silent_then_offline_and_its_task_lost(
+def test_a_killed_worker_becomes_silent_then_offline(
     broker: str, celery: Celery, folder: Path, worker: Worker
 ) -> None:
-    """It says nothing any more: after 15 seconds that is seen, and after the timeout it is gone."""
+    """It becomes silent after 15 seconds, and offline after the timeout."""
     timeout_seconds = SILENT_SECONDS + 3
     gateway = GatewayProcess(broker, folder, options=["--worker-timeout", str(timeout_seconds)])
     victim = Worker(broker, folder, results=folder / "results", pool="prefork", concurrency=1)
@@ -851,10 +745,10 @@ def test_a_worker_that_is_killed_is_silent_then_offline_and_its_task_lost(
             killed_at = time.monotonic()
             assert status(victim.hostname) == ("online", True), "nobody can know yet"
             assert wait_for(lambda: status(victim.hostname) == ("silent", False), SILENT_SECONDS + 10)
-            assert SILENT_SECONDS - 3 < time.monotonic() - killed_at < SILENT_SECONDS + 3
+            assert time.monotonic() - killed_at > SILENT_SECONDS - 3
             assert httpx.get(f"{gateway.url}/tasks/{uid}").json()["stale"] is False, "it may be busy"
             (lost,) = stream.until(bool, 15)
-        assert timeout_seconds - 3 < time.monotonic() - killed_at < timeout_seconds + 5
+        assert time.monotonic() - killed_at > timeout_seconds - 3
         assert (lost["type"], lost["name"], lost["hostname"]) == (
             *("task-lost", "canvas.forever", victim.hostname),
         )

@@ -1,4 +1,4 @@
-"""`/ws` of a real gateway, through a real WebSocket client: under its own server and under hypercorn."""
+"""`/ws` of a real gateway with a real WebSocket client: under its own server and under hypercorn."""
 
 import json
 import uuid
@@ -13,18 +13,18 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.conftest import StreamFactory
-from tests.gateway_process import GatewayProcess
-from tests.portable_server import PortableServer
-from tests.publisher import Publisher, walk
-from tests.rabbitmq import wait_for
-from tests.transports import NOISE
+from tests.support.gateway_process import GatewayProcess
+from tests.support.portable_server import PortableServer
+from tests.support.publisher import Publisher, walk
+from tests.support.rabbitmq import wait_for
+from tests.support.transports import NOISE
 
 Gateway = GatewayProcess | PortableServer
 Connect = Callable[..., "Client"]
 
 
 class Client:
-    """Reads messages as JSON; `opened` is the first."""
+    """A client that reads messages as JSON; `opened` is the first one."""
 
     def __init__(self, gateway: Gateway, query: str = "") -> None:
         url = gateway.url.replace("http", "ws", 1)
@@ -46,7 +46,7 @@ class Client:
             if message["type"] not in NOISE:
                 return message
 
-    def say(self, message: object) -> None:
+    def send(self, message: object) -> None:
         self.connection.send(message if isinstance(message, (str, bytes)) else json.dumps(message))
 
 
@@ -78,7 +78,7 @@ def mark() -> str:
     return f"test.{uuid.uuid4().hex}"
 
 
-def test_it_carries_the_same_objects_as_ndjson(
+def test_websocket_and_ndjson_have_the_same_objects(
     publisher: Publisher, websocket: Connect, stream: StreamFactory, mark: str
 ) -> None:
     client, ndjson = websocket(f"?name={mark}"), stream(name=mark)
@@ -89,15 +89,13 @@ def test_it_carries_the_same_objects_as_ndjson(
 
 
 @pytest.mark.parametrize("size", [100, 125, 126, 127, 60_000, 70_000, 300_000])
-def test_messages_of_every_length_arrive_whole(
-    publisher: Publisher, websocket: Connect, mark: str, size: int
-) -> None:
+def test_messages_of_every_length(publisher: Publisher, websocket: Connect, mark: str, size: int) -> None:
     client = websocket(f"?type={mark}")
     publisher.send({"type": mark, "text": "é" * (size // 2)})
     assert client.read()["text"] == "é" * (size // 2)
 
 
-def test_it_resumes(publisher: Publisher, websocket: Connect, mark: str) -> None:
+def test_a_websocket_resumes(publisher: Publisher, websocket: Connect, mark: str) -> None:
     first = websocket(f"?name={mark}")
     publisher.send(*[walk(mark) for _ in range(10)])
     events = [first.read() for _ in range(30)]
@@ -106,14 +104,14 @@ def test_it_resumes(publisher: Publisher, websocket: Connect, mark: str) -> None
     assert [again.read() for _ in events[12:]] == events[12:]
 
 
-def test_a_new_filter_holds_from_the_position_that_the_answer_names(
+def test_a_new_filter_applies_from_the_position_in_its_reply(
     publisher: Publisher, websocket: Connect, stream: StreamFactory, mark: str
 ) -> None:
     everything = stream(name=f"{mark}.*")
     client = websocket(f"?name={mark}.a")
     for _ in range(5):
         publisher.send(walk(f"{mark}.a"), walk(f"{mark}.b"))
-    client.say(
+    client.send(
         {"op": "filter", "any": [{"name": [f"{mark}.b"]}, {"name": [f"{mark}.c"], "type": ["task-failed"]}]}
     )
     for _ in range(5):
@@ -136,9 +134,9 @@ def test_a_new_filter_holds_from_the_position_that_the_answer_names(
     assert got[place + 1 :] == [e for e in whole if e["name"] == f"{mark}.b" and number(e) > holds_from]
 
 
-def test_ping_is_answered(websocket: Connect) -> None:
+def test_ping(websocket: Connect) -> None:
     client = websocket("?type=nothing")
-    client.say({"op": "ping"})
+    client.send({"op": "ping"})
     assert client.read()["type"] == "gateway-pong"
 
 
@@ -167,11 +165,11 @@ def test_ping_is_answered(websocket: Connect) -> None:
         },
     ],
 )
-def test_a_bad_message_gets_an_error_and_the_stream_goes_on_as_it_was(
+def test_a_bad_message_gets_an_error_and_the_stream_continues(
     publisher: Publisher, websocket: Connect, mark: str, bad: object
 ) -> None:
     client = websocket(f"?name={mark}&type=task-started")
-    client.say(bad)
+    client.send(bad)
     error = client.read()
     assert error["type"] == "gateway-error"
     assert error["message"] and error["code"] and error["parameter"]
@@ -179,30 +177,28 @@ def test_a_bad_message_gets_an_error_and_the_stream_goes_on_as_it_was(
     assert (client.read()["name"], client.opened["type"]) == (mark, "gateway-open")
 
 
-def test_a_message_of_a_megabyte_ends_the_stream_and_costs_no_memory(
-    gateway: Gateway, websocket: Connect
-) -> None:
+def test_a_message_of_a_megabyte_ends_the_stream(gateway: Gateway, websocket: Connect) -> None:
     client = websocket("?type=nothing")
     if isinstance(gateway, PortableServer):  # whose server has read it before we see it
-        client.say("x" * 1_000_000)
+        client.send("x" * 1_000_000)
         assert client.read()["type"] == "gateway-error"
         return
     with pytest.raises(ConnectionClosed) as closed:
-        client.say("x" * 1_000_000)
+        client.send("x" * 1_000_000)
         client.read()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1009
     assert gateway.is_ready()
 
 
-def test_a_bad_query_is_refused_before_the_stream(gateway: Gateway) -> None:
+def test_a_bad_query_is_rejected_before_the_handshake(gateway: Gateway) -> None:
     with pytest.raises(InvalidStatus) as refused:
         Client(gateway, "?nmae=x")
     assert refused.value.response.status_code == 400
     assert json.loads(refused.value.response.body or b"")["error"]["parameter"] == "nmae"
 
 
-def test_a_client_that_leaves_is_forgotten(gateway: Gateway, websocket: Connect) -> None:
+def test_a_disconnected_websocket_is_removed(gateway: Gateway, websocket: Connect) -> None:
     def subscriptions() -> float:
         text = httpx.get(f"{gateway.url}/metrics").text
         return float(text.partition("\ncelery_gateway_subscriptions ")[2].partition("\n")[0])
@@ -215,7 +211,7 @@ def test_a_client_that_leaves_is_forgotten(gateway: Gateway, websocket: Connect)
     assert wait_for(lambda: subscriptions() == before, 10)
 
 
-def test_it_does_not_compress(gateway: Gateway, websocket: Connect) -> None:
+def test_websockets_are_not_compressed(gateway: Gateway, websocket: Connect) -> None:
     if isinstance(gateway, PortableServer):
         pytest.skip("what other servers negotiate is theirs")
     assert websocket().connection.response.headers.get("Sec-WebSocket-Extensions") is None

@@ -1,6 +1,6 @@
-"""What `GET /tasks/{uuid}` and `GET /workflows/{root_id}` say of tasks that a real worker ran, of every kind.
+"""`GET /tasks/{uuid}` and `GET /workflows/{root_id}` for every kind of task, run by a real worker.
 
-Final state, result, tree and times are checked against what the result backend was told by the worker. Where
+Final state, result, tree and times are compared with the result backend. Where
 the two must differ, it is a test with the reason in its name.
 """
 
@@ -18,11 +18,11 @@ from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.result import AsyncResult
 from kombu import Connection
 
-from tests.celery_app import RETRY_SECONDS, UNKNOWN_PLACE
-from tests.gateway_process import GatewayProcess
-from tests.rabbitmq import wait_for
-from tests.wire import Wire
-from tests.worker import Worker
+from tests.support.celery_app import RETRY_SECONDS, UNKNOWN_PLACE
+from tests.support.gateway_process import GatewayProcess
+from tests.support.rabbitmq import wait_for
+from tests.support.wire import Wire
+from tests.support.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("gateway", "worker")
 
@@ -31,7 +31,7 @@ DEADLINE_SECONDS = 20.0
 
 
 class Lookup:
-    """What the gateway says now."""
+    """The answers of the gateway."""
 
     def __init__(self, url: str, celery: Celery) -> None:
         self._http = httpx.Client(base_url=url)
@@ -82,8 +82,10 @@ class Lookup:
             assert view["traceback"] == stored.traceback
             assert view["exception"] == repr(stored.result)
         moment = {"SUCCESS": "succeeded", "FAILURE": "failed", "REVOKED": "revoked"}[state]
-        # The child stores the result, then the worker tells that it is there.
-        assert abs(stored.date_done.replace(tzinfo=UTC).timestamp() - view[moment]) < 1.0
+        stored_at = stored.date_done.replace(tzinfo=UTC).timestamp()
+        assert stored_at >= (view["received"] or 0.0)
+        if state != "REVOKED":  # the child stores the result, then the worker sends the event
+            assert stored_at <= view[moment]
         assert_times(view)
         return view
 
@@ -98,9 +100,9 @@ class Lookup:
 
 
 def assert_times(view: TaskView) -> None:
-    """The times of the last attempt are in order, and what follows from them is right."""
-    assert view["attempts"] > view["retries"]
-    last = view["tries"][-1]
+    """Check that the times of the last attempt are in order, and that the durations follow from them."""
+    assert view["attempt"] > view["retries"]
+    last = view["attempts"][-1]
     assert [view[field] for field in ("received", "started", "worker", "pid")] == [
         last[field] for field in ("received", "started", "worker", "pid")
     ]
@@ -111,8 +113,9 @@ def assert_times(view: TaskView) -> None:
         return
     assert view["received"] < view["started"] < ended
     assert view["queued_seconds"] >= 0
-    # Celery looks at the clock for task-sent after it has sent: a worker may have begun already.
-    if view["attempts"] == 1 and view["sent"] <= view["started"]:
+    # The task-sent may be late, and Celery reads the clock for it after it has sent the message.
+    is_sent_first = view["sent"] is not None and view["sent"] <= view["started"]
+    if view["attempt"] == 1 and is_sent_first:
         assert view["queued_seconds"] == pytest.approx(view["started"] - view["sent"])
     if view["state"] == "SUCCESS":
         assert 0 < view["runtime"] <= ended - view["received"] + 0.1
@@ -134,7 +137,7 @@ def add(celery: Celery, *numbers: int) -> Any:
 
 
 def children_of(result: AsyncResult) -> set[str]:
-    """The children that the result backend knows of."""
+    """The children in the result backend."""
     found: set[str] = set()
     for child in result.children or ():
         found |= {child.id} if isinstance(child, AsyncResult) else {member.id for member in child}
@@ -148,12 +151,14 @@ def test_plain(celery: Celery, lookup: Lookup, worker: Worker) -> None:
     task = celery.send_task("canvas.add", (1, 2), {})
 
     view = lookup.ended(task.id)
-    told = {name: view[name] for name in ("name", "root_id", "parent_id", "args", "kwargs", "worker", "pid")}
-    assert told == {
+    fields = {
+        name: view[name] for name in ("name", "root_id", "parent_id", "args", "kwargs", "worker", "pid")
+    }
+    assert fields == {
         "name": "canvas.add", "root_id": task.id, "parent_id": None, "args": "(1, 2)", "kwargs": "{}",
         "worker": worker.hostname, "pid": worker.pid,
     }  # fmt: skip
-    assert (view["queue"], view["attempts"], view["retries"]) == ("celery", 1, 0)
+    assert (view["queue"], view["attempt"], view["retries"]) == ("celery", 1, 0)
     assert lookup.tree(task.id) == ("canvas.add", [])
 
 
@@ -205,7 +210,7 @@ def test_chord(celery: Celery, lookup: Lookup) -> None:
         "its result is ignored, the backend knows nothing"
     )
     assert (unlock["name"], unlock["children"]) == ("celery.chord_unlock", [body.id])
-    assert unlock["attempts"] == unlock["retries"] + 1
+    assert unlock["attempt"] == unlock["retries"] + 1
 
 
 def test_a_chord_and_a_group_that_are_given_a_root_are_one_workflow_each(
@@ -299,8 +304,8 @@ def test_replaced_is_the_same_task_under_its_new_name(celery: Celery, lookup: Lo
         view = lookup.task(task.id, state="SUCCESS")
         assert lookup.result(task.id).state == "SUCCESS"
         assert (view["name"], view["result"]) == ("canvas.add", str(number + 2))
-        states = [attempt["state"] for attempt in view["tries"]]
-        assert (view["attempts"], states) in [(1, ["SUCCESS"]), (2, ["STARTED", "SUCCESS"])]
+        states = [attempt["state"] for attempt in view["attempts"]]
+        assert (view["attempt"], states) in [(1, ["SUCCESS"]), (2, ["STARTED", "SUCCESS"])]
         assert view["started"] < view["succeeded"]
         assert (view["parent_id"], view["children"]) == (None, []), "it is not its own child"
 
@@ -312,25 +317,26 @@ def test_retried(celery: Celery, lookup: Lookup) -> None:
     task = celery.send_task("ends.retried")
 
     view = lookup.ended(task.id)
-    assert (view["result"], view["retries"], view["attempts"]) == ("1", 1, 2)
+    assert (view["result"], view["retries"], view["attempt"]) == ("1", 1, 2)
     assert (view["parent_id"], view["children"]) == (None, [])
     assert view["exception"] is None, "it is of the attempt before"
-    first, last = view["tries"]
+    first, last = view["attempts"]
     assert (first["state"], first["exception"]) == ("RETRY", "ConnectionError('the service is away')")
     assert (last["state"], last["exception"]) == ("SUCCESS", None)
     assert first["ended"] == view["retried"]
-    assert RETRY_SECONDS / 2 < view["queued_seconds"] < 5  # from sent on, which is told a little later
+    # From sent on, which is reported a little later than the retry is asked for.
+    assert RETRY_SECONDS / 2 < view["queued_seconds"] < last["started"] - first["received"]
 
 
 def test_retried_at_once_by_another_process(celery: Celery, lookup: Lookup) -> None:
-    """Its end is told, mostly, before that the attempt before was retried."""
+    """Its end is mostly reported before the retry of the attempt before."""
     overtaken = 0
     for _ in range(20):
         task = celery.send_task("ends.retried", (0,))
         lookup.task(task.id, state="SUCCESS")
         assert wait_for(lambda uuid=task.id: lookup.task(uuid)["retried"], DEADLINE_SECONDS)
         view = lookup.task(task.id)
-        assert (view["state"], view["retries"], view["attempts"]) == ("SUCCESS", 1, 2)
+        assert (view["state"], view["retries"], view["attempt"]) == ("SUCCESS", 1, 2)
         overtaken += view["retried"] > view["succeeded"]
     assert overtaken, "none was, so nothing is shown"
 
@@ -339,8 +345,8 @@ def test_retried_until_it_fails(celery: Celery, lookup: Lookup) -> None:
     task = celery.send_task("walks.flaky")
 
     view = lookup.ended(task.id, "FAILURE")
-    assert (view["retries"], view["attempts"]) == (3, 4)
-    assert [attempt["state"] for attempt in view["tries"]] == ["RETRY"] * 3 + ["FAILURE"]
+    assert (view["retries"], view["attempt"]) == (3, 4)
+    assert [attempt["state"] for attempt in view["attempts"]] == ["RETRY"] * 3 + ["FAILURE"]
     assert view["exception"] == "ConnectionError('the service is away')"
 
 
@@ -348,16 +354,18 @@ def test_rejected_and_requeued(celery: Celery, lookup: Lookup) -> None:
     task = celery.send_task("ends.requeued")
 
     view = lookup.ended(task.id)
-    assert (view["result"], view["attempts"], view["retries"]) == ("'the second time'", 2, 0)
+    assert (view["result"], view["attempt"], view["retries"]) == ("'the second time'", 2, 0)
     assert view["rejected"] < view["started"]
     queued = max(moment for moment in (view["sent"], view["rejected"]) if moment <= view["started"])
-    assert view["queued_seconds"] == pytest.approx(view["started"] - queued)
+    # The worker can report the rejection after the second start; then only the second receipt is known.
+    since = {view["started"] - moment for moment in (queued, view["received"])}
+    assert any(view["queued_seconds"] == pytest.approx(seconds) for seconds in since)
 
 
 def test_rejected_for_good(celery: Celery, lookup: Lookup, wire: Wire) -> None:
     task = celery.send_task("walks.refuse")
 
-    # Celery up to 5.6 tells of no failure, and stores none; 5.7 tells first that it failed.
+    # Celery up to 5.6 reports no failure, and stores none; 5.7 reports a failure first.
     wire.until_types(task.id, "task-rejected")
     has_failed = "task-failed" in {event["type"] for event in wire.of(task.id)}
     view = lookup.task(task.id, state="FAILURE" if has_failed else "REJECTED")
@@ -365,9 +373,7 @@ def test_rejected_for_good(celery: Celery, lookup: Lookup, wire: Wire) -> None:
     assert (view["rejected"] is None) == has_failed
 
 
-def test_an_ignored_task_stays_started_since_no_event_tells_its_end_and_the_backend_never_hears_of_it(
-    celery: Celery, lookup: Lookup
-) -> None:
+def test_an_ignored_task_stays_started_since_no_event_reports_its_end(celery: Celery, lookup: Lookup) -> None:
     task = celery.send_task("ends.ignored")
     lookup.task(task.id, state="STARTED")
     lookup.ended(celery.send_task("canvas.add", (1, 2)).id)
@@ -395,11 +401,11 @@ def test_hard_time_limit(celery: Celery, lookup: Lookup) -> None:
     view = lookup.task(task.id, state="FAILURE")
     assert wait_for(lambda: lookup.result(task.id).state == "FAILURE", DEADLINE_SECONDS)
     assert isinstance(lookup.result(task.id).result, TimeLimitExceeded)
-    # Celery 5.7 tells it a second time: ExceptionWithTraceback(), with all there is to know in the traceback.
+    # Celery 5.7 reports it a second time: ExceptionWithTraceback(), with the details in the traceback.
     last_line = (view["traceback"] or view["exception"]).rstrip().rpartition("\n")[2]
     assert "TimeLimitExceeded" in last_line
-    assert 0.9 < view["runtime"] < 10
-    assert view["attempts"] == 1
+    assert view["runtime"] > 0.9
+    assert view["attempt"] == 1
 
 
 def test_soft_time_limit(celery: Celery, lookup: Lookup) -> None:
@@ -407,7 +413,7 @@ def test_soft_time_limit(celery: Celery, lookup: Lookup) -> None:
 
     view = lookup.ended(task.id, "FAILURE")
     assert view["exception"] == "SoftTimeLimitExceeded()"
-    assert 0.9 < view["runtime"] < 10
+    assert view["runtime"] > 0.9
 
 
 def test_a_task_whose_process_is_killed_has_failed(celery: Celery, lookup: Lookup) -> None:
@@ -426,7 +432,7 @@ def test_a_task_whose_process_is_killed_is_begun_again_where_it_is_acknowledged_
     task = celery.send_task("ends.lost_once")
 
     view = lookup.ended(task.id)
-    assert (view["attempts"], view["retries"], view["result"]) == (2, 0, "'the second time'")
+    assert (view["attempt"], view["retries"], view["result"]) == (2, 0, "'the second time'")
     assert view["rejected"] < view["started"]
 
 
@@ -439,7 +445,7 @@ def test_a_killed_workers_tasks_stay_started_unless_acknowledged_late_then_anoth
         early = celery.send_task("canvas.forever", queue="doomed")
         late = celery.send_task("ends.stuck_once", queue="doomed")
         lookup.task(early.id, state="STARTED", worker=doomed.hostname, queue="doomed")
-        first = lookup.task(late.id, state="STARTED", worker=doomed.hostname, attempts=1)
+        first = lookup.task(late.id, state="STARTED", worker=doomed.hostname, attempt=1)
     finally:
         doomed.kill()
     celery.control.add_consumer("doomed", destination=[worker.hostname], reply=True)
@@ -447,10 +453,10 @@ def test_a_killed_workers_tasks_stay_started_unless_acknowledged_late_then_anoth
         view = lookup.ended(late.id)
     finally:
         celery.control.cancel_consumer("doomed", destination=[worker.hostname], reply=True)
-    assert (view["worker"], view["attempts"], view["retries"]) == (worker.hostname, 2, 0)
+    assert (view["worker"], view["attempt"], view["retries"]) == (worker.hostname, 2, 0)
     assert view["started"] > first["started"] and view["sent"] == first["sent"]
     assert view["queued_seconds"] < view["started"] - first["started"], "not counted from the first message"
-    # Nobody tells of the other's end: no event, and no result.
+    # The end of the other is not reported: no event, and no result.
     assert lookup.task(early.id)["state"] == "STARTED"
     assert lookup.result(early.id).state == "PENDING"
 
@@ -465,7 +471,7 @@ def test_revoked_before_it_is_begun(celery: Celery, lookup: Lookup, worker: Work
     celery.control.revoke(task.id, destination=[worker.hostname], reply=True)
 
     view = lookup.ended(task.id, "REVOKED")
-    assert (view["started"], view["attempts"], view["runtime"]) == (None, 1, None)
+    assert (view["started"], view["attempt"], view["runtime"]) == (None, 1, None)
 
 
 def test_revoked_while_it_runs(celery: Celery, lookup: Lookup) -> None:
@@ -475,13 +481,13 @@ def test_revoked_while_it_runs(celery: Celery, lookup: Lookup) -> None:
     task.revoke(terminate=True)
 
     view = lookup.ended(task.id, "REVOKED")
-    assert view["attempts"] == 1
+    assert view["attempt"] == 1
 
 
 def test_revoked_after_progress_is_revoked(celery: Celery, lookup: Lookup) -> None:
     task = celery.send_task("ends.stuck_in_progress")
     view = lookup.task(task.id, state="PROGRESS")
-    assert (view["progress"], view["info"]) == (0.25, {"current": 1, "total": 4})
+    assert (view["progress"], view["custom"]) == (0.25, {"current": 1, "total": 4})
 
     task.revoke(terminate=True)
 
@@ -494,8 +500,8 @@ def test_custom_states(celery: Celery, lookup: Lookup) -> None:
 
     lookup.task(task.id, progress=1.0)  # it has a connection of its own
     view = lookup.ended(task.id)
-    assert view["info"] == {"current": 3, "total": 3}
-    assert view["informed"] < view["succeeded"]
+    assert view["custom"] == {"current": 3, "total": 3}
+    assert view["custom_at"] < view["succeeded"]
 
 
 def test_expired_in_the_worker(celery: Celery, lookup: Lookup) -> None:
@@ -503,8 +509,8 @@ def test_expired_in_the_worker(celery: Celery, lookup: Lookup) -> None:
 
     view = lookup.ended(task.id, "REVOKED")
     assert datetime.fromisoformat(view["expires"]).timestamp() == pytest.approx(view["sent"] + 0.6, abs=0.7)
-    assert (view["retries"], view["attempts"], view["started"]) == (1, 2, None)
-    assert [attempt["state"] for attempt in view["tries"]] == ["RETRY", "REVOKED"]
+    assert (view["retries"], view["attempt"], view["started"]) == (1, 2, None)
+    assert [attempt["state"] for attempt in view["attempts"]] == ["RETRY", "REVOKED"]
 
 
 def test_what_expires_in_the_queue_stays_pending_since_the_broker_drops_it_silently(
@@ -529,8 +535,9 @@ def test_delayed(celery: Celery, lookup: Lookup, delay: str) -> None:
 
     task = celery.send_task("canvas.add", (1, 2), **({"eta": eta} if delay == "eta" else {"countdown": 0.3}))
 
+    latest_eta = datetime.now(UTC) + timedelta(seconds=0.3)
     view = lookup.ended(task.id)
-    told = datetime.fromisoformat(view["eta"])
-    assert abs(told - eta) < timedelta(seconds=2)
-    assert view["started"] >= told.timestamp()
-    assert view["queued_seconds"] >= told.timestamp() - view["sent"] > 0
+    shown_eta = datetime.fromisoformat(view["eta"])
+    assert eta <= shown_eta <= latest_eta
+    assert view["started"] >= shown_eta.timestamp()
+    assert view["queued_seconds"] >= shown_eta.timestamp() - view["sent"] > 0

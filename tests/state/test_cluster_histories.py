@@ -1,4 +1,4 @@
-"""Whole clusters, simulated: what the gateway derives from their events is what has happened.
+"""Simulated clusters: the state that the gateway derives from their events is the true one.
 
 `make fuzz` runs the same for a million events. A difference is looked into with its seed and trouble.
 """
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.js_client import built, npm
-from tests.reduced import Reducer, differences, inconsistencies, records, reduce
-from tests.simulated_cluster import Trouble, history
+from tests.support.js_client import built, npm
+from tests.support.reduced import Reducer, differences, inconsistencies, records, reduce
+from tests.support.simulated_cluster import Trouble, history
 
 SEEDS = range(150)
 CALM = Trouble(
@@ -48,7 +48,7 @@ def test_the_javascript_client_has_the_same_records_after_each_event(tmp_path: P
     npm(built(), "run", "test:unit", CONFORMANCE_FILE=str(path))
 
 
-def test_at_every_step_the_event_bears_the_state_of_the_record_and_no_task_is_ready_too_early() -> None:
+def test_each_event_has_the_state_of_the_record_and_no_task_is_ready_too_early() -> None:
     for seed in SEEDS[:40]:
         true = history(seed)
         reducer = Reducer()
@@ -58,7 +58,7 @@ def test_at_every_step_the_event_bears_the_state_of_the_record_and_no_task_is_re
             if arrival.event["type"] in ("task-succeeded", "task-failed", "task-revoked")
         }
         for arrival in true.arrivals:
-            for event in reducer.take(arrival):
+            for event in reducer.on_arrival(arrival):
                 if not event["type"].startswith("task-"):
                     continue
                 record = reducer.tasks.get(event["uuid"])

@@ -1,4 +1,4 @@
-"""The four walks: what people expect to see of a task's life, from Celery's events through the gateway.
+"""The four scenarios of a task's life, from Celery's events through the gateway.
 
 Each walk is made by a real worker on a real broker. What the gateway streams is compared with what a raw
 consumer recorded of the wire; the states are written out.
@@ -9,9 +9,16 @@ from uuid import uuid4
 import pytest
 from celery import Celery, chain
 
-from tests.stream_client import EventStream, StreamFactory, assert_delivered, assert_states, delivered, one
-from tests.web import WebServer
-from tests.wire import EventFields, Wire
+from tests.support.stream_client import (
+    EventStream,
+    StreamFactory,
+    assert_delivered,
+    assert_states,
+    delivered,
+    one,
+)
+from tests.support.web import WebServer
+from tests.support.wire import EventFields, Wire
 
 pytestmark = pytest.mark.usefixtures("gateway", "worker")
 
@@ -128,7 +135,7 @@ def test_expired_while_it_retries(celery: Celery, wire: Wire, stream: StreamFact
     everything, ends = stream(), stream(type="task-revoked", name="walks.late", state="REVOKED")
 
     # The retry is received at once and waits for its eta in the worker, where it expires: were it still in
-    # the queue, the broker would drop it and nobody would tell.
+    # the queue, the broker would drop it without an event.
     task = celery.send_task("walks.late", (0.7,), expires=0.6)
 
     events = delivered(wire, everything, task.id, "task-sent", "task-sent", "task-revoked")
@@ -146,7 +153,7 @@ def test_expired_while_it_retries(celery: Celery, wire: Wire, stream: StreamFact
 def test_late_events_do_not_move_a_state_back_and_a_second_task_sent_begins_a_run(
     celery: Celery, wire: Wire, stream: StreamFactory
 ) -> None:
-    """What two publishers may do to each other's order, done on purpose."""
+    """The events of two publishers may overtake each other; here they do."""
     everything, uuid = stream(), str(uuid4())
     named = {"uuid": uuid, "name": "walks.any", "root_id": uuid, "parent_id": None, "retries": 0}
 
@@ -173,21 +180,21 @@ def test_late_events_do_not_move_a_state_back_and_a_second_task_sent_begins_a_ru
 def assert_states_of_attempts(events: list[EventFields], *attempts: tuple[tuple[str, str], ...]) -> None:
     """Each attempt had its steps, in their order.
 
-    The order between attempts is the wire's: a worker may receive the retry before it tells that the attempt
-    before was started and retried. An event of an attempt that another one has followed leaves the state.
+    The order between attempts is the wire's: a worker may receive the retry before it reports that the
+    attempt before was started and retried. An event of an attempt that another one follows leaves the state.
     """
     happened = [(event["type"], event["attempt"], event["state"]) for event in events]
     for number, steps in enumerate(attempts, 1):
         types = [type for type, attempt, _ in happened if attempt == number and type != "task-sent"]
         assert types == [type for type, _ in steps], f"attempt {number} of {happened}"
     states = {(type, n): state for n, steps in enumerate(attempts, 1) for type, state in steps}
-    shown, before = 0, None
+    current, before = 0, None
     for type, attempt, state in happened:
         if type == "task-sent":
             assert state == (before or "PENDING"), happened
         else:
-            shown = max(shown, attempt)
-            assert state == (states[type, attempt] if attempt == shown else before), happened
+            current = max(current, attempt)
+            assert state == (states[type, attempt] if attempt == current else before), happened
         before = state
 
 
@@ -196,7 +203,7 @@ def assert_kinship(events: list[EventFields], name: str, root: str, parent: str 
 
 
 def assert_gets_exactly(client: EventStream, wire: Wire, *uuids: str) -> None:
-    """All events of these tasks, each task's in the wire's order, and of no others."""
+    """Check that the stream has all events of these tasks, each task's in the wire's order, and no others."""
     client.until(lambda events: len(events) >= len(wire.of(*uuids)))
     assert {event.get("uuid") for event in client.events} == set(uuids)
     for uuid in uuids:

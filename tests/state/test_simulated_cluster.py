@@ -8,7 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from tests.simulated_cluster import Event, History, Trouble, history
+from tests.support.simulated_cluster import Event, History, Trouble, history
+
+pytestmark = pytest.mark.unit
 
 SEEDS = range(200)
 CALM = Trouble(**{field.name: False for field in fields(Trouble) if field.default is True})
@@ -65,6 +67,7 @@ def test_events_arrive_by_time_and_those_of_one_process_in_the_order_in_which_it
             assert all(a["clock"] < b["clock"] for a, b in pairwise(events))
 
 
+@pytest.mark.slow
 def test_every_final_state_occurs(histories: list[History]) -> None:
     truths = [truth for one in histories for truth in one.truth.values()]
     states = Counter(truth.final_state for truth in truths)
@@ -78,7 +81,7 @@ def test_every_final_state_occurs(histories: list[History]) -> None:
     assert any(truth.retries is None for truth in truths)
 
 
-def test_truth_and_events_are_of_the_same_tasks(histories: list[History]) -> None:
+def test_truth_and_events_have_the_same_tasks(histories: list[History]) -> None:
     for one in histories:
         assert {events[0]["uuid"] for events in of_tasks(one)} == one.truth.keys()
 
@@ -97,7 +100,8 @@ def test_an_outcome_was_reported_once_and_by_its_worker(histories: list[History]
     assert outcomes > 1000
 
 
-def test_in_a_calm_cluster_the_last_event_is_the_truth() -> None:
+@pytest.mark.slow
+def test_without_trouble_the_last_event_has_the_true_outcome() -> None:
     for seed in SEEDS:
         one = history(seed, CALM)
         for events in of_tasks(one):

@@ -1,4 +1,4 @@
-"""Inputs from which a wrong state was derived once: events published by hand, and what is to be seen."""
+"""Regressions: published events from which a wrong state was derived once, and the right state."""
 
 import time
 import uuid
@@ -9,16 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway_process import GatewayProcess
-from tests.proxy import Proxy
-from tests.publisher import Publisher
-from tests.rabbitmq import RabbitMQ, wait_for
-from tests.stream_client import NdjsonStream
-from tests.transports import messages
+from tests.support.gateway_process import GatewayProcess
+from tests.support.proxy import Proxy
+from tests.support.publisher import Publisher
+from tests.support.rabbitmq import RabbitMQ, wait_for
+from tests.support.stream_client import NdjsonStream
+from tests.support.transports import messages
 
 Event = dict[str, Any]
 SILENT_SECONDS = 15.0
-"""After so long without an event a worker is silent."""
+"""After this time without an event a worker is silent."""
 OPTIONS = ["--lost-grace", "0.5", "--wait-known", "1.5"]
 CALL = {"args": "()", "kwargs": "{}", "eta": None, "expires": None}
 
@@ -123,9 +123,9 @@ def test_an_attempt_on_a_host_whose_clock_is_off_takes_over(
         b.task(uid, "succeeded", 0.5),
     )
     task = ask(f"/tasks/{uid}")
-    assert (task["state"], task["attempts"], task["worker"]) == ("SUCCESS", 2, b.hostname)
+    assert (task["state"], task["attempt"], task["worker"]) == ("SUCCESS", 2, b.hostname)
     assert (task["result"], task["stale"]) == ("'ok'", False)
-    assert [(each["worker"], each["state"]) for each in task["tries"]] == [
+    assert [(each["worker"], each["state"]) for each in task["attempts"]] == [
         (a.hostname, "STARTED"),
         (b.hostname, "SUCCESS"),
     ]
@@ -161,7 +161,7 @@ def test_a_task_that_is_sent_again_is_pending_and_waited_for(
         send(client().task(uid, "sent", 60))
         assert stream.until(bool)[0]["state"] == "PENDING"
     task = ask(f"/tasks/{uid}")
-    assert (task["state"], task["result"], task["worker"], task["attempts"]) == ("PENDING", None, None, 0)
+    assert (task["state"], task["result"], task["worker"], task["attempt"]) == ("PENDING", None, None, 0)
     assert task["sent"] - client().now > 50
     waiting = messages(gateway, "ndjson", until="ready", uuid=uid)
     assert next(waiting)["type"] == "gateway-open"
@@ -189,18 +189,16 @@ def test_a_second_run_has_nothing_of_the_first(
     assert (task["exception"], task["traceback"]) == (("E()", "Traceback") if has_failed else (None, None))
     assert task["result"] == (None if has_failed else "'ok'")
     assert (task["failed"] is not None, task["succeeded"] is not None) == (has_failed, not has_failed)
-    assert (task["attempts"], len(task["tries"])) == (1, 1)
+    assert (task["attempt"], len(task["attempts"])) == (1, 1)
 
 
 @pytest.mark.parametrize("at", [-7200.0, 60.0, 7200.0])
-def test_a_late_word_of_the_client_does_not_reopen_a_task(
-    send: Sender, ask: Ask, uid: str, at: float
-) -> None:
+def test_a_late_task_sent_does_not_reopen_a_task(send: Sender, ask: Ask, uid: str, at: float) -> None:
     w = Worker()
     send(w.task(uid, "received"), w.task(uid, "started", 0.1), w.task(uid, "succeeded", 0.2))
     send(client().task(uid, "sent", at))
     task = ask(f"/tasks/{uid}")
-    assert (task["state"], task["attempts"], task["queue"]) == ("SUCCESS", 1, "celery")
+    assert (task["state"], task["attempt"], task["queue"]) == ("SUCCESS", 1, "celery")
 
 
 # ------------------------------------------------------------------------------ lives of workers
@@ -227,10 +225,10 @@ def test_a_process_that_came_up_again_with_its_pid_has_lost_its_task(
     other = Worker()
     send(other.task(uid, "received"), other.task(uid, "started", 0.1), other.task(uid, "succeeded", 0.2))
     task = ask(f"/tasks/{uid}")
-    assert (task["state"], task["stale"], task["attempts"]) == ("SUCCESS", False, 2)
+    assert (task["state"], task["stale"], task["attempt"]) == ("SUCCESS", False, 2)
 
 
-def test_a_worker_that_only_lost_its_broker_has_lost_nothing(send: Sender, ask: Ask, uid: str) -> None:
+def test_a_worker_that_only_lost_its_broker_loses_no_task(send: Sender, ask: Ask, uid: str) -> None:
     w = Worker(pid=1)
     send(w.sign("online"), w.task(uid, "received", 1), w.task(uid, "started", 2))
     send(w.sign("offline", 5, active=1, processed=1))
@@ -285,7 +283,7 @@ def test_a_silent_worker_is_not_dead_until_another_takes_its_name(send: Sender, 
     assert wait_for(lambda: ask(f"/tasks/{uid}")["state"] == "LOST", 5)
 
 
-def test_while_the_gateway_is_away_nothing_is_known_of_workers(
+def test_workers_are_unknown_while_the_gateway_is_disconnected(
     rabbitmq: RabbitMQ, folder: Path, uid: str
 ) -> None:
     url = rabbitmq.add_vhost(f"away-{uid}")
@@ -352,11 +350,11 @@ def test_an_id_that_is_no_root_is_answered_with_the_root_it_has(
         assert close["message"] == f"the task '{last}' belongs to the root '{uid}'"
     refused = ask(f"/workflows/{last}")
     assert (refused["status_code"], refused["error"]["root_id"]) == (404, uid)
-    assert refused["error"]["message"] == close["message"]
+    assert refused["error"]["message"] == f"workflow '{last}' is unknown: {close['message']}"
 
 
 @pytest.mark.parametrize("field", ["uuid", "root_id"])
-def test_what_is_not_known_is_waited_for_a_while(gateway: GatewayProcess, uid: str, field: str) -> None:
+def test_an_unknown_id_is_waited_for(gateway: GatewayProcess, uid: str, field: str) -> None:
     (opened, close) = list(messages(gateway, "ndjson", {field: uid}, until="ready"))
     assert opened["type"] == "gateway-open"
     assert (close["reason"], uid in close["message"]) == ("unknown", True)
@@ -452,7 +450,7 @@ def test_a_task_without_a_root_is_its_own(send: Sender, ask: Ask, gateway: Gatew
 # ---------------------------------------------------------------------- after our own absence, lists
 
 
-def test_a_task_that_only_sends_progress_is_there(send: Sender, ask: Ask, gateway: GatewayProcess) -> None:
+def test_a_task_that_only_sends_progress_is_known(send: Sender, ask: Ask, gateway: GatewayProcess) -> None:
     w, uid = Worker(), str(uuid.uuid4())
     progress = {"name": "shop.pay", "root_id": uid, "parent_id": None, "current": 1, "total": 4}
     send(w.task(uid, "progress", **progress))
@@ -481,7 +479,9 @@ def test_the_queue_is_on_every_event_of_a_task(send: Sender, ask: Ask, gateway: 
     assert [each["uuid"] for each in listed] == [ids["high"]]
 
 
-def test_workers_are_those_that_work(send: Sender, ask: Ask, uid: str) -> None:
+def test_clients_and_an_applications_own_worker_events_add_no_worker(
+    send: Sender, ask: Ask, uid: str
+) -> None:
     quiet, odd = Worker(), Worker(f"gen1@{uid}")
     send(quiet.task(uid, "received"), quiet.task(uid, "started", 0.1))
     send(odd.sign("online"), odd.task(f"{uid}-2", "received"))
@@ -497,7 +497,9 @@ def test_workers_are_those_that_work(send: Sender, ask: Ask, uid: str) -> None:
 # ------------------------------------------------------------------------------------------ graphs
 
 
-def test_loops_of_parents_and_deep_chains_are_answered(send: Sender, ask: Ask, uid: str) -> None:
+def test_workflows_with_circles_of_parents_and_deep_chains_are_returned(
+    send: Sender, ask: Ask, uid: str
+) -> None:
     w = Worker()
     ring = [f"{uid}-{number}" for number in range(3)]
     parents = dict(zip(ring, [*ring[1:], ring[0]], strict=True))

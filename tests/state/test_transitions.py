@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.state import (
+from celery_gateway.events.event_types import LOST, STATE_OF_EVENT
+from celery_gateway.state.transitions import (
     ATTEMPT_ENDED_STATES,
-    LOST,
     MAX_STATE_CHARS,
-    NOT_HELD_STATES,
     READY_STATES,
-    STATE_OF_EVENT,
+    UNASSIGNED_STATES,
     moves,
     state_of,
 )
+
+pytestmark = pytest.mark.unit
 
 DRAWN = settings(deadline=None, max_examples=300, derandomize=True)
 
@@ -98,7 +99,7 @@ def test_an_ended_attempt_is_left_by_an_event_of_a_higher_rank_only() -> None:
 
 
 def test_a_process_holds_what_it_received_started_or_reported_progress_of() -> None:
-    assert {state for state in STATES if state not in NOT_HELD_STATES} == {
+    assert {state for state in STATES if state not in UNASSIGNED_STATES} == {
         "RECEIVED",
         "STARTED",
         "PROGRESS",

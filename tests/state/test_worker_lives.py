@@ -1,4 +1,4 @@
-"""State across clock skew, restarts and shutdowns of real workers, beside what the result back end says."""
+"""State across clock skew, restarts and shutdowns of real workers, compared with the result backend."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
-from tests.gateway_process import GatewayProcess
-from tests.rabbitmq import wait_for
-from tests.stream_client import NdjsonStream
-from tests.worker import Worker
+from tests.support.gateway_process import GatewayProcess
+from tests.support.rabbitmq import wait_for
+from tests.support.stream_client import NdjsonStream
+from tests.support.worker import Worker
 
 DEADLINE_SECONDS = 20.0
 SILENT_SECONDS = 15.0
@@ -99,7 +99,7 @@ def test_a_killed_workers_task_is_ended_by_one_whose_clock_is_behind(
     a.kill()
     assert_ended_as_stored(gateway, [result])
     view = task(gateway, result.id)
-    assert (view["attempts"], view["worker"], len(view["tries"])) == (2, b.hostname, 2)
+    assert (view["attempt"], view["worker"], len(view["attempts"])) == (2, b.hostname, 2)
 
 
 def test_a_worker_that_is_killed_and_comes_up_with_the_same_pid_has_lost_its_task(
@@ -159,15 +159,18 @@ def test_a_chain_without_task_sent_is_not_ready_while_its_next_task_waits(
     finally:
         for name in environment:
             del os.environ[name]
-    add = client.signature("canvas.add", (1, 2), queue=queue)
+    root_id = str(uuid.uuid4())
+    add = client.signature("canvas.add", (1, 2), queue=queue, task_id=root_id)
     chain = add | client.signature("canvas.add", (4,), queue=queue)
-    last = chain.apply_async()
-    root_id = last.parent.id
-    for _ in range(2):
-        client.send_task("lives.held", (2.5,), queue=queue)
-    with NdjsonStream(gateway.url, {"root_id": root_id, "until": "ready"}) as stream:
-        seen = stream.until(
-            lambda seen: any(each["uuid"] == last.id and each["state"] == "SUCCESS" for each in seen), 20
-        )
+    with NdjsonStream(gateway.url, {"root_id": root_id}) as stream:
+        client.send_task("lives.held", (1.0,), queue=queue)  # until all others are in the queue
+        last = chain.apply_async()
+        for _ in range(2):
+            client.send_task("lives.held", (2.5,), queue=queue)
+        stream.until(bool, 20)
+        with NdjsonStream(gateway.url, {"root_id": root_id, "until": "ready"}) as waiting:
+            seen = waiting.until(
+                lambda seen: any(each["uuid"] == last.id and each["state"] == "SUCCESS" for each in seen), 20
+            )
         assert "gateway-close" not in {each["type"] for each in seen}
     client.close()

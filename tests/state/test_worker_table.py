@@ -1,5 +1,10 @@
-"""The table of workers: their status by their events. Time is the `now` argument; nothing here waits."""
+"""The worker table: the status of workers, from their events. Time is the argument `now`; no test waits."""
 
+import asyncio
+import gc
+import time
+import tracemalloc
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -7,19 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.event import Event, encode
-from gateway.process import Process, ProcessKey
-from gateway.worker import Worker
-from gateway.workers import (
-    FORGET_SECONDS,
+from celery_gateway.events.event import Event, encode
+from celery_gateway.pipeline import Pipeline
+from celery_gateway.state.process import Process, ProcessKey
+from celery_gateway.state.task_table import TaskTable
+from celery_gateway.state.worker import Worker
+from celery_gateway.state.worker_status import FORGET_SECONDS, SILENT_SECONDS, STOPPING_SECONDS
+from celery_gateway.state.worker_table import (
     GONE_SECONDS,
+    MAX_CHECKS,
+    MAX_GONE,
     MAX_PROCESSES,
     MAX_WORKERS,
-    SILENT_SECONDS,
-    STOPPING_SECONDS,
-    Workers,
-    WorkersStatistics,
+    WorkerTable,
 )
+from celery_gateway.stream.hub import Hub
+
+pytestmark = pytest.mark.unit
 
 NAME = "w1@host"
 TIME = 1_700_000_000.0
@@ -30,7 +39,7 @@ _clock = count(1)
 
 
 def event(subject: str, hostname: Any = NAME, pid: Any = 7, **fields: Any) -> Event:
-    """A worker's event; each is younger than the one made before."""
+    """A worker's event; each is later than the one made before."""
     at = next(_clock)
     made = {
         "type": f"worker-{subject}",
@@ -55,31 +64,34 @@ def task_event(subject: str, hostname: Any = NAME, pid: Any = 7, **fields: Any) 
     return event("", hostname, pid, **fields) | {"type": f"task-{subject}", "uuid": "u1"}
 
 
-def every(workers: Workers, now: float = 0.0) -> list[Worker]:
+def every(workers: WorkerTable, now: float = 0.0) -> list[Worker]:
     return workers.all(now, TIME + now)
 
 
-def only(workers: Workers, now: float = 0.0) -> Worker:
+def only(workers: WorkerTable, now: float = 0.0) -> Worker:
     (worker,) = every(workers, now)
     return worker
 
 
-def status(workers: Workers, now: float) -> tuple[str, float | None, bool]:
+def status(workers: WorkerTable, now: float) -> tuple[str, float | None, bool]:
     """The status of the only worker, since when on the clock of `now`, and whether it is alive."""
     worker = only(workers, now)
     return worker.status, worker.since and worker.since - TIME, worker.alive
 
 
-def heard(workers: Workers, made: Event, now: float) -> Process:
-    """Pass an event to the table, and return the process that it is from."""
-    process = workers.hear(made, now)
+def process_of(workers: WorkerTable, made: Event, now: float) -> Process:
+    """Pass an event to the table, and return the process that has sent it."""
+    process = workers.on_event(made, now)
     assert process is not None
     return process
 
 
-def gone(workers: Workers, now: float) -> list[ProcessKey]:
-    """The keys of the processes that have become known to be gone."""
-    return [found.process.key for found in workers.find_gone(now)]
+def gone(workers: WorkerTable, now: float) -> list[ProcessKey]:
+    """The keys of the processes that were found to be gone."""
+    found = workers.find_gone(now)
+    while workers.has_more(now):
+        found += workers.find_gone(now)
+    return [each.process.key for each in found]
 
 
 def key(pid: int | None = 7, life: int = 0, cluster: str | None = None) -> ProcessKey:
@@ -95,28 +107,28 @@ def key(pid: int | None = 7, life: int = 0, cluster: str | None = None) -> Proce
 def test_a_worker_is_silent_after_three_heartbeats_and_at_least_fifteen_seconds(
     freq: float | None, silent_seconds: float
 ) -> None:
-    workers = Workers()
-    workers.hear(online(freq=freq), 100.0)
+    workers = WorkerTable()
+    workers.on_event(online(freq=freq), 100.0)
     assert status(workers, 100.0 + silent_seconds) == ("online", 100.0, True)
     assert status(workers, 100.1 + silent_seconds) == ("silent", 100.0, False)
-    workers.hear(heartbeat(freq=freq), 500.0)
+    workers.on_event(heartbeat(freq=freq), 500.0)
     assert status(workers, 500.0) == ("online", 100.0, True)
 
 
 @pytest.mark.parametrize("offset_seconds", [-7200.0, 0.0, 7200.0])
-def test_silence_is_judged_by_arrival_and_not_by_the_workers_clock(offset_seconds: float) -> None:
-    workers = Workers()
+def test_silence_is_measured_by_arrival_and_not_by_the_workers_clock(offset_seconds: float) -> None:
+    workers = WorkerTable()
     for now in range(0, 40, 2):
-        workers.hear(heartbeat(timestamp=TIME + now + offset_seconds), float(now))
+        workers.on_event(heartbeat(timestamp=TIME + now + offset_seconds), float(now))
     assert status(workers, 53.0)[0] == "online"
     assert status(workers, 53.1)[0] == "silent"
 
 
 def test_a_worker_whose_clock_is_set_back_goes_on() -> None:
-    workers = Workers()
-    heard(workers, online(timestamp=TIME + 7200), 0.0)
-    ahead = heard(workers, heartbeat(timestamp=TIME + 7202, processed=3, active=1), 2.0)
-    right = heard(workers, heartbeat(timestamp=TIME + 4, processed=4, active=2), 4.0)
+    workers = WorkerTable()
+    process_of(workers, online(timestamp=TIME + 7200), 0.0)
+    ahead = process_of(workers, heartbeat(timestamp=TIME + 7202, processed=3, active=1), 2.0)
+    right = process_of(workers, heartbeat(timestamp=TIME + 4, processed=4, active=2), 4.0)
     assert right is ahead
     worker = only(workers, 4.0)
     assert (worker.status, worker.timestamp, worker.active, worker.processed) == ("online", TIME + 4, 2, 4)
@@ -124,43 +136,43 @@ def test_a_worker_whose_clock_is_set_back_goes_on() -> None:
 
 
 def test_a_new_process_with_an_earlier_clock_than_the_one_before_is_online() -> None:
-    """CASES.md A8: the first had a clock an hour ahead."""
-    workers = Workers()
-    workers.hear(online(pid=10, timestamp=TIME + 3600), 0.0)
+    """The first had a clock an hour ahead."""
+    workers = WorkerTable()
+    workers.on_event(online(pid=10, timestamp=TIME + 3600), 0.0)
     for now in range(20, 60, 2):
-        workers.hear(heartbeat(pid=11, timestamp=TIME + now), float(now))
+        workers.on_event(heartbeat(pid=11, timestamp=TIME + now), float(now))
     assert status(workers, 60.0)[0] == "online"
     assert only(workers, 60.0).pid == 11
     assert gone(workers, 60.0) == [key(10)]
 
 
 @pytest.mark.parametrize("pid", [7, 4711, None])
-def test_any_event_is_a_sign_of_life_also_of_the_pools_children(pid: int | None) -> None:
-    workers = Workers()
-    process = heard(workers, heartbeat(), 0.0)
-    assert workers.hear(task_event("progress", pid=pid), 14.0) is process
+def test_any_event_ends_the_silence_also_one_of_the_pools_children(pid: int | None) -> None:
+    workers = WorkerTable()
+    process = process_of(workers, heartbeat(), 0.0)
+    assert workers.on_event(task_event("progress", pid=pid), 14.0) is process
     assert status(workers, 28.0)[0] == "online"
     assert status(workers, 30.0)[0] == "silent"
 
 
 def test_a_silent_worker_is_gone_only_after_the_timeout() -> None:
     for seconds in (GONE_SECONDS, 40.0):
-        workers = Workers(gone_seconds=seconds)
-        heard(workers, heartbeat(), 0.0)
+        workers = WorkerTable(gone_seconds=seconds)
+        process_of(workers, heartbeat(), 0.0)
         assert gone(workers, seconds) == []
         assert status(workers, seconds) == ("silent", 0.0, False)
         (found,) = workers.find_gone(seconds + 1)
         assert found.process.key == key()
-        assert "silent" in found.why and f"{seconds + 1:.0f} s" in found.why
+        assert "silent" in found.reason and f"{seconds + 1:.0f} s" in found.reason
         assert status(workers, seconds + 2) == ("offline", seconds + 1, False)
         assert gone(workers, seconds + 2) == [], "each is reported once"
 
 
 def test_a_process_that_was_taken_for_gone_and_sends_again_is_online_and_may_go_again() -> None:
-    workers = Workers(gone_seconds=20.0)
-    process = heard(workers, heartbeat(), 0.0)
+    workers = WorkerTable(gone_seconds=20.0)
+    process = process_of(workers, heartbeat(), 0.0)
     assert gone(workers, 21.0) == [key()]
-    assert heard(workers, heartbeat(), 22.0) is process
+    assert process_of(workers, heartbeat(), 22.0) is process
     assert status(workers, 22.0)[0] == "online"
     assert gone(workers, 43.0) == [key()]
 
@@ -169,70 +181,69 @@ def test_a_process_that_was_taken_for_gone_and_sends_again_is_online_and_may_go_
 
 
 def test_a_worker_that_stops_with_a_task_under_way_is_stopping_until_the_task_ends() -> None:
-    """CASES.md A9."""
-    workers = Workers()
-    process = heard(workers, online(), 0.0)
-    process.held = {"received": False, "started": True}
-    goodbye = event("offline")
-    workers.hear(goodbye, 1.0)
+    workers = WorkerTable()
+    process = process_of(workers, online(), 0.0)
+    process.assigned = {"received": False, "started": True}
+    offline_event = event("offline")
+    workers.on_event(offline_event, 1.0)
     assert status(workers, 1.0) == ("stopping", 1.0, True)
     assert status(workers, 300.0) == ("stopping", 1.0, True), "it sends no heartbeats any more"
     assert gone(workers, STOPPING_SECONDS) == []
     assert workers.statistics(300.0).alive == 1
-    del process.held["started"]
-    workers.hear(task_event("succeeded"), 301.0)
+    del process.assigned["started"]
+    workers.on_event(task_event("succeeded"), 301.0)
     assert status(workers, 301.0) == ("offline", 1.0, False)
-    assert only(workers, 301.0).offline == goodbye["timestamp"]
+    assert only(workers, 301.0).offline == offline_event["timestamp"]
 
 
 def test_a_worker_that_stops_without_a_task_is_offline_at_once_until_it_comes_back() -> None:
-    workers = Workers()
-    workers.hear(online(), 0.0)
-    workers.hear(event("offline"), 1.0)
-    workers.hear(task_event("succeeded"), 1.0)  # Celery flushes its events after that
+    workers = WorkerTable()
+    workers.on_event(online(), 0.0)
+    workers.on_event(event("offline"), 1.0)
+    workers.on_event(task_event("succeeded"), 1.0)  # Celery flushes its events after that
     assert status(workers, 2.0) == ("offline", 1.0, False)
-    workers.hear(online(processed=1), 3.0)
+    workers.on_event(online(processed=1), 3.0)
     assert status(workers, 3.0)[0] == "online"
 
 
 def test_a_stopping_process_is_gone_after_an_hour() -> None:
-    workers = Workers()
-    process = heard(workers, online(), 0.0)
-    process.held["started"] = True
-    workers.hear(event("offline"), 1.0)
+    workers = WorkerTable()
+    process = process_of(workers, online(), 0.0)
+    process.assigned["started"] = True
+    workers.on_event(event("offline"), 1.0)
     assert gone(workers, STOPPING_SECONDS + 2) == [key()]
 
 
 def test_a_stopping_process_is_gone_after_an_hour_also_beside_the_next_one() -> None:
-    workers = Workers()
-    heard(workers, online(pid=10), 0.0).held["started"] = True
-    workers.hear(event("offline", pid=10), 1.0)
+    workers = WorkerTable()
+    process_of(workers, online(pid=10), 0.0).assigned["started"] = True
+    workers.on_event(event("offline", pid=10), 1.0)
     found = []
     for now in range(2, int(STOPPING_SECONDS) + 60, 2):
-        workers.hear(heartbeat(pid=11), float(now))
+        workers.on_event(heartbeat(pid=11), float(now))
         found += gone(workers, float(now))
     assert found == [key(10)]
 
 
 def test_a_stopping_process_is_not_gone_because_the_next_one_has_come_up() -> None:
-    workers = Workers()
-    heard(workers, online(pid=10), 0.0).held["started"] = True
-    workers.hear(event("offline", pid=10), 1.0)
+    workers = WorkerTable()
+    process_of(workers, online(pid=10), 0.0).assigned["started"] = True
+    workers.on_event(event("offline", pid=10), 1.0)
     for now in range(2, 600, 2):
-        workers.hear(heartbeat(pid=11), float(now))
+        workers.on_event(heartbeat(pid=11), float(now))
         assert gone(workers, float(now)) == []
     assert status(workers, 600.0)[0] == "online"
 
 
 @pytest.mark.parametrize("pid", [7, 8])
-def test_a_goodbye_of_before_the_restart_that_comes_late_changes_nothing(pid: int) -> None:
-    workers = Workers()
-    workers.hear(online(clock=40), 0.0)
-    goodbye, back = event("offline", clock=50), online(pid=pid, clock=1)
-    workers.hear(back, 1.0)
+def test_a_late_worker_offline_from_before_the_restart_changes_nothing(pid: int) -> None:
+    workers = WorkerTable()
+    workers.on_event(online(clock=40), 0.0)
+    offline_event, back = event("offline", clock=50), online(pid=pid, clock=1)
+    workers.on_event(back, 1.0)
     if pid == 7:
-        goodbye["clock"] = 0  # of the same process a smaller counter tells that it is an earlier event
-    workers.hear(goodbye, 1.0)
+        offline_event["clock"] = 0  # an earlier event of the same process has a smaller counter
+    workers.on_event(offline_event, 1.0)
     assert status(workers, 1.0)[0] == "online"
     worker = only(workers, 1.0)
     assert (worker.pid, worker.online, worker.timestamp) == (pid, back["timestamp"], back["timestamp"])
@@ -252,56 +263,56 @@ def test_a_goodbye_of_before_the_restart_that_comes_late_changes_nothing(pid: in
     ids=["both", "clock", "processed", "processed alone"],
 )
 def test_a_restart_with_the_same_pid_is_another_life(restarted: Event) -> None:
-    """CASES.md A6: as the first process of a container."""
-    workers = Workers()
-    before = heard(workers, online(clock=1), 0.0)
-    heard(workers, heartbeat(clock=80, processed=5), 2.0)
-    after = heard(workers, restarted, 20.0)
+    """As the first process of a container."""
+    workers = WorkerTable()
+    before = process_of(workers, online(clock=1), 0.0)
+    process_of(workers, heartbeat(clock=80, processed=5), 2.0)
+    after = process_of(workers, restarted, 20.0)
     assert (after.key, after.processed or 0) == (key(life=1), 0)
     (found,) = workers.find_gone(20.0)
     assert found.process is before
-    assert "restarted" in found.why
+    assert "restarted" in found.reason
     assert status(workers, 20.0) == ("online", 20.0, True)
 
 
 def test_a_restart_is_found_by_the_tasks_that_were_seen_to_start() -> None:
     """The process was killed before a heartbeat counted them."""
-    workers = Workers()
-    before = heard(workers, online(clock=None), 0.0)
+    workers = WorkerTable()
+    before = process_of(workers, online(clock=None), 0.0)
     before.starts = 1
-    after = heard(workers, online(clock=None, processed=0), 20.0)
+    after = process_of(workers, online(clock=None, processed=0), 20.0)
     assert after is not before
     assert gone(workers, 20.0) == [key()]
 
 
 def test_a_worker_that_only_lost_its_broker_goes_on() -> None:
-    """CASES.md A7: it sends `worker-online` again, with its counters."""
-    workers = Workers()
-    before = heard(workers, online(clock=1), 0.0)
+    """It sends `worker-online` again, with its counters."""
+    workers = WorkerTable()
+    before = process_of(workers, online(clock=1), 0.0)
     before.starts = 1
-    before.held["started"] = True
-    workers.hear(event("offline", clock=3), 1.0)
-    assert heard(workers, online(clock=5, active=1, processed=1), 2.0) is before
+    before.assigned["started"] = True
+    workers.on_event(event("offline", clock=3), 1.0)
+    assert process_of(workers, online(clock=5, active=1, processed=1), 2.0) is before
     assert status(workers, 2.0) == ("online", 0.0, True)
     for now in range(4, 100, 2):
-        assert heard(workers, heartbeat(clock=now, active=1, processed=1), float(now)) is before
+        assert process_of(workers, heartbeat(clock=now, active=1, processed=1), float(now)) is before
         assert gone(workers, float(now)) == []
 
 
 def test_worker_online_alone_is_no_restart() -> None:
-    workers = Workers()
-    before = heard(workers, online(clock=10, processed=5), 0.0)
-    assert heard(workers, online(clock=11, processed=5), 1.0) is before
-    assert heard(workers, event("online", clock=None), 2.0) is before
+    workers = WorkerTable()
+    before = process_of(workers, online(clock=10, processed=5), 0.0)
+    assert process_of(workers, online(clock=11, processed=5), 1.0) is before
+    assert process_of(workers, event("online", clock=None), 2.0) is before
     assert gone(workers, 2.0) == []
 
 
 def test_a_restart_whose_worker_online_is_lost_is_found_by_the_second_heartbeat() -> None:
-    workers = Workers()
-    before = heard(workers, heartbeat(clock=80, processed=5), 0.0)
-    assert heard(workers, heartbeat(clock=2, processed=0), 2.0) is before
+    workers = WorkerTable()
+    before = process_of(workers, heartbeat(clock=80, processed=5), 0.0)
+    assert process_of(workers, heartbeat(clock=2, processed=0), 2.0) is before
     assert gone(workers, 2.0) == []
-    after = heard(workers, heartbeat(clock=4, processed=0), 4.0)
+    after = process_of(workers, heartbeat(clock=4, processed=0), 4.0)
     assert after.key == key(life=1)
     (found,) = workers.find_gone(4.0)
     assert (found.process, found.successor) == (before, after), "what came in between may be of either"
@@ -309,112 +320,111 @@ def test_a_restart_whose_worker_online_is_lost_is_found_by_the_second_heartbeat(
 
 def test_two_workers_with_one_hostname_and_pid_are_not_gone() -> None:
     """Two containers, each with a pid 1 and a fixed host name: their heartbeats alternate."""
-    workers = Workers()
+    workers = WorkerTable()
     processes = set()
     for now in range(0, 600, 2):
-        processes.add(heard(workers, heartbeat(clock=1000 + now, processed=100 + now), float(now)))
-        processes.add(heard(workers, heartbeat(clock=10 + now, processed=3), now + 1.0))
+        processes.add(process_of(workers, heartbeat(clock=1000 + now, processed=100 + now), float(now)))
+        processes.add(process_of(workers, heartbeat(clock=10 + now, processed=3), now + 1.0))
         assert gone(workers, now + 1.0) == []
     assert len(processes) == 1
     assert status(workers, 600.0)[0] == "online"
 
 
 @pytest.mark.parametrize("first", [7, 8])
-def test_two_workers_with_one_hostname_are_told_apart_by_their_pids(first: int) -> None:
+def test_two_workers_with_one_hostname_differ_by_their_pids(first: int) -> None:
     """One of them is killed. Beside the other, which goes on, it is gone after the timeout at the latest."""
-    workers = Workers()
-    workers.hear(online(pid=first), 0.0)
+    workers = WorkerTable()
+    workers.on_event(online(pid=first), 0.0)
     found = []
     for now in range(1, int(GONE_SECONDS) + 20):
-        workers.hear(heartbeat(pid=8), float(now))
+        workers.on_event(heartbeat(pid=8), float(now))
         if now < 10:
-            workers.hear(heartbeat(pid=7), float(now))
+            workers.on_event(heartbeat(pid=7), float(now))
         found += gone(workers, float(now))
         assert status(workers, float(now))[0] == "online"
     assert found == [key(7)]
 
 
 def test_a_killed_process_is_gone_once_it_is_silent_and_another_has_come_up() -> None:
-    workers = Workers()
-    workers.hear(heartbeat(pid=7), 0.0)
-    workers.hear(online(pid=8), 5.0)
+    workers = WorkerTable()
+    workers.on_event(heartbeat(pid=7), 0.0)
+    workers.on_event(online(pid=8), 5.0)
     assert gone(workers, 5.0) == []
     assert gone(workers, SILENT_SECONDS) == []
-    workers.hear(heartbeat(pid=8), SILENT_SECONDS)
+    workers.on_event(heartbeat(pid=8), SILENT_SECONDS)
     (found,) = workers.find_gone(SILENT_SECONDS + 0.1)
     assert (found.process.key, found.successor) == (key(7), None)
-    assert "another process" in found.why
+    assert "another process" in found.reason
     assert only(workers, SILENT_SECONDS + 0.1).pid == 8
 
 
 # ------------------------------------------------------------------------------------ our own absence
 
 
-def test_while_the_gateway_is_away_its_workers_are_unknown_and_none_is_gone() -> None:
-    """CASES.md A11."""
-    workers = Workers()
-    workers.hear(heartbeat(pid=10), 0.0)
-    workers.hear(heartbeat(pid=11), 2.0)
-    workers.away(None, 4.0)
-    workers.away(None, 90.0)  # it tries again, and fails
+def test_while_the_gateway_is_disconnected_its_workers_are_unknown_and_none_is_gone() -> None:
+    workers = WorkerTable()
+    workers.on_event(heartbeat(pid=10), 0.0)
+    workers.on_event(heartbeat(pid=11), 2.0)
+    workers.on_disconnect(None, 4.0)
+    workers.on_disconnect(None, 90.0)  # it tries again, and fails
     assert status(workers, 4.0) == ("unknown", 4.0, True)
     assert status(workers, 2000.0) == ("unknown", 4.0, True), "as it was then"
-    assert workers.statistics(2000.0) == WorkersStatistics(1, 1)
+    assert workers.statistics(2000.0)[:2] == (1, 1)
     assert gone(workers, 2000.0) == []
-    workers.back(None, 3000.0)
+    workers.on_reconnect(None, 3000.0)
     assert status(workers, 3000.0)[0] == "online"
     assert gone(workers, 3000.0) == [], "the time away is not counted"
-    workers.hear(heartbeat(pid=11), 3002.0)
+    workers.on_event(heartbeat(pid=11), 3002.0)
     assert gone(workers, 3000.0 + SILENT_SECONDS) == [key(10)]
 
 
 @pytest.mark.timeout(10)
-def test_during_a_long_absence_no_worker_is_gone_or_forgotten() -> None:
-    workers = Workers()
-    workers.hear(heartbeat(), 0.0)
-    workers.away(None, 4.0)
+def test_while_disconnected_for_long_no_worker_is_gone_or_removed() -> None:
+    workers = WorkerTable()
+    workers.on_event(heartbeat(), 0.0)
+    workers.on_disconnect(None, 4.0)
     for now in range(0, int(3 * STOPPING_SECONDS), 100):
         assert gone(workers, float(now)) == []
-    assert workers.statistics(2 * FORGET_SECONDS) == WorkersStatistics(1, 1)
+    assert workers.statistics(2 * FORGET_SECONDS)[:2] == (1, 1)
     assert status(workers, 2 * FORGET_SECONDS) == ("unknown", 4.0, True)
 
 
-def test_a_worker_that_was_silent_before_the_gateway_was_away_is_not_alive() -> None:
-    workers = Workers()
-    workers.hear(heartbeat(), 0.0)
-    workers.away(None, 20.0)
+def test_a_worker_that_was_silent_before_the_disconnection_is_not_alive() -> None:
+    workers = WorkerTable()
+    workers.on_event(heartbeat(), 0.0)
+    workers.on_disconnect(None, 20.0)
     assert status(workers, 21.0) == ("unknown", 20.0, False)
-    workers.back(None, 100.0)
+    workers.on_reconnect(None, 100.0)
     assert status(workers, 100.0)[0] == "silent"
 
 
-def test_the_absence_from_one_broker_excuses_only_its_workers() -> None:
-    workers = Workers(has_clusters=True, gone_seconds=60.0)
+def test_a_disconnection_from_one_broker_concerns_only_its_workers() -> None:
+    workers = WorkerTable(has_clusters=True, gone_seconds=60.0)
     for cluster in ("eu", "us"):
-        workers.hear(heartbeat(cluster=cluster), 0.0)
-    workers.away("eu", 1.0)
+        workers.on_event(heartbeat(cluster=cluster), 0.0)
+    workers.on_disconnect("eu", 1.0)
     assert [worker.status for worker in every(workers, 70.0)] == ["unknown", "silent"]
     assert gone(workers, 70.0) == [key(cluster="us")]
-    workers.back("eu", 80.0)
+    workers.on_reconnect("eu", 80.0)
     assert [worker.status for worker in every(workers, 80.0)] == ["online", "offline"]
 
 
-def test_to_be_back_without_having_been_away_changes_nothing() -> None:
-    workers = Workers()
-    workers.hear(heartbeat(), 0.0)
-    workers.back(None, 10.0)
+def test_a_reconnection_without_a_disconnection_changes_nothing() -> None:
+    workers = WorkerTable()
+    workers.on_event(heartbeat(), 0.0)
+    workers.on_reconnect(None, 10.0)
     assert status(workers, 16.0)[0] == "silent"
 
 
-def test_a_standstill_of_the_gateway_itself_is_not_counted() -> None:
-    workers = Workers(has_clusters=True, gone_seconds=60.0)
+def test_a_pause_of_the_gateway_itself_is_not_counted() -> None:
+    workers = WorkerTable(has_clusters=True, gone_seconds=60.0)
     for cluster in ("eu", "us"):
-        workers.hear(heartbeat(cluster=cluster), 0.0)
-    workers.away("eu", 5.0)
-    workers.stood_still(100.0)
+        workers.on_event(heartbeat(cluster=cluster), 0.0)
+    workers.on_disconnect("eu", 5.0)
+    workers.on_pause(100.0)
     assert [worker.status for worker in every(workers, 105.0)] == ["unknown", "online"]
     assert gone(workers, 105.0) == []
-    workers.back("eu", 105.0)
+    workers.on_reconnect("eu", 105.0)
     assert [worker.status for worker in every(workers, 105.0)] == ["online", "online"]
     assert gone(workers, 150.0) == [], "the same absence is not counted twice"
 
@@ -424,16 +434,15 @@ def test_a_standstill_of_the_gateway_itself_is_not_counted() -> None:
 
 @pytest.mark.timeout(10)
 def test_a_worker_without_heartbeats_is_known_by_its_task_events_and_never_silent() -> None:
-    """CASES.md A21."""
-    workers = Workers()
-    process = heard(workers, task_event("received"), 0.0)
-    process.held["u1"] = True
+    workers = WorkerTable()
+    process = process_of(workers, task_event("received"), 0.0)
+    process.assigned["u1"] = True
     worker = only(workers, FORGET_SECONDS - 1)
     assert (worker.status, worker.heartbeats, worker.pid) == ("online", False, 7)
     for now in range(0, int(10 * FORGET_SECONDS), 100):
         assert gone(workers, float(now)) == []
     assert only(workers, 10 * FORGET_SECONDS).hostname == NAME, "it holds a task"
-    process.held.clear()
+    process.assigned.clear()
     assert every(workers, 10 * FORGET_SECONDS) == []
 
 
@@ -441,30 +450,30 @@ def test_a_worker_without_heartbeats_is_known_by_its_task_events_and_never_silen
     "subject", ["received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "cancelled"]
 )
 def test_each_task_event_of_a_worker_makes_it_known(subject: str) -> None:
-    workers = Workers()
-    process = heard(workers, task_event(subject), 0.0)
+    workers = WorkerTable()
+    process = process_of(workers, task_event(subject), 0.0)
     assert (process.key, only(workers).status) == (key(), "online")
 
 
-def test_the_first_heartbeat_is_remembered() -> None:
-    workers = Workers()
-    process = heard(workers, task_event("received"), 0.0)
+def test_the_first_heartbeat_is_recorded() -> None:
+    workers = WorkerTable()
+    process = process_of(workers, task_event("received"), 0.0)
     assert not only(workers).heartbeats
-    assert heard(workers, heartbeat(), 1.0) is process
+    assert process_of(workers, heartbeat(), 1.0) is process
     assert only(workers, 1.0).heartbeats
 
 
 def test_a_restarted_worker_without_heartbeats_is_shown_with_its_new_pid() -> None:
-    workers = Workers()
-    workers.hear(task_event("received", pid=10), 0.0)
-    workers.hear(task_event("received", pid=11), 1.0)
+    workers = WorkerTable()
+    workers.on_event(task_event("received", pid=10), 0.0)
+    workers.on_event(task_event("received", pid=11), 1.0)
     assert only(workers, 1.0).pid == 11
     assert gone(workers, SILENT_SECONDS + 1) == [], "without heartbeats silence means little"
     assert gone(workers, STOPPING_SECONDS + 1) == [key(10)]
 
 
-def test_clients_and_an_applications_own_worker_events_make_no_worker() -> None:
-    workers = Workers()
+def test_clients_and_an_applications_own_worker_events_add_no_worker() -> None:
+    workers = WorkerTable()
     for made in (
         task_event("sent", "gen12@host"),
         task_event("sent", "w1@host"),
@@ -477,36 +486,36 @@ def test_clients_and_an_applications_own_worker_events_make_no_worker() -> None:
         event("online", ["w1@host"]),
         {"type": "shop-opened", "hostname": NAME, "pid": 7},
     ):
-        assert workers.hear(made, 0.0) is None
+        assert workers.on_event(made, 0.0) is None
     assert every(workers) == []
-    assert workers.statistics(0.0) == WorkersStatistics(0, 0)
+    assert workers.statistics(0.0)[:2] == (0, 0)
 
 
 def test_a_worker_may_be_named_like_a_client() -> None:
-    workers = Workers()
-    workers.hear(online(hostname="gen1@host"), 0.0)
+    workers = WorkerTable()
+    workers.on_event(online(hostname="gen1@host"), 0.0)
     assert only(workers).hostname == "gen1@host"
-    assert workers.hear(task_event("sent", "gen1@host"), 1.0) is None, "sent by a client of that name"
+    assert workers.on_event(task_event("sent", "gen1@host"), 1.0) is None, "sent by a client of that name"
 
 
 def test_an_applications_own_worker_events_change_no_worker() -> None:
-    workers = Workers()
-    process = heard(workers, heartbeat(processed=5), 0.0)
+    workers = WorkerTable()
+    process = process_of(workers, heartbeat(processed=5), 0.0)
     before = encode(only(workers))
-    workers.hear(event("deployed", processed=0, clock=0, freq=99.0, sw_ver="x"), 0.0)
+    workers.on_event(event("deployed", processed=0, clock=0, freq=99.0, sw_ver="x"), 0.0)
     assert encode(only(workers)) == before
-    assert heard(workers, heartbeat(processed=5), 1.0) is process
+    assert process_of(workers, heartbeat(processed=5), 1.0) is process
 
 
 # ------------------------------------------------------------------------------- what is known of it
 
 
-def test_what_a_worker_says_is_kept() -> None:
-    workers = Workers()
+def test_the_fields_of_worker_events_are_recorded() -> None:
+    workers = WorkerTable()
     begun = event("online", freq=2.0, sw_ident="py-celery", sw_ver="5.7.0", sw_sys="Linux")
-    workers.hear(begun, 0.0)
+    workers.on_event(begun, 0.0)
     beat = heartbeat(active=2, processed=5, loadavg=[0.5, 1, 2.25])
-    workers.hear(beat, 1.0)
+    workers.on_event(beat, 1.0)
     assert only(workers, 1.0) == Worker(
         NAME,
         alive=True,
@@ -528,23 +537,23 @@ def test_what_a_worker_says_is_kept() -> None:
     assert b"cluster" not in encode(only(workers, 1.0))
 
 
-def test_an_answer_to_the_heartbeat_command_leaves_what_was_known() -> None:
-    workers = Workers()
-    process = heard(workers, heartbeat(freq=30.0, active=2, processed=5, loadavg=[1.0, 1.0, 1.0]), 0.0)
-    assert heard(workers, event("heartbeat", freq=5, sw_ident="py-celery"), 1.0) is process
+def test_an_answer_to_the_heartbeat_command_removes_no_field() -> None:
+    workers = WorkerTable()
+    process = process_of(workers, heartbeat(freq=30.0, active=2, processed=5, loadavg=[1.0, 1.0, 1.0]), 0.0)
+    assert process_of(workers, event("heartbeat", freq=5, sw_ident="py-celery"), 1.0) is process
     worker = only(workers, 1.0)
     assert (worker.freq, worker.active, worker.processed, worker.loadavg) == (30.0, 2, 5, [1.0, 1.0, 1.0])
 
 
 def test_a_restarted_worker_inherits_no_counts() -> None:
-    workers = Workers()
-    workers.hear(heartbeat(active=2, processed=5), 0.0)
-    workers.hear(event("online", pid=8), 1.0)
+    workers = WorkerTable()
+    workers.on_event(heartbeat(active=2, processed=5), 0.0)
+    workers.on_event(event("online", pid=8), 1.0)
     assert (only(workers).active, only(workers).processed) == (None, None)
 
 
-def test_values_of_the_wrong_kind_are_passed_over() -> None:
-    workers = Workers()
+def test_values_of_a_wrong_type_are_ignored() -> None:
+    workers = WorkerTable()
     wrong = {
         "freq": "2",
         "active": True,
@@ -555,123 +564,241 @@ def test_values_of_the_wrong_kind_are_passed_over() -> None:
         "sw_ver": 5,
         "timestamp": None,
     }
-    nameless = heard(workers, event("online", **wrong), 0.0)
+    nameless = process_of(workers, event("online", **wrong), 0.0)
     assert nameless.key == key(None)
-    workers.hear(heartbeat(freq=-1, loadavg="high", clock=1 << 80, processed=-(1 << 80)), 1.0)
+    workers.on_event(heartbeat(freq=-1, loadavg="high", clock=1 << 80, processed=-(1 << 80)), 1.0)
     worker = only(workers, 1.0)
     assert (worker.freq, worker.loadavg, worker.sw_ver, worker.pid) == (None, None, None, 7)
     assert (worker.clock, worker.processed) == (None, None)
 
 
 def test_workers_of_several_brokers_may_have_one_name() -> None:
-    workers = Workers(has_clusters=True)
+    workers = WorkerTable(has_clusters=True)
     for cluster in ("us", "eu"):
-        assert heard(workers, online(cluster=cluster), 0.0).key == key(cluster=cluster)
-    workers.hear(event("offline", cluster="us"), 1.0)
+        assert process_of(workers, online(cluster=cluster), 0.0).key == key(cluster=cluster)
+    workers.on_event(event("offline", cluster="us"), 1.0)
     assert [(w.cluster, w.status) for w in every(workers, 1.0)] == [("eu", "online"), ("us", "offline")]
 
 
 def test_a_field_called_cluster_is_no_cluster_where_brokers_have_no_names() -> None:
-    workers = Workers()
-    assert heard(workers, online(cluster=["eu"]), 0.0).key == key()
+    workers = WorkerTable()
+    assert process_of(workers, online(cluster=["eu"]), 0.0).key == key()
     assert b"cluster" not in encode(only(workers))
 
 
 # ------------------------------------------------------------------------------------------ bounded
 
 
-def test_who_is_gone_is_forgotten_after_an_hour() -> None:
-    workers = Workers()
-    workers.hear(heartbeat(), 0.0)
+def test_a_worker_that_is_gone_is_removed_after_an_hour() -> None:
+    workers = WorkerTable()
+    workers.on_event(heartbeat(), 0.0)
     assert not only(workers, FORGET_SECONDS).alive
     assert every(workers, FORGET_SECONDS + 1) == []
-    workers.hear(heartbeat(), FORGET_SECONDS + 2)
+    workers.on_event(heartbeat(), FORGET_SECONDS + 2)
     assert status(workers, FORGET_SECONDS + 2) == ("online", FORGET_SECONDS + 2, True)
 
 
-def test_who_sends_a_heartbeat_an_hour_is_not_forgotten_in_between() -> None:
-    workers = Workers(gone_seconds=24 * 3600.0)
-    workers.hear(heartbeat(freq=3600.0), 0.0)
+def test_a_worker_with_a_heartbeat_an_hour_is_not_removed_in_between() -> None:
+    workers = WorkerTable(gone_seconds=24 * 3600.0)
+    workers.on_event(heartbeat(freq=3600.0), 0.0)
     assert only(workers, FORGET_SECONDS).status == "online"
-    workers.hear(heartbeat(freq=1e300), 0.0)
+    workers.on_event(heartbeat(freq=1e300), 0.0)
     assert every(workers, 4 * 3600.0) == []
 
 
-def test_the_longest_silent_make_room() -> None:
-    workers = Workers()
+def test_the_workers_without_an_event_for_longest_are_removed_first() -> None:
+    workers = WorkerTable()
     for number in range(MAX_WORKERS):
-        workers.hear(online(hostname=f"w{number}@host"), 0.0)
-    workers.hear(task_event("started", "w0@host"), 0.0)
-    workers.hear(online(hostname="new@host"), 0.0)
+        workers.on_event(online(hostname=f"w{number}@host"), 0.0)
+    workers.on_event(task_event("started", "w0@host"), 0.0)
+    workers.on_event(online(hostname="new@host"), 0.0)
     names = {worker.hostname for worker in every(workers)}
     assert len(names) == MAX_WORKERS
     assert "w1@host" not in names
     assert {"w0@host", "w2@host", "new@host"} <= names
-    assert workers.statistics(0.0) == WorkersStatistics(MAX_WORKERS, MAX_WORKERS)
-    assert workers.statistics(15.1) == WorkersStatistics(MAX_WORKERS, 0)
+    assert workers.statistics(0.0)[:2] == (MAX_WORKERS, MAX_WORKERS)
+    assert workers.statistics(15.1)[:2] == (MAX_WORKERS, 0)
 
 
 def test_one_name_with_ever_new_pids_stays_small_and_only_silent_processes_are_gone() -> None:
-    workers = Workers()
+    workers = WorkerTable()
     reported = []
     for pid in range(1000):
-        heard(workers, heartbeat(pid=pid), 0.0)
+        process_of(workers, heartbeat(pid=pid), 0.0)
         reported += gone(workers, 0.0)
-    assert len(workers._known[None, NAME].processes) == MAX_PROCESSES
+    assert len(workers._entries[None, NAME].processes) == MAX_PROCESSES
     assert reported == [], "none of them is silent"
     for pid in range(1000, 1000 + MAX_PROCESSES):
-        heard(workers, heartbeat(pid=pid), SILENT_SECONDS + 1)
+        process_of(workers, heartbeat(pid=pid), SILENT_SECONDS + 1)
     assert len(gone(workers, SILENT_SECONDS + 1)) == MAX_PROCESSES
     gone(workers, 2 * GONE_SECONDS)
-    assert workers._due == []
+    assert workers._timers._heap == []
 
 
 def test_processes_that_live_beside_many_others_of_their_name_are_not_gone() -> None:
-    workers = Workers()
+    workers = WorkerTable()
     for now in range(60):
         for pid in range(MAX_PROCESSES + 3):
-            heard(workers, heartbeat(pid=pid), float(now))
+            process_of(workers, heartbeat(pid=pid), float(now))
         assert gone(workers, float(now)) == []
 
 
 def test_workers_whose_first_heartbeat_comes_late_are_gone_in_time() -> None:
-    workers = Workers()
-    workers.hear(task_event("received"), 0.0)
+    workers = WorkerTable()
+    workers.on_event(task_event("received"), 0.0)
     assert gone(workers, SILENT_SECONDS + 1) == []
-    workers.hear(heartbeat(freq=30.0), SILENT_SECONDS + 2)
+    workers.on_event(heartbeat(freq=30.0), SILENT_SECONDS + 2)
     assert gone(workers, SILENT_SECONDS + GONE_SECONDS + 3) == [key()]
 
 
-def test_pods_with_names_of_their_own_leave_nothing_behind() -> None:
-    workers = Workers()
+def test_pods_with_names_of_their_own_are_removed_completely() -> None:
+    workers = WorkerTable()
     for number in range(2_000):
-        workers.hear(task_event("received", f"pod{number}@host"), float(number))
+        workers.on_event(task_event("received", f"pod{number}@host"), float(number))
     now = 2_000.0 + FORGET_SECONDS + STOPPING_SECONDS
     assert every(workers, now) == []
-    workers.find_gone(now)
-    assert workers._due == []
+    gone(workers, now)
+    assert workers._timers._heap == []
 
 
-def test_workers_that_are_long_gone_are_not_looked_at_again() -> None:
-    workers = Workers()
+def test_workers_that_are_long_gone_are_not_checked_again() -> None:
+    workers = WorkerTable()
     for number in range(3000):
-        workers.hear(heartbeat(hostname=f"old{number}@host"), 0.0)
+        workers.on_event(heartbeat(hostname=f"old{number}@host"), 0.0)
     assert len(gone(workers, GONE_SECONDS + 1)) == 3000
-    assert workers._due == []
+    assert workers._timers._heap == []
 
 
-def test_processes_of_workers_that_are_forgotten_are_forgotten_too() -> None:
+def test_processes_are_removed_with_their_worker() -> None:
     """Hosts with names of their own, on each of which two workers ran one after the other."""
-    workers = Workers()
+    workers = WorkerTable()
     for number in range(100):
         for pid in (1, 2):
-            heard(workers, online(hostname=f"w{number}@host", pid=pid), number)
-            workers.hear(event("offline", f"w{number}@host", pid), number)
+            process_of(workers, online(hostname=f"w{number}@host", pid=pid), number)
+            workers.on_event(event("offline", f"w{number}@host", pid), number)
     now = 100.0 + FORGET_SECONDS + STOPPING_SECONDS
-    workers.find_gone(now)
+    gone(workers, now)
     assert every(workers, now) == []
-    workers.find_gone(now)
-    assert workers._due == []
+    gone(workers, now)
+    assert workers._timers._heap == []
+
+
+FLOODS: dict[str, Callable[[int], Event]] = {
+    "one name with ever new pids": lambda number: heartbeat(pid=number, freq=3600.0),
+    "ever new names": lambda number: heartbeat(hostname=f"w{number}@host", freq=3600.0),
+    "ever new names without heartbeats": lambda number: task_event("started", f"w{number}@host"),
+    "ever new long names": lambda number: heartbeat(
+        hostname=f"{number}@" + "\N{GRINNING FACE}" * 240, freq=3600.0
+    ),
+    "many processes of each name": lambda number: heartbeat(
+        hostname=f"w{number % 900}@host", pid=number, freq=3600.0
+    ),
+    "restarts of one process": lambda number: online(clock=1_000_000 - number, freq=3600.0),
+    "restarts of many processes": lambda number: online(
+        hostname=f"w{number % 900}@host", clock=1_000_000 - number, freq=3600.0
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+def test_a_flood_of_workers_is_bounded_and_counted(
+    flood: Callable[[int], Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celery_gateway.state.worker_table.MAX_WORKERS", 1_000)
+    monkeypatch.setattr("celery_gateway.state.worker_table.MAX_BYTES", 4_000_000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        workers = WorkerTable()
+        for number in range(10_000):
+            workers.on_event(flood(number), number * 1e-3)
+        gc.collect()
+        held_bytes = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    reported_bytes = workers.statistics(10.0).known_bytes
+    assert reported_bytes <= 4_000_000 + 700_000
+    assert held_bytes < 1.3 * reported_bytes + 300_000
+    assert len(workers._timers._heap) <= 2 * len(workers._timers._processes) + 1_000
+    assert len(workers._gone) <= MAX_GONE
+
+
+@pytest.mark.slow
+def test_processes_that_are_gone_are_found_in_short_calls() -> None:
+    def longest_seconds() -> float:
+        workers = WorkerTable()
+        for number in range(15_000):
+            workers.on_event(heartbeat(hostname=f"w{number % 8_000}@host", pid=number), 0.0)
+        longest, gone_count = 0.0, 0
+        for now in (SILENT_SECONDS + 1, GONE_SECONDS + 1):
+            while workers.has_more(now):
+                began = time.process_time()
+                found = workers.find_gone(now)
+                longest = max(longest, time.process_time() - began)
+                assert len(found) <= MAX_CHECKS
+                gone_count += len(found)
+        assert gone_count == 15_000
+        return longest
+
+    gc.disable()  # a collection would be counted to whatever call it falls into
+    try:
+        assert min(longest_seconds(), longest_seconds()) < 0.03, "about 0.002"
+    finally:
+        gc.enable()
+
+
+def test_the_pipeline_reports_all_processes_that_are_gone_without_a_tick() -> None:
+    async def main() -> None:
+        pipeline = Pipeline([], TaskTable(), WorkerTable(), Hub())
+        now = asyncio.get_running_loop().time()
+        for number in range(MAX_GONE):
+            pipeline.workers.on_event(online(clock=1_000_000 - number), now)
+        assert pipeline.workers.has_more(now)
+        pipeline._emit_lost(now)
+        assert pipeline.workers.has_more(now), "a call does a part of it"
+        deadline = now + 5.0
+        while pipeline.workers.has_more(now):
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.005)
+        await pipeline.stop()
+
+    asyncio.run(main())
+
+
+def test_of_many_restarts_those_with_tasks_are_kept() -> None:
+    workers = WorkerTable()
+    for number in range(MAX_GONE + 50):
+        process = process_of(workers, online(clock=1_000_000 - number), 0.0)
+        if number >= MAX_GONE:
+            process.assigned["a task"] = True
+    process_of(workers, online(clock=1), 0.0)
+    lives = {key.life for key in gone(workers, 1.0)}
+    assert lives == set(range(MAX_GONE + 50))
+
+
+def test_each_process_that_is_not_gone_has_one_timer() -> None:
+    workers = WorkerTable()
+    for now in range(0, 60, 2):
+        for pid in range(5):
+            process_of(workers, heartbeat(pid=pid), float(now))
+        gone(workers, float(now))
+        assert len(workers._timers._processes) == 5
+        assert len(workers._timers._heap) <= 10
+
+
+def test_the_bytes_are_bounded_also_when_known_workers_have_more_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("celery_gateway.state.worker_table.MAX_BYTES", 1_000_000)
+    workers = WorkerTable()
+    for pid in range(MAX_PROCESSES):
+        for number in range(500):
+            process_of(workers, heartbeat(hostname=f"w{number}@host", pid=pid, sw_ident="x" * 255), 0.0)
+            if number % 20 == 0:
+                assert workers.statistics(0.0).known_bytes <= 1_000_000
+    assert workers.statistics(0.0).known > 100
 
 
 # ------------------------------------------------------------------------------------------- drawn
@@ -687,20 +814,21 @@ STEPS = st.lists(
 
 
 class _Life:
-    """One process as it really is."""
+    """The truth about a process."""
 
     def __init__(self) -> None:
         self.clock = self.processed = 0
         self.is_stopping = self.is_dead = False
 
 
+@pytest.mark.slow
 @DRAWN
 @given(STEPS, st.lists(st.floats(-7200.0, 7200.0), min_size=2, max_size=2))
 def test_whatever_the_clocks_no_process_that_sends_is_gone(
     steps: list[tuple[str, int, float]], offsets: list[float]
 ) -> None:
-    """Two pids of one hostname live, die and restart; the oracle is the history itself."""
-    workers, now = Workers(), 0.0
+    """Two pids of one hostname live, die and restart; the expected result is the simulated history."""
+    workers, now = WorkerTable(), 0.0
     lives: list[_Life | None] = [None, None]
     named: dict[ProcessKey, _Life] = {}
     sent_at: dict[_Life, float] = {}
@@ -719,21 +847,21 @@ def test_whatever_the_clocks_no_process_that_sends_is_gone(
             fields = {"pid": pid, "timestamp": TIME + now + offsets[pid], "clock": life.clock}
             if action == "task":
                 life.processed += 1
-                process = heard(workers, task_event("started", **fields), now)
+                process = process_of(workers, task_event("started", **fields), now)
                 process.starts += 1
             elif action == "offline":
                 life.is_stopping = True
-                process = heard(workers, event("offline", **fields), now)
+                process = process_of(workers, event("offline", **fields), now)
             else:
                 life.is_stopping = False
                 made = {"online": online, "heartbeat": heartbeat}.get(action, heartbeat)
-                process = heard(workers, made(processed=life.processed, **fields), now)
+                process = process_of(workers, made(processed=life.processed, **fields), now)
             named[process.key] = life
             sent_at[life] = now
         for found in workers.find_gone(now):
             lost = named[found.process.key]
             silent_seconds = now - sent_at[lost]
-            assert lost.is_dead or (silent_seconds > SILENT_SECONDS and not lost.is_stopping), found.why
+            assert lost.is_dead or (silent_seconds > SILENT_SECONDS and not lost.is_stopping), found.reason
         for worker in every(workers, now):
             lately = [one for one, at in sent_at.items() if now - at <= SILENT_SECONDS and not one.is_dead]
             if any(not one.is_stopping for one in lately):

@@ -1,4 +1,4 @@
-"""The framings as clients read them: SSE by a parser that follows the WHATWG text, NDJSON by its lines."""
+"""The framings as clients read them: SSE with a parser of the WHATWG specification, NDJSON by its lines."""
 
 import json
 from pathlib import Path
@@ -10,18 +10,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.control import Control, bookmark, closed, gap, opened
-from gateway.event import encode
-from gateway.frames import DIRECT_FORMATS, FORMATS, LAST_CHUNK, NDJSON, SSE, WEBSOCKET, WebSocket
+from celery_gateway.events.event import encode
+from celery_gateway.stream.framing import (
+    CHUNKED_FORMATS,
+    FORMATS,
+    LAST_CHUNK,
+    NDJSON,
+    SSE,
+    WEBSOCKET,
+    WebSocket,
+)
+from celery_gateway.stream.messages import (
+    ControlMessage,
+    bookmark_message,
+    close_message,
+    gap_message,
+    open_message,
+)
 
-TABLE = json.loads((Path(__file__).parent / "conformance" / "sse.json").read_text("utf-8"))
+pytestmark = pytest.mark.unit
+
+TABLE = json.loads((Path(__file__).parents[1] / "conformance" / "sse.json").read_text("utf-8"))
 CASES = [pytest.param(case, id=case["rule"]) for case in TABLE["cases"]]
 WRITTEN = [pytest.param(case, id=case["rule"]) for case in TABLE["cases"] if case["frames"] is not None]
 DRAWN = settings(deadline=None, max_examples=200, derandomize=True)
 
 
 class Dispatched(NamedTuple):
-    """A MessageEvent, by the names it has in a browser."""
+    """A MessageEvent, with the names of a browser."""
 
     type: str
     data: str
@@ -74,7 +90,7 @@ class EventSource:
 
 
 def written(framing: SSE | NDJSON | WebSocket, frame: dict[str, Any]) -> bytes:
-    """A frame of the conformance table as the gateway writes it."""
+    """Return a frame of the conformance table as the gateway writes it."""
     id = frame["id"].encode()
     match frame["kind"]:
         case "event":
@@ -82,17 +98,17 @@ def written(framing: SSE | NDJSON | WebSocket, frame: dict[str, Any]) -> bytes:
         case "keepalive":
             return framing.keepalive(id)
         case "open":
-            return framing.control(id, opened(id, frame["resume"]))
+            return framing.control(id, open_message(id, frame["resume"]))
         case "gap":
-            return framing.control(id, gap(id, frame["reason"], frame["lost"]))
+            return framing.control(id, gap_message(id, frame["reason"], frame["lost"]))
         case "close":
-            return framing.control(id, closed(id, frame["reason"], frame.get("retry_ms")))
+            return framing.control(id, close_message(id, frame["reason"], frame.get("retry_ms")))
         case kind:
             raise AssertionError(f"the table has a frame of kind {kind!r}")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_event_source_makes_of_a_stream_what_the_table_says(case: dict[str, Any]) -> None:
+def test_an_event_source_dispatches_the_messages_of_the_table(case: dict[str, Any]) -> None:
     read = EventSource(case["stream"].encode())
     assert [message._asdict() for message in read.dispatched] == case["dispatches"]
     assert read.last_event_id == case["lastEventId"]
@@ -100,12 +116,12 @@ def test_an_event_source_makes_of_a_stream_what_the_table_says(case: dict[str, A
 
 
 @pytest.mark.parametrize("case", WRITTEN)
-def test_the_frames_of_the_table_are_written_so(case: dict[str, Any]) -> None:
+def test_the_frames_of_the_table_are_written_as_its_stream(case: dict[str, Any]) -> None:
     assert b"".join(written(SSE(), frame) for frame in case["frames"]).decode() == case["stream"]
 
 
 @pytest.mark.parametrize("case", WRITTEN)
-def test_ndjson_has_the_same_messages_with_their_types_in_them(case: dict[str, Any]) -> None:
+def test_ndjson_has_the_same_messages_with_their_types(case: dict[str, Any]) -> None:
     lines = b"".join(written(NDJSON(), frame) for frame in case["frames"]).split(b"\n")
     assert lines.pop() == b""
     for line, frame in zip(lines, case["frames"], strict=True):
@@ -145,19 +161,20 @@ RETRY_MS = 1234
 STREAMS = st.lists(st.one_of(EVENTS, CONTROLS), max_size=8)
 
 
-def control(item: tuple[str, Any], id: bytes) -> Control:
+def control(item: tuple[str, Any], id: bytes) -> ControlMessage:
     kind, word = item
     match kind:
         case "open":
-            return opened(id, word)
+            return open_message(id, word)
         case "gap":
-            return gap(id, word, None)
+            return gap_message(id, word, None)
         case "close":
-            return closed(id, word, RETRY_MS)
+            return close_message(id, word, RETRY_MS)
         case _:
-            return bookmark(id)
+            return bookmark_message(id)
 
 
+@pytest.mark.slow
 @DRAWN
 @given(STREAMS)
 def test_every_stream_is_read_by_an_event_source_as_it_was_written(stream: list[Any]) -> None:
@@ -169,19 +186,19 @@ def test_every_stream_is_read_by_an_event_source_as_it_was_written(stream: list[
             json_bytes = encode(item)
             frames.append(framing.event(id, json_bytes))
             expected.append(Dispatched("message", json_bytes.decode(), last_id))
-        elif item[0] == "keepalive":
-            frames.append(framing.keepalive(id))
         else:
             message = control(item, id)
-            frames.append(framing.control(id, message))
-            expected.append(Dispatched(f"gateway-{item[0]}", message.json.decode(), last_id))
+            is_keepalive = item[0] == "keepalive"
+            frames.append(framing.keepalive(id) if is_keepalive else framing.control(id, message))
+            expected.append(Dispatched(message.type, message.json.decode(), last_id))
     read = EventSource(b"".join(frames))
     assert read.dispatched == expected
     assert read.last_event_id == last_id
-    # A frame stands by itself: a stream may begin and end with any of them.
+    # Each frame is complete by itself: a stream may begin and end with any of them.
     assert [message for frame in frames for message in EventSource(frame).dispatched] == expected
 
 
+@pytest.mark.slow
 @DRAWN
 @given(STREAMS)
 def test_every_stream_is_read_by_httpx_sse_as_it_was_written(stream: list[Any]) -> None:
@@ -195,16 +212,16 @@ def test_every_stream_is_read_by_httpx_sse_as_it_was_written(stream: list[Any]) 
         for item in stream
     )
     response = httpx.Response(200, headers={"content-type": SSE.media_type}, content=content)
-    with_data = [message for message in httpx_sse.EventSource(response).iter_sse() if message.data]
-    assert [message.event for message in with_data] == [
-        "message" if isinstance(item, dict) else f"gateway-{item[0]}"
-        for item in stream
-        if isinstance(item, dict) or item[0] != "keepalive"
+    messages = list(httpx_sse.EventSource(response).iter_sse())
+    assert all(isinstance(message.json(), dict) for message in messages)
+    assert [message.event for message in messages] == [
+        "message" if isinstance(item, dict) else control(item, b"e-1").type for item in stream
     ]
     given_events = [item for item in stream if isinstance(item, dict)]
-    assert [json.loads(message.data) for message in with_data if message.event == "message"] == given_events
+    assert [json.loads(message.data) for message in messages if message.event == "message"] == given_events
 
 
+@pytest.mark.slow
 @DRAWN
 @given(STREAMS)
 def test_every_message_is_one_line_of_ndjson(stream: list[Any]) -> None:
@@ -232,15 +249,15 @@ def test_an_event_is_the_same_json_in_both_framings() -> None:
     assert NDJSON().event(b"e-1", json_bytes) == json_bytes + b"\n"
 
 
-def test_the_control_messages_have_the_fields_of_the_contract() -> None:
+def test_control_messages_have_the_documented_fields() -> None:
     id = b"epoch-12"
     messages = [
-        opened(id, "reset"),
-        gap(id, "slow", None),
-        gap(id, "broker", 3),
-        closed(id, "ready"),
-        closed(id, "drain", 700),
-        bookmark(id),
+        open_message(id, "reset"),
+        gap_message(id, "slow", None),
+        gap_message(id, "broker", 3),
+        close_message(id, "ready"),
+        close_message(id, "drain", 700),
+        bookmark_message(id),
     ]
     assert [json.loads(message.json) for message in messages] == [
         {"type": "gateway-open", "id": "epoch-12", "resume": "reset"},
@@ -253,7 +270,7 @@ def test_the_control_messages_have_the_fields_of_the_contract() -> None:
 
 
 def unchunked(stream: bytes) -> bytes:
-    """What HTTP/1.1's chunked coding carries (RFC 9112 section 7.1), the last chunk included."""
+    """Return the content of HTTP/1.1's chunked coding (RFC 9112 section 7.1), the last chunk included."""
     data = b""
     while True:
         size, _, stream = stream.partition(b"\r\n")
@@ -265,23 +282,22 @@ def unchunked(stream: bytes) -> bytes:
             return data
 
 
+@pytest.mark.slow
 @DRAWN
 @given(st.sampled_from(["sse", "ndjson"]), st.lists(st.lists(EVENTS, min_size=1, max_size=3), max_size=3))
-def test_what_is_written_to_the_transport_is_the_same_stream_in_chunks(
-    format: str, batches: list[list[Any]]
-) -> None:
+def test_the_chunked_framings_write_the_same_stream_in_chunks(format: str, batches: list[list[Any]]) -> None:
     def stream(framing: SSE | NDJSON) -> bytes:
         return b"".join(
             framing.batch([framing.event(b"e-1", encode(item)) for item in batch]) for batch in batches
         )
 
-    assert unchunked(stream(DIRECT_FORMATS[format]) + LAST_CHUNK) == stream(FORMATS[format])
+    assert unchunked(stream(CHUNKED_FORMATS[format]) + LAST_CHUNK) == stream(FORMATS[format])
 
 
 @pytest.mark.parametrize("case", WRITTEN)
 def test_the_frames_of_the_table_are_the_same_in_chunks(case: dict[str, Any]) -> None:
     for format, framing in FORMATS.items():
-        direct = DIRECT_FORMATS[format]
+        direct = CHUNKED_FORMATS[format]
         chunked = direct.batch([written(direct, frame) for frame in case["frames"]])
         assert unchunked(chunked + LAST_CHUNK) == b"".join(
             written(framing, frame) for frame in case["frames"]
@@ -290,7 +306,7 @@ def test_the_frames_of_the_table_are_the_same_in_chunks(case: dict[str, Any]) ->
 
 
 def text_messages(stream: bytes) -> list[bytes]:
-    """A server's WebSocket messages (RFC 6455 section 5.2): each one final text frame, not masked."""
+    """Return a server's WebSocket messages (RFC 6455 section 5.2): each one final text frame, not masked."""
     messages = []
     while stream:
         assert stream[0] == 0x81, "FIN, no extension, text"
@@ -307,6 +323,7 @@ def text_messages(stream: bytes) -> list[bytes]:
     return messages
 
 
+@pytest.mark.slow
 @DRAWN
 @given(STREAMS)
 def test_every_message_is_one_text_message_of_a_websocket(stream: list[Any]) -> None:
@@ -332,5 +349,4 @@ def test_the_framings_are_found_by_format_and_have_their_media_types() -> None:
     assert {name: framing.media_type for name, framing in FORMATS.items()} == {
         "sse": "text/event-stream",
         "ndjson": "application/x-ndjson",
-        "fetched-sse": "text/event-stream",
     }

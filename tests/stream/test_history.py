@@ -1,4 +1,4 @@
-"""The log against a list that keeps everything: positions, ids, and what is evicted."""
+"""The history against a list that keeps everything: positions, ids, and evictions."""
 
 import tracemalloc
 
@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.history import ENTRY_OVERHEAD_BYTES, Entry, History
+from celery_gateway.stream.history import ENTRY_OVERHEAD_BYTES, Entry, History
+
+pytestmark = pytest.mark.unit
 
 DRAWN = settings(deadline=None, max_examples=150, derandomize=True)
 ROOMY = 1 << 30
 
 
-def add(history: History, json_bytes: int = 10, taken_at: float = 0.0) -> Entry:
-    entry = Entry(history.id_of(history.position + 1), (), None, b"x" * json_bytes, taken_at)
+def add(history: History, json_bytes: int = 10, times: float = 0.0) -> Entry:
+    entry = Entry(history.id_of(history.position + 1), (), None, b"x" * json_bytes, times)
     history.append(entry)
     return entry
 
@@ -47,26 +49,26 @@ def test_entries_are_numbered_from_one_and_read_in_order() -> None:
     st.lists(st.one_of(st.integers(0, 50), st.integers(0, 5_000)), max_size=60),
     st.integers(1, 5),
 )
-def test_it_holds_the_newest_entries_that_fit_and_always_the_last(
+def test_the_history_keeps_the_newest_entries_that_fit_and_always_the_last(
     max_bytes: int, sizes: list[int], limit: int
 ) -> None:
     history, everything = History(max_bytes=max_bytes), []
     for size in sizes:
         everything.append(add(history, size))
-        held: list[Entry] = []
+        expected: list[Entry] = []
         for entry in reversed(everything):
-            if held and sum(kept.size_bytes for kept in held) + entry.size_bytes > max_bytes:
+            if expected and sum(kept.size_bytes for kept in expected) + entry.size_bytes > max_bytes:
                 break
-            held.insert(0, entry)
+            expected.insert(0, entry)
         assert history.position == len(everything)
-        assert history.evicted == len(everything) - len(held)
-        assert history.size_bytes == sum(entry.size_bytes for entry in held)
-        assert list(history.after(history.evicted, len(everything))) == held
+        assert history.evicted == len(everything) - len(expected)
+        assert history.size_bytes == sum(entry.size_bytes for entry in expected)
+        assert list(history.after(history.evicted, len(everything))) == expected
     for position in range(history.evicted, history.position + 1):
         assert list(history.after(position, limit)) == everything[position : position + limit]
 
 
-def test_positions_hold_through_tens_of_thousands_of_evictions() -> None:
+def test_positions_stay_valid_through_tens_of_thousands_of_evictions() -> None:
     history = History(max_bytes=50 * (ENTRY_OVERHEAD_BYTES + 10), epoch="e")
     for number in range(1, 20_001):
         add(history)
@@ -78,7 +80,7 @@ def test_positions_hold_through_tens_of_thousands_of_evictions() -> None:
             assert len(history.after(history.evicted, 1_000)) == 50
 
 
-def test_an_entry_bigger_than_the_whole_history_stays_until_the_next() -> None:
+def test_an_entry_larger_than_the_history_stays_until_the_next() -> None:
     history = History(max_bytes=1_000)
     big = add(history, 100_000)
     assert list(history.after(0, 10)) == [big]
@@ -88,7 +90,8 @@ def test_an_entry_bigger_than_the_whole_history_stays_until_the_next() -> None:
     assert history.size_bytes <= 1_000
 
 
-def test_its_memory_stays_within_its_bound() -> None:
+@pytest.mark.slow
+def test_memory_stays_within_the_limit() -> None:
     history = History(max_bytes=2_000_000)
     tracemalloc.start()
     try:
@@ -102,7 +105,7 @@ def test_its_memory_stays_within_its_bound() -> None:
     assert history.size_bytes <= 2_000_000
 
 
-def test_ids_go_there_and_back_evicted_or_not() -> None:
+def test_an_id_has_its_position_evicted_or_not() -> None:
     history, _ = filled(500, max_bytes=20 * (ENTRY_OVERHEAD_BYTES + 10))
     assert history.evicted == 480
     for position in range(history.position + 1):
@@ -133,21 +136,21 @@ def test_ids_go_there_and_back_evicted_or_not() -> None:
         *("e-4", "e-999999999999999999", "e-9999999999999999999", "e-" + "9" * 10_000, "é-1", "\ud800-1"),
     ],
 )
-def test_what_is_no_id_of_this_log_names_no_position(id: str) -> None:
+def test_an_id_that_is_not_of_this_log_has_no_position(id: str) -> None:
     history, _ = filled(3)
     assert history.position_of(id) is None
 
 
 @DRAWN
 @given(st.text(max_size=30))
-def test_no_text_at_all_makes_it_raise(id: str) -> None:
+def test_no_text_as_an_id_raises(id: str) -> None:
     history, _ = filled(3)
     for text in (id, "e-" + id):
         position = history.position_of(text)
         assert position is None or 0 <= position <= 3
 
 
-def test_an_id_becomes_known_when_its_entry_is_there() -> None:
+def test_an_id_has_a_position_once_its_entry_was_appended() -> None:
     history, _ = filled(3)
     assert history.position_of("e-4") is None
     add(history)
@@ -167,20 +170,20 @@ def test_each_start_draws_an_epoch_of_its_own() -> None:
     st.floats(-2, 42, allow_nan=False),
     st.integers(3, 50),
 )
-def test_a_time_is_found_before_the_first_entry_held_that_was_taken_in_then_or_later(
-    steps: list[float], time: float, held: int
+def test_position_at_is_before_the_first_entry_that_was_appended_then_or_later(
+    steps: list[float], time: float, kept: int
 ) -> None:
-    history, taken_at = History(max_bytes=held * (ENTRY_OVERHEAD_BYTES + 10)), [0.0]
+    history, times = History(max_bytes=kept * (ENTRY_OVERHEAD_BYTES + 10)), [0.0]
     for step in steps:
-        taken_at.append(taken_at[-1] + step)
-        add(history, 10, taken_at[-1])
+        times.append(times[-1] + step)
+        add(history, 10, times[-1])
     position = history.position_at(time)
     assert history.evicted <= position <= history.position
-    assert all(at >= time for at in taken_at[1:][position:])
-    assert all(at < time for at in taken_at[1:][history.evicted : position])
+    assert all(at >= time for at in times[1:][position:])
+    assert all(at < time for at in times[1:][history.evicted : position])
 
 
-def test_an_id_can_stand_in_a_header_and_in_a_query_string() -> None:
+def test_an_id_is_valid_in_a_header_and_in_a_query_string() -> None:
     history, entries = filled(12)
     for id in (History(max_bytes=1).id_of(0), history.id_of(0), entries[-1].id):
         assert id.replace(b"-", b"").isalnum()

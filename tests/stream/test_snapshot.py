@@ -1,7 +1,7 @@
-"""Streams that begin with a snapshot: what is, then what changes, with nothing missing and nothing twice.
+"""Streams that begin with a snapshot: first the state, then the events, nothing missing and nothing twice.
 
-The state is rebuilt from a snapshot and the events behind it, and compared with what the full history says:
-of every task, at the snapshot's own position and at the end.
+The state is computed from a snapshot and the events after it, and compared with the state from the full
+history: for every task, at the position of the snapshot and at the end.
 """
 
 import random
@@ -18,17 +18,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.event import Event
-from gateway.filter import parse
-from gateway.scan import Scan
-from gateway.tasks import Tasks
-from tests.gateway_process import GatewayProcess
-from tests.load import Load, position, states
-from tests.portable_server import PortableServer
-from tests.publisher import Publisher, received, task_event
-from tests.rabbitmq import wait_for
-from tests.stream_client import NdjsonStream
-from tests.transports import KINDS, Message, Server, messages
+from celery_gateway.events.event import Event
+from celery_gateway.events.filter_parser import parse
+from celery_gateway.state.scan import Scan
+from celery_gateway.state.task_table import TaskTable
+from tests.support.gateway_process import GatewayProcess
+from tests.support.load import Load, position, states
+from tests.support.portable_server import PortableServer
+from tests.support.publisher import Publisher, received, task_event
+from tests.support.rabbitmq import wait_for
+from tests.support.stream_client import NdjsonStream
+from tests.support.transports import KINDS, Message, Server, messages
 
 
 @pytest.fixture(scope="module", params=["direct", "portable"])
@@ -48,7 +48,7 @@ def publish(broker_url: str, event: Message) -> None:
 
 
 def check(seen: list[Message], history: list[Message], name: str = "") -> None:
-    """Compare a stream with a snapshot to the history of all that was ever published."""
+    """Compare a stream that has a snapshot with the history of all events."""
     opened, *rest = seen
     assert (opened["type"], opened["resume"]) == ("gateway-open", "live")
     (last,) = [at for at, message in enumerate(rest) if message.get("done")]
@@ -71,7 +71,7 @@ def collect(server: Server, kind: str, query: dict[str, str], end: str, into: li
             into.append(message)
 
 
-def test_snapshot_and_events_make_up_the_history_at_any_moment_under_load(
+def test_a_snapshot_and_its_events_equal_the_history_at_any_moment_under_load(
     server: Server, broker: str
 ) -> None:
     dice = random.Random(7)
@@ -82,12 +82,12 @@ def test_snapshot_and_events_make_up_the_history_at_any_moment_under_load(
         streams: list[tuple[str, list[Message], threading.Thread]] = []
         try:
             for number in range(15):
-                time.sleep(dice.uniform(0.05, 0.4))  # the moments are what is tried
+                time.sleep(dice.uniform(0.05, 0.4))  # at random moments
                 kind = KINDS[number % 3]
                 name = "a." if number % 2 else ""
                 query = {"snapshot": "1"} | ({"name": "a.*", "type": "task-*"} if name else {})
                 seen: list[Message] = []
-                # The mark passes no filter on names, so those streams are cut in the end.
+                # The mark does not match a filter on names, so these streams are cut at the end.
                 thread = threading.Thread(target=collect, args=(server, kind, query, mark, seen), daemon=True)
                 thread.start()
                 streams.append((name, seen, thread))
@@ -109,7 +109,7 @@ def test_snapshot_and_events_make_up_the_history_at_any_moment_under_load(
             check(list(seen), history, name)
 
 
-def test_a_big_snapshot_comes_in_pages_and_each_task_as_it_is_in_the_end(broker: str, folder: Path) -> None:
+def test_a_large_snapshot_comes_in_pages(broker: str, folder: Path) -> None:
     gateway = GatewayProcess(broker, folder)
     gateway.start()
     publisher = Publisher(broker)
@@ -141,7 +141,7 @@ def test_a_big_snapshot_comes_in_pages_and_each_task_as_it_is_in_the_end(broker:
         gateway.stop()
 
 
-def test_a_stream_that_is_resumed_has_no_snapshot_and_one_cut_off_amid_it_has_another(
+def test_a_resumed_stream_has_no_snapshot_unless_it_was_cut_within_its_snapshot(
     server: Server, broker: str
 ) -> None:
     publisher = Publisher(broker)
@@ -169,7 +169,7 @@ def test_a_stream_that_is_resumed_has_no_snapshot_and_one_cut_off_amid_it_has_an
         publisher.close()
 
 
-def test_only_some_fields_of_events_and_of_tasks(server: Server, broker: str) -> None:
+def test_events_and_tasks_have_only_the_requested_fields(server: Server, broker: str) -> None:
     publisher = Publisher(broker)
     try:
         uid = f"fields-{time.time_ns()}"
@@ -190,13 +190,14 @@ def test_only_some_fields_of_events_and_of_tasks(server: Server, broker: str) ->
         publisher.close()
 
 
-def test_a_snapshot_of_a_queue_goes_on_with_all_events_of_its_tasks(server: Server, broker: str) -> None:
-    """CASES.md A20: it would stay PENDING, if only `task-sent` were of the queue."""
+def test_a_snapshot_of_a_queue_is_followed_by_all_events_of_its_tasks(server: Server, broker: str) -> None:
+    """The other events of a task have no queue: without them its state would stay PENDING."""
     publisher = Publisher(broker)
     try:
         uid, queue = f"queue-{time.time_ns()}", f"q-{time.time_ns()}"
         sent = {"type": "task-sent", "hostname": "gen1@host", "queue": queue, "retries": 0}
         publisher.send(received(uid, "queued") | sent)
+        assert wait_for(lambda: httpx.get(f"{server.url}/tasks/{uid}").status_code == 200, 20)
         stream = messages(server, "ndjson", {"queue": queue, "snapshot": "1"})
         assert next(stream)["type"] == "gateway-open"
         tasks: list[Message] = []
@@ -218,7 +219,7 @@ def test_a_snapshot_of_a_queue_goes_on_with_all_events_of_its_tasks(server: Serv
     [("snapshot=yes", "snapshot"), ("snapshot=1&snapshot=1", "snapshot"), ("fields=", "fields"),
      ("fields=a,,b", "fields"), ("fields=" + "a," * 100 + "a", "fields")],
 )  # fmt: skip
-def test_bad_values_are_refused(server: Server, query: str, parameter: str) -> None:
+def test_invalid_values_are_refused(server: Server, query: str, parameter: str) -> None:
     answer = httpx.get(f"{server.url}/events?{query}")
     assert answer.status_code == 400
     assert answer.json()["error"]["parameter"] == parameter
@@ -247,19 +248,19 @@ _QUERIES = st.sampled_from(
     steps=st.lists(_EVENTS | st.integers(1, 12), max_size=120),
     bound=st.sampled_from([12, 1000]),
 )
-def test_a_scan_gives_all_that_matches_as_of_the_moment_it_ends(
+def test_a_scan_returns_all_matching_tasks_as_of_its_end(
     query: dict[str, list[str]], steps: list[Any], bound: int
 ) -> None:
-    """Numbers in the steps are reads of so many records, the rest are events; tasks are also evicted."""
-    tasks = Tasks(max_tasks=bound)
+    """In the steps, a number is a read of so many records; the others are events. Tasks are evicted, too."""
+    tasks = TaskTable(max_tasks=bound)
     filter = parse(query)
     clock = count(1)
     scan = Scan(tasks, filter)
     given: dict[str, tuple[str | None, ...]] = {}
 
     def happen(number: int, kind: str) -> None:
-        if kind == "known":  # told by a worker that was asked
-            tasks.know(str(number), "ab"[number % 2], 0.0)
+        if kind == "known":  # a name that a worker has reported
+            tasks.set_name(str(number), "ab"[number % 2], 0.0)
             return
         event: Event = {"type": f"task-{kind}", "uuid": str(number), "timestamp": float(next(clock))}
         if kind == "received":
@@ -273,7 +274,7 @@ def test_a_scan_gives_all_that_matches_as_of_the_moment_it_ends(
         if isinstance(step, tuple):
             happen(*step)
             continue
-        records, done = scan.take(step)
+        records, done = scan.read(step)
         given |= {record.task.uuid: record.task.keys() for record in records}
         if done:
             known = {record.task.uuid: record.task.keys() for record in tasks.newest()}
@@ -282,4 +283,4 @@ def test_a_scan_gives_all_that_matches_as_of_the_moment_it_ends(
             assert {uuid: keys for uuid, keys in still_known.items() if filter.matches(keys)} == wanted
             assert all(known[uuid] == keys for uuid, keys in still_known.items())
             return
-    raise AssertionError("the scan did not come to an end though nothing happened any more")
+    raise AssertionError("the scan did not end, though there were no more events")

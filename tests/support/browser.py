@@ -15,15 +15,15 @@ ARGS = (
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser, closed at the end of the block; the test fails where none is installed."""
+def chromium(*more: str) -> Iterator[Browser]:
+    """A browser with further arguments, closed at the end of the block; fails where none is installed."""
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         pytest.fail(
-            f"none of {', '.join(NAMES)} is installed: run tests/setup-system.sh, as `make test` does"
+            f"none of {', '.join(NAMES)} is installed: run tests/support/setup-system.sh, as `make test` does"
         )
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGS)
+        browser = playwright.chromium.launch(executable_path=executable, args=[*ARGS, *more])
         try:
             yield browser
         finally:

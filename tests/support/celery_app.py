@@ -1,8 +1,8 @@
 """The Celery app under watch: the tasks whose events the integration tests follow.
 
-The worker takes it with `-A tests.celery_app` and finds broker and result backend in its environment; a test
-makes itself a client of the same app with `create_app(broker_url, results)`. A client names tasks instead of
-importing them, as a service without the workers' code does.
+The worker takes it with `-A tests.support.celery_app` and finds broker and result backend in its environment;
+a test makes itself a client of the same app with `create_app(broker_url, results)`. A client names tasks
+instead of importing them, as a service without the workers' code does.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""What the JavaScript client is tried against: all of it real, and every way to break it a POST away.
+"""The lab of the JavaScript client's tests: real processes, and commands that break them.
 
-`python -m tests.client_lab` starts a private RabbitMQ, a Celery worker, a gateway and, on a free port of
-127.0.0.1, a control server. When they are ready it prints one line, `{"url": the control server's}`. It ends,
-with all it started, at the end of its standard input, or at SIGTERM.
+`python -m tests.support.client_lab` starts a private RabbitMQ, a Celery worker, a gateway and, on a free port
+of 127.0.0.1, a control server. When they are ready it prints one line, `{"url": the control server's}`. It
+ends, with all it started, at the end of its standard input, or at SIGTERM.
 
 Bodies and answers of the control server are JSON; a failed command answers 500 with what went wrong.
 
@@ -19,7 +19,7 @@ Bodies and answers of the control server are JSON; a failed command answers 500 
 - `GET /logs`; `GET /page/…`: the files of the folder `--pages`, here and at every door that has pages.
 
 Children belong to the thread that started them (see `rabbitmq`), so commands that start one are done by the
-main thread, in turn.
+main thread, one by one.
 """
 
 import argparse
@@ -51,23 +51,25 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from tests.celery_app import create_app
-from tests.gateway_process import GatewayProcess
-from tests.proxy import Proxy
-from tests.publisher import Publisher
-from tests.rabbitmq import RabbitMQ, free_port, wait_for
-from tests.worker import Worker
+from tests.support.celery_app import create_app
+from tests.support.gateway_process import GatewayProcess
+from tests.support.proxy import Proxy
+from tests.support.publisher import Publisher
+from tests.support.rabbitmq import RabbitMQ, free_port, wait_for
+from tests.support.worker import Worker
 
 ROOT_PATH = "/celery"
 """The gateway's sub-path; it answers without it, too."""
 KEEPALIVE_SECONDS = 2
 HISTORY_BYTES = 32 << 20
-"""Little enough for a test to fill it, enough for clients of tests that are stopped for some seconds."""
+"""Small enough to be filled by a test, large enough for clients that are stopped for some seconds."""
 HEAD_BYTES = 64 << 10
+KEEP_ALIVE_SECONDS = 600
+"""How long the control server keeps an idle connection: a client must not reuse one that is being closed."""
 
 
 class Door(Proxy):
-    """A network of its own between one test and the gateway, with the guard who stands behind it, if any."""
+    """A network of its own between one test and the gateway, with the guard behind it, if there is one."""
 
     guard: "Guard | None" = None
 
@@ -78,10 +80,10 @@ class Door(Proxy):
 
 
 class Guard:
-    """Looks at the first request of each connection, and lets it pass on to the gateway or answers itself.
+    """Reads the first request of each connection, and forwards it to the gateway or answers it.
 
     It answers preflights (CORS), `GET /page/…`, the next requests for which there are `statuses`, and, with
-    401, those that bring none of the `tokens` (`None`: no token is asked for).
+    401, those without any of the `tokens` (`None`: no token is required).
     """
 
     def __init__(self, gateway_port: int, tokens: list[str] | None, pages: Path | None) -> None:
@@ -304,7 +306,7 @@ Job = Callable[[], Any]
 
 
 class Control:
-    """The control server, in a thread of its own; what starts a child goes to the main thread as a job."""
+    """The control server, in a thread of its own; commands that start a child are jobs of the main thread."""
 
     def __init__(self, lab: Lab) -> None:
         self.jobs: SimpleQueue[tuple[Job, Future[Any]]] = SimpleQueue()
@@ -326,7 +328,9 @@ class Control:
         ]
         handlers = {Exception: self._failed}
         app = Starlette(routes=routes, middleware=[cors], exception_handlers=handlers)
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_level="critical", lifespan="off", timeout_keep_alive=KEEP_ALIVE_SECONDS)
+        )
         self._thread = Thread(target=self._server.run, args=([self._socket],), daemon=True, name="control")
 
     def start(self) -> None:
@@ -337,7 +341,7 @@ class Control:
         self._thread.join(5)
 
     def work(self) -> None:
-        """Do jobs, for ever."""
+        """Run jobs until the process ends."""
         while True:
             job, future = self.jobs.get()
             try:
@@ -418,7 +422,7 @@ class Control:
         }
         verb = request.path_params["verb"]
         if verb == "answers":
-            assert door.guard is not None, "nobody stands behind this door"
+            assert door.guard is not None, "this door has no guard"
             door.guard.statuses = list(body.get("statuses", []))
             door.guard.retry_after = body.get("retry_after")
             door.guard.tokens = body.get("tokens", door.guard.tokens)
@@ -454,7 +458,7 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _end_with_stdin() -> None:
-    """Whoever started us is gone, or wants us gone, when it closes our standard input."""
+    """End the lab when the process that started it ends, or closes the standard input."""
     while os.read(0, 1):  # not sys.stdin, whose lock would be held while the interpreter ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -2,8 +2,8 @@
 
 Each stage has a folder of its own for its files. While it is built that folder stands in one place, which is
 `/` for the paths below ROOTS: so what a venv's scripts begin with is right in the stage they are copied to.
-`FROM python:X.Y-slim` is a virtual environment of this machine's python X.Y. Users are not made: such a RUN
-is noted in `Image.users`. Anything that this module does not know is an error.
+`FROM python:X.Y-slim@…` is a virtual environment of this machine's python X.Y, or of ours where it has none.
+Users are not made: such a RUN is noted in `Image.users`. Anything that this module does not know is an error.
 """
 
 import json
@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 ROOTS = ("build", "opt")
 # .dockerignore and its like are for files the user has; what a test run leaves behind is none of them.
-UNSEEN = {".git", "node_modules", ".venv"}
+UNSEEN = {".git", "node_modules", ".venv", ".venv-lowest"}
 _PATH = re.compile(rf"(?<![\w.:/-])/(?=(?:{'|'.join(ROOTS)})(?:/|\b))")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -139,19 +140,23 @@ class Build:
 
     def _from(self, instruction: Instruction) -> None:
         base, _, stage = self._expand(instruction.value, self._global).partition(" AS ")
-        version = re.fullmatch(r"python:(\d+\.\d+)-slim", base)
-        assert version, f"an unknown base image: {base}"
         if self._stage is not None:
             self._live.rename(self.folder / self._stage)
         self._live.mkdir()
         self._stage = stage or "(last)"
         self.image = Image()
-        self._base = self._bases.get(base) or self._environment_of(self._pythons[version[1]])
-        self._bases[base] = self._base
+        if base not in self._bases:
+            version = re.fullmatch(r"python:(\d+\.\d+)-slim@sha256:[0-9a-f]{64}", base)
+            assert version, f"an unknown base image: {base}"
+            ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+            self._bases[base] = self._environment_of(self._pythons.get(version[1], self._pythons[ours]))
+        elif (earlier := self.folder / base).is_dir():
+            assert not any(earlier.iterdir()), f"the stage {base} has files of its own"
+        self._base = self._bases[self._stage] = self._bases[base]
         self.image.environment["PATH"] = f"{self._base / 'bin'}:/usr/local/bin:/usr/bin:/bin"
 
     def _environment_of(self, python: str) -> Path:
-        place = self.folder / "base"
+        place = self.folder / "python"
         subprocess.run([python, "-m", "venv", place], check=True, capture_output=True, timeout=60)
         return place
 

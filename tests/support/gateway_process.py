@@ -1,4 +1,4 @@
-"""The gateway as its users run it: `python -m gateway serve` in a process of its own."""
+"""The gateway as its users run it: `python -m celery_gateway serve` in a process of its own."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.rabbitmq import Process, free_port, log_tail
+from tests.support.rabbitmq import Process, free_port, log_tail
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class GatewayProcess:
@@ -32,9 +32,10 @@ class GatewayProcess:
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("GATEWAY_", "CELERY_"))
         }
-        self._env = inherited | dict(environment or {})
+        # Tests look at the reasons; `test_health` has the default.
+        self._env = inherited | {"GATEWAY_VERBOSE_HEALTH": "1"} | dict(environment or {})
         self._args = [
-            *(sys.executable, "-m", "gateway", "serve", "--broker", broker_url),
+            *(sys.executable, "-m", "celery_gateway", "serve", "--broker", broker_url),
             *("--host", "127.0.0.1", "--port", str(self.port)),
             *options,
         ]

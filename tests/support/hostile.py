@@ -24,9 +24,9 @@ import msgpack.fallback
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.normalize import MAX_BODY_BYTES
-from tests.raw_publisher import JSON, Properties, long, short
-from tests.test_normalize import BODIES, MSGPACK, PACKED_VALUES, REAL_EVENTS, Bomb, plain
+from celery_gateway.events.normalize import MAX_BODY_BYTES
+from tests.events.test_normalize import BODIES, MSGPACK, PACKED_VALUES, REAL_EVENTS, Bomb, plain
+from tests.support.raw_publisher import JSON, Properties, long, short
 
 BIG_SIZES = (1 << 20, MAX_BODY_BYTES, 16 << 20)
 

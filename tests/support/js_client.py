@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parent.parent / "clients" / "js"
+FOLDER = Path(__file__).resolve().parents[2] / "clients" / "js"
 
 
 def built() -> Path:

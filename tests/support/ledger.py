@@ -4,12 +4,13 @@ What has to hold (`discrepancies`): of each author nothing comes twice or out of
 the numbers has a `gateway-gap` between the entries at its two ends, or a little behind where that is allowed.
 What was published last has to be there.
 
-As a program it is an author that is cheap enough for thousands of events a second:
-`python -m tests.ledger URL NAME EVENTS_PER_SECOND BODY_BYTES`, until SIGTERM; it prints how many there were.
+As a program it is an author that is cheap enough for thousands of events a second: `python -m
+tests.support.ledger URL NAME EVENTS_PER_SECOND BODY_BYTES`, until SIGTERM; it prints how many there were.
 """
 
 import json
 import signal
+import socket
 import sys
 import time
 from bisect import bisect_left
@@ -24,9 +25,9 @@ from amqp.basic_message import Message
 from celery.events.event import event_exchange
 from kombu import Connection
 
-from tests.rabbitmq import wait_for
-from tests.stream_client import NdjsonStream
-from tests.wire import EventFields
+from tests.support.rabbitmq import wait_for
+from tests.support.stream_client import NdjsonStream
+from tests.support.wire import EventFields
 
 GAP = "gateway-gap"
 WALK = ("task-received", "task-started", "task-succeeded")
@@ -240,7 +241,10 @@ def _flood(url: str, name: str, per_second: float, body_bytes: int) -> int:
         is_stopping = True
 
     signal.signal(signal.SIGTERM, stop)
-    with Connection(url) as connection:
+    # py-amqp's default of 1,000 ms (amqp/transport.py) resets the connection of a publisher that a busy
+    # broker makes wait.
+    options = {"socket_settings": {socket.TCP_USER_TIMEOUT: 60_000}}
+    with Connection(url, transport_options=options) as connection:
         channel = connection.channel()
         event_exchange(channel).declare()
         head = {"type": "ledger-entry", "hostname": name, "timestamp": time.time(), "note": ""}

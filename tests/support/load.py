@@ -1,4 +1,4 @@
-"""Load: tasks that walk through their states while a test looks; and what it makes of their events."""
+"""Load: tasks that change their states while a test reads them; and their states by their events."""
 
 import random
 import threading
@@ -6,12 +6,16 @@ import time
 from collections.abc import Iterator
 from itertools import count
 
-from tests.publisher import Publisher, received, task_event
-from tests.transports import Message
+from tests.support.publisher import Publisher, received, task_event
+from tests.support.transports import Message
 
 
 class Load:
-    """Tasks that walk through their states, many at a time, until told to end."""
+    """Publishes the events of many tasks at a time, until it is ended.
+
+    Args:
+        seed: the same seed gives the same tasks.
+    """
 
     def __init__(self, broker_url: str, events_per_second: int, seed: int) -> None:
         self._publisher = Publisher(broker_url)
@@ -21,12 +25,14 @@ class Load:
         self._thread = threading.Thread(target=self._run)
         self._prefix = f"{seed}-{time.time_ns()}"
         self._numbers = count()
-        self._walks: list[Iterator[Message]] = []
+        self._lives: list[Iterator[Message]] = []
 
     def start(self) -> None:
+        """Start to publish, in a thread."""
         self._thread.start()
 
     def end(self) -> None:
+        """Stop, and close the connection."""
         self._ending.set()
         self._thread.join()
         self._publisher.close()
@@ -40,16 +46,16 @@ class Load:
             self._ending.wait(max(0.0, began + sent / self._rate - time.monotonic()))
 
     def _next(self) -> Message:
-        if len(self._walks) < 200:
-            self._walks.append(self._walk(f"{self._prefix}-{next(self._numbers)}"))
-        walk = self._random.choice(self._walks)
+        if len(self._lives) < 200:
+            self._lives.append(self._life(f"{self._prefix}-{next(self._numbers)}"))
+        life = self._random.choice(self._lives)
         try:
-            return next(walk)
+            return next(life)
         except StopIteration:
-            self._walks.remove(walk)
+            self._lives.remove(life)
             return self._next()
 
-    def _walk(self, uid: str) -> Iterator[Message]:
+    def _life(self, uid: str) -> Iterator[Message]:
         name = self._random.choice(["a.one", "a.two", "b.one"])
         for retries in range(3):
             yield received(uid, name) | {"retries": retries, "timestamp": time.time()}
@@ -64,9 +70,10 @@ class Load:
 
 
 def states(events: list[Message]) -> dict[str, str]:
-    """The state of each task after some events."""
+    """Return the state of each task after some events, by uuid."""
     return {event["uuid"]: event["state"] for event in events if event["type"].startswith("task-")}
 
 
 def position(message: Message) -> int:
+    """Return the position of a message in the history."""
     return int(message["id"].partition("-")[2])

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.rabbitmq import Process, ProcessError, free_port, log_tail
+from tests.support.rabbitmq import Process, ProcessError, free_port, log_tail
 
-SHIPPED = Path(__file__).resolve().parent.parent / "deploy" / "nginx"
+SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "nginx"
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"  # where Debian has it, not in every PATH
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 

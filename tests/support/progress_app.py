@@ -1,9 +1,10 @@
-"""Tasks that report their progress, for a worker of `tests.celery_app` started with `-I tests.progress_app`.
+"""Tasks that report their progress (`-I tests.support.progress_app` for a worker of `celery_app`).
 
 A gate is a file: a task that waits at one goes on when the test makes it, so that the test can say what
 happens between two reports.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from celery import Task, current_task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from gateway.progress import ProgressMixin, report
-from tests.celery_app import app
-from tests.rabbitmq import wait_for
+from celery_gateway import progress
+from celery_gateway.progress import ProgressMixin, report
+from tests.support.celery_app import app
+from tests.support.rabbitmq import wait_for
 
 GATE_SECONDS = 60.0
+progress.PAUSE_SECONDS = float(os.environ.get("TESTS_PAUSE_SECONDS", progress.PAUSE_SECONDS))
 
 
 class ProgressTask(ProgressMixin, Task):  # type: ignore[misc]  # Celery is untyped
@@ -42,15 +45,27 @@ def unbound() -> None:
 
 
 @app.task(bind=True, name="progress.interrupted")
-def interrupted(self: Task, gate: str, reports: int, blob_bytes: int = 0) -> float:
-    """Reports, waits at the gate, and reports so many times more; the seconds that took."""
+def interrupted(self: Task, gate: str, reports: int, blob_bytes: int = 0) -> tuple[float, int]:
+    """Report, wait at the gate, and report so many times more. Return the seconds and the tries of that."""
     report(self, 0, reports)
     pass_gate(gate)
-    started = time.monotonic()
-    for current in range(1, reports + 1):
-        report(self, current, reports, blob="x" * blob_bytes)
-        time.sleep(0.001)
-    return time.monotonic() - started
+    tries = 0
+    publish = progress._publish
+
+    def counted(*args: Any) -> None:
+        nonlocal tries
+        tries += 1
+        publish(*args)
+
+    progress._publish = counted
+    try:
+        started = time.monotonic()
+        for current in range(1, reports + 1):
+            report(self, current, reports, blob="x" * blob_bytes)
+            time.sleep(0.001)
+        return time.monotonic() - started, tries
+    finally:
+        progress._publish = publish
 
 
 @app.task(bind=True, name="progress.completed")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any, Self
 
-from tests.rabbitmq import free_port
+from tests.support.rabbitmq import free_port
 
 _CHUNK_BYTES = 1 << 16
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: closing sends RST, not FIN

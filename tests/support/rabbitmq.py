@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from kombu import Connection
 
@@ -124,6 +125,63 @@ class Process:
         return self._popen.wait()
 
 
+class Shell:
+    """An Erlang VM that evaluates expressions on a node. (`rabbitmqctl` starts one for each call.)"""
+
+    _LOOP = """
+        Node = '%s',
+        Eval = fun(Line) ->
+            {ok, Tokens, _} = erl_scan:string(Line),
+            {ok, Parsed} = erl_parse:parse_exprs(Tokens),
+            {value, Value, _} = rpc:call(Node, erl_eval, exprs, [Parsed, []]),
+            {ok, Value}
+        end,
+        Loop = fun Next() ->
+            case io:get_line("") of
+                eof -> halt();
+                Line ->
+                    Result = try Eval(Line) catch _:Reason -> {error, Reason} end,
+                    io:format("~0p~n", [Result]),
+                    Next()
+            end
+        end,
+        Loop().
+    """
+
+    def __init__(self, node: str, env: Mapping[str, str], folder: Path) -> None:
+        setpriv = shutil.which("setpriv")
+        name = f"shell-{uuid.uuid4().hex[:12]}@localhost"
+        self._log = folder / "shell.log"
+        with self._log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                [
+                    *([setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []),
+                    *("erl", "-hidden", "-noshell", "-sname", name, *env["RABBITMQ_CTL_ERL_ARGS"].split(" ")),
+                    *("-eval", " ".join((self._LOOP % node).split())),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=dict(env),
+                text=True,
+                start_new_session=True,
+            )
+
+    def eval(self, expressions: str) -> str:
+        assert self._popen.stdin is not None and self._popen.stdout is not None
+        self._popen.stdin.write(f"{' '.join(expressions.split())}.\n")
+        self._popen.stdin.flush()
+        result = self._popen.stdout.readline().strip()
+        if not result.startswith("{ok,"):
+            raise ProcessError(f"{expressions}\n{result or log_tail(self._log, 5)}")
+        return result.removeprefix("{ok,").removesuffix("}")
+
+    def close(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.communicate()
+
+
 class RabbitMQ:
     """One node, listening on 127.0.0.1 only. `start()` it, give each test module a vhost, `stop()` it."""
 
@@ -135,7 +193,23 @@ class RabbitMQ:
         self._console = folder / "console.log"
         self._server: Process | None = None
         self._epmd: Process | None = None
+        self._shell: Shell | None = None
         self._env = self._prepare()
+
+    @classmethod
+    def attached(cls, described: Mapping[str, Any]) -> "RabbitMQ":
+        """Return a node that another process has started and stops, by its `description`."""
+        node = cls.__new__(cls)
+        node.folder, node.port, node.node = Path(described["folder"]), described["port"], described["node"]
+        node.log = node.folder / "node.log"
+        node._env = described["env"]
+        node._server = node._epmd = node._shell = None
+        return node
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What `attached` needs, as JSON."""
+        return {"folder": str(self.folder), "port": self.port, "node": self.node, "env": self._env}
 
     @property
     def url(self) -> str:
@@ -157,7 +231,8 @@ class RabbitMQ:
             raise
 
     def stop(self) -> None:
-        """Ends the Erlang VM and its epmd at once: nobody will ever read this database again."""
+        """End the Erlang VM and its epmd at once: the database is not needed again."""
+        self._close_shell()
         for process in (self._server, self._epmd):
             if process is not None:
                 process.kill()
@@ -172,6 +247,7 @@ class RabbitMQ:
     def down(self) -> Iterator[None]:
         """The node is away (connections refused) within the block, and back after it."""
         assert self._server is not None, "the node is not running"
+        self._close_shell()
         self._server.stop(timeout_seconds=30)
         self._server = None
         try:
@@ -189,15 +265,31 @@ class RabbitMQ:
         self._server.wait_until(self._accepts_clients, 30)
 
     def add_vhost(self, name: str) -> str:
-        """A fresh virtual host that guest may use; its URL."""
-        # One Erlang start instead of the two that add_vhost and set_permissions take.
-        self.ctl(
-            "eval",
-            f'rabbit_vhost:add(<<"{name}">>, <<"tests">>), '
-            f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, '
-            '<<".*">>, <<".*">>, <<".*">>, <<"tests">>).',
+        """Make a virtual host that guest may use; return its URL."""
+        self.eval(
+            f'ok = rabbit_vhost:add(<<"{name}">>, <<"tests">>), '
+            f'ok = rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, '
+            '<<".*">>, <<".*">>, <<".*">>, <<"tests">>)'
         )
         return self.vhost_url(name)
+
+    def eval(self, expressions: str) -> str:
+        """Evaluate Erlang expressions on the node, much quicker than `ctl`.
+
+        Returns:
+            The last one's value as an Erlang term.
+
+        Raises:
+            ProcessError: they cannot be parsed, or they fail.
+        """
+        if self._shell is None:
+            self._shell = Shell(self.node, self._env, self.folder)
+        return self._shell.eval(expressions)
+
+    def _close_shell(self) -> None:
+        if self._shell is not None:
+            self._shell.close()
+            self._shell = None
 
     def ctl(self, *args: str, timeout_seconds: float = 60.0) -> str:
         """Runs rabbitmqctl on the node; what it prints. Raises ProcessError when it fails."""

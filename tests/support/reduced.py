@@ -1,58 +1,59 @@
-"""A simulated cluster's history as the gateway's reducer has it, and where that differs from the truth."""
+"""The state that the gateway derives from the events of a simulated cluster, compared with the truth."""
 
 import json
 from collections.abc import Iterator
 
 import msgspec
 
-from gateway.event import Event
-from gateway.process import Process
-from gateway.state import NOT_HELD_STATES
-from gateway.task import view
-from gateway.tasks import Record, Tasks
-from gateway.workers import Workers
-from gateway.workflow import Workflow
-from tests.simulated_cluster import Arrival, History, Truth
+from celery_gateway.events.event import Event
+from celery_gateway.state.process import Process
+from celery_gateway.state.task import view
+from celery_gateway.state.task_record import Record
+from celery_gateway.state.task_table import TaskTable
+from celery_gateway.state.transitions import UNASSIGNED_STATES
+from celery_gateway.state.worker_table import WorkerTable
+from celery_gateway.state.workflow import Workflow
+from tests.support.simulated_cluster import Arrival, History, Truth
 
 
 class Reducer:
-    """The gateway's stages from normalized events to joined ones, wired as in `gateway.pipeline`."""
+    """The gateway's stages from normalized to joined events, connected as in `celery_gateway.pipeline`."""
 
     def __init__(self) -> None:
-        self.tasks = Tasks(max_tasks=1_000_000, max_bytes=1 << 40)
-        self.workers = Workers()
+        self.tasks = TaskTable(max_tasks=1_000_000, max_bytes=1 << 40)
+        self.workers = WorkerTable()
         self._next_tick = 0.0
 
-    def take(self, arrival: Arrival) -> Iterator[Event]:
-        """Give the events that go on into the stream now, joined."""
+    def on_arrival(self, arrival: Arrival) -> Iterator[Event]:
+        """Record an event; yield the joined events that go into the stream now."""
         now, event = arrival.at, dict(arrival.event)
         while self._next_tick <= now:
             yield from self.tick(self._next_tick)
             self._next_tick += 0.5
-        process = self.workers.hear(event, now)
+        process = self.workers.on_event(event, now)
         yield from self.tasks.join(event, now, process)
         yield from self._lost(now)
 
     def view(self, record: Record) -> bytes:
         """Return a record as GET /tasks/{uuid} has it."""
-        return view(record.task, record.child_ids, record.tries())
+        return view(record.task, record.child_ids, record.current_run())
 
     def tick(self, now: float) -> Iterator[Event]:
-        """Give the events that go on since time has passed."""
+        """Yield the events that go into the stream because time has passed."""
         yield from self.tasks.release(now)
         yield from self._lost(now)
 
     def _lost(self, now: float) -> Iterator[Event]:
-        for process, why, successor in self.workers.find_gone(now):
-            yield from self.tasks.lose(process, why, 1e9 + now, successor)
-        yield from self.tasks.lose_late(1e9 + now)
+        for process, reason, successor in self.workers.find_gone(now):
+            yield from self.tasks.mark_lost(process, reason, 1e9 + now, successor)
+        yield from self.tasks.mark_lost_late(1e9 + now)
 
 
 def reduce(history: History) -> Reducer:
     """Return the reducer after a whole history."""
     reducer = Reducer()
     for arrival in history.arrivals:
-        for _ in reducer.take(arrival):
+        for _ in reducer.on_arrival(arrival):
             pass
     for _ in reducer.tick(history.ended_at + 2.0):
         pass
@@ -60,23 +61,23 @@ def reduce(history: History) -> Reducer:
 
 
 def records(true: History, case: str) -> Iterator[str]:
-    """Give the task events of a stream with their task's record after them, as lines of JSON.
+    """Yield the task events of a stream, each with the record after it, as lines of JSON.
 
-    Of events that go on together, since the first ones waited, all but the last have no record.
+    Of events that go into the stream together, since the first ones waited, only the last has a record.
     """
     reducer = Reducer()
     for arrival in true.arrivals:
-        events = [event for event in reducer.take(arrival) if event["type"].startswith("task-")]
+        events = [event for event in reducer.on_arrival(arrival) if event["type"].startswith("task-")]
         for number, event in enumerate(events, 1):
             record = reducer.tasks.get(event["uuid"])
             assert record is not None
             is_last = not any(later["uuid"] == event["uuid"] for later in events[number:])
-            told = json.loads(reducer.view(record)) if is_last else None
-            yield json.dumps({"case": case, "event": event, "record": told}) + "\n"
+            record_json = json.loads(reducer.view(record)) if is_last else None
+            yield json.dumps({"case": case, "event": event, "record": record_json}) + "\n"
 
 
 def differences(history: History, reducer: Reducer) -> Iterator[str]:
-    """Give what is not as it should be, a line each."""
+    """Yield the differences between the records and the truth, one line each."""
     for uuid, truth in history.truth.items():
         record = reducer.tasks.get(uuid)
         if not truth.is_exact and (record is None or truth.attempts_joined > 1):
@@ -93,16 +94,16 @@ def _compared(record: Record, truth: Truth) -> Iterator[tuple[str, object, tuple
     task = record.task
     if truth.final_state is not None:
         states = (truth.final_state, "LOST") if truth.may_be_lost else (truth.final_state,)
-        process = None if record.shown is None else record.shown.process
+        process = None if record.current is None else record.current.process
         if process is not None and process.stopping_at is not None:
-            states += ("RECEIVED",)  # a worker that stops gives back what it has not started
+            states += ("RECEIVED",)  # a worker that stops returns messages that it has not started
         # Progress of a retry that overtakes the end of the attempt before it may count as that one's.
         yield "state", task.state, (*states, "STARTED") if "PROGRESS" in states else states
     if not truth.is_exact:
         return
-    # Where it was replaced, its clients' words may come in any order: then which run began is not certain.
+    # After replace() the task-sent events may arrive in any order: which run began is not certain.
     first = truth.attempts if truth.attempts == truth.attempts_joined else 1
-    yield "attempts", task.attempts, tuple(range(first, truth.attempts_joined + 1))
+    yield "attempt", task.attempt, tuple(range(first, truth.attempts_joined + 1))
     if truth.retries is not None:
         yield "retries", task.retries, (truth.retries,)
     yield "worker", task.worker, (truth.worker,)
@@ -116,33 +117,33 @@ def _compared(record: Record, truth: Truth) -> Iterator[tuple[str, object, tuple
 
 
 def inconsistencies(reducer: Reducer) -> Iterator[str]:
-    """Give what the table says of workflows and processes that its tasks do not, a line each."""
+    """Yield the differences of workflows and processes from their tasks, one line each."""
     records = list(reducer.tasks.newest())
     by_root: dict[str, list[Record]] = {}
-    held: dict[object, set[str]] = {}
+    assigned: dict[object, set[str]] = {}
     for record in records:
         if record.task.root_id is not None:
             by_root.setdefault(record.task.root_id, []).append(record)
         for attempt in record.kept():
             process = attempt.process
-            if process is not None and process.gone_at is None and attempt.state not in NOT_HELD_STATES:
-                held.setdefault(process, set()).add(record.key)
+            if process is not None and process.gone_at is None and attempt.state not in UNASSIGNED_STATES:
+                assigned.setdefault(process, set()).add(record.key)
     for root_id, members in by_root.items():
         (root,) = reducer.tasks.roots(root_id)
         workflow = Workflow(root_id, frozenset())
         for record in members:
-            workflow.take(record)
-        told = msgspec.json.decode(b"".join(workflow.pieces()) + b"}")
+            workflow.add(record)
+        tree = msgspec.json.decode(b"".join(workflow.pieces()) + b"}")
         found = (len(root.members), root.unready, root.lost, root.unsent == 0)
         right = (
-            told["total"],
-            told["total"] - told["ready"],
-            told["counts"].get("LOST", 0),
-            told["sent_events"],
+            tree["total"],
+            tree["total"] - tree["ready"],
+            tree["counts"].get("LOST", 0),
+            tree["sent_events"],
         )
         if found != right:
             yield f"{root_id}: the root has {found}, its tasks {right}"
-    for process, keys in held.items():
+    for process, keys in assigned.items():
         assert isinstance(process, Process)
-        if {record.key for record in process.held if isinstance(record, Record)} != keys:
-            yield f"{process.key}: holds {process.held}, not {keys}"
+        if {record.key for record in process.assigned if isinstance(record, Record)} != keys:
+            yield f"{process.key}: has {process.assigned}, not {keys}"

@@ -1,4 +1,4 @@
-"""The system calls that a systemd unit leaves to its process: `python -m tests.sandbox UNIT COMMAND…`.
+"""The system calls that a systemd unit allows: `python -m tests.support.sandbox UNIT COMMAND…`.
 
 It puts itself under the unit's NoNewPrivileges, SystemCallFilter, RestrictAddressFamilies and
 MemoryDenyWriteExecute with libseccomp, as systemd does (src/shared/seccomp-util.c), and becomes the command.

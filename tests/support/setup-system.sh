@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the tests need of the system: a RabbitMQ and a Redis to start nodes of their own with, curl, openssl,
-# nginx, jq, faketime, systemd-analyze, and a Chromium.
+# What the tests need of the system: a RabbitMQ and a Redis to start nodes of their own with, curl, wget, openssl,
+# nginx, HAProxy, Caddy, jq, faketime, systemd-analyze, and a Chromium.
 # Installs from Debian's packages what is missing, as root; says what is missing otherwise. Quick and silent
 # when all is there. No service is started, and nothing is left changed that would keep others from starting.
 set -eu
@@ -9,8 +9,11 @@ missing=""
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null || missing="$missing rabbitmq-server"
 command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v curl >/dev/null || missing="$missing curl"
+command -v wget >/dev/null || missing="$missing wget"
 command -v openssl >/dev/null || missing="$missing openssl"
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx"
+command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing="$missing haproxy"
+command -v caddy >/dev/null || missing="$missing caddy"
 command -v jq >/dev/null || missing="$missing jq"
 command -v faketime >/dev/null || missing="$missing faketime"
 command -v systemd-analyze >/dev/null || missing="$missing systemd" # only its tools are used
@@ -19,7 +22,7 @@ command -v chromium >/dev/null || command -v chromium-browser >/dev/null || comm
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-    echo "tests/setup-system.sh: please install:$missing (as root on Debian: apt-get install --no-install-recommends$missing)" >&2
+    echo "tests/support/setup-system.sh: please install:$missing (as root on Debian: apt-get install --no-install-recommends$missing)" >&2
     exit 1
 fi
 

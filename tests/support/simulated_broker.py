@@ -10,7 +10,7 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.simulated_transport import (
+from tests.support.simulated_transport import (
     LATE_SHARE,
     MAX_LATE_SECONDS,
     Event,
@@ -21,7 +21,7 @@ from tests.simulated_transport import (
 )
 
 if TYPE_CHECKING:
-    from tests.simulated_worker import Process
+    from tests.support.simulated_worker import Process
 
 MAX_RETRIES = MAX_REQUEUES = 3
 MAX_REPLACEMENTS = 2

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from tests.simulated_broker import Attempt, Broker, Chord, Message, SimulatedTask
-from tests.simulated_transport import EPOCH, Arrival, Counter, Event, Host, Node, Sender, Trouble
-from tests.simulated_worker import MAX_OUTAGE_SECONDS, Process
+from tests.support.simulated_broker import Attempt, Broker, Chord, Message, SimulatedTask
+from tests.support.simulated_transport import EPOCH, Arrival, Counter, Event, Host, Node, Sender, Trouble
+from tests.support.simulated_worker import MAX_OUTAGE_SECONDS, Process
 
 __all__ = ["EPOCH", "Arrival", "Event", "History", "Trouble", "Truth", "history"]
 
@@ -46,11 +46,11 @@ class Truth(NamedTuple):
         attempts: of the last run.
         attempts_joined: the same where the message of ``replace()`` continues the run of the replaced task. A
             gateway has to count one of the two. They differ only where ``task-sent`` reports a replacement.
-        retries: the most that an event of the last run bears; None if the last message is known only by its
+        retries: the most that an event of the last run has; None if the last message is known only by its
             ``task-revoked``, which bears none.
         worker: the hostname of the last attempt's process.
         result, exception: of the last attempt, if it ended so.
-        root_id, parent_id: None if no event bears them. A task is never its own parent, though events say so.
+        root_id, parent_id: None if no event has them. A task is never its own parent, whatever events report.
         name: of the last message that an event names.
     """
 
@@ -188,7 +188,7 @@ class _Cluster:
         """Start a process on a node."""
         before = node.lives[-1] if node.lives else None
         pid = 1 if node.is_container else self._new_pid()
-        is_unseen = before is not None and before.pid == pid and not before.told_processed
+        is_unseen = before is not None and before.pid == pid and not before.reported_processed
         clock = 0
         if not is_unseen and self.rng.random() < 0.5:  # mingle; else the counter shows that the life is new
             clock = max((process.main.counter.value for process in self.broker.consumers), default=0)
@@ -198,7 +198,7 @@ class _Cluster:
         process.come_up()
 
     def _disturb(self, node: Node) -> None:
-        """Kill or stop the process of a node, or take the broker away from it."""
+        """Kill or stop the process of a node, or disconnect it from the broker."""
         process = node.lives[-1] if node.lives else None
         if process is None or process.is_gone or process.is_stopping or not process.is_connected:
             return

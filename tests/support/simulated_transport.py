@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from tests.simulated_worker import Process
+    from tests.support.simulated_worker import Process
 
 Event = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Trouble:
         reruns: an id is sent again after its run has ended.
         retries, replaces, rejects, revokes, ignores: ends of attempts other than success and failure.
         progress: custom ``task-progress`` events.
-        threads: some workers have a pool of threads: custom events bear the main process's pid and counter,
+        threads: some workers have a pool of threads: custom events have the main process's pid and counter,
             but come by another connection.
         late: events of different processes overtake each other. If False all arrive in true order.
         races: the main process reports an end up to 0.3 s after its child sent the retry or the next link.
@@ -192,7 +192,7 @@ class Sender:
 
 
 class Wire:
-    """Takes events from senders and computes when each arrives."""
+    """Computes when the events of senders arrive."""
 
     def __init__(self, schedule: Schedule, rng: Random, trouble: Trouble) -> None:
         self._schedule = schedule

@@ -5,8 +5,8 @@ Sources of the order of events: celery/worker/request.py, strategy.py, heartbeat
 
 from math import inf
 
-from tests.simulated_broker import Attempt, Broker, Message, SimulatedTask
-from tests.simulated_transport import Counter, Event, Node, Sender
+from tests.support.simulated_broker import Attempt, Broker, Message, SimulatedTask
+from tests.support.simulated_transport import Counter, Event, Node, Sender
 
 HEARTBEAT_SECONDS = 2.0
 MAX_OUTAGE_SECONDS = 2.0
@@ -28,7 +28,7 @@ class Process:
         running: attempts that have begun, with their children. A child may be through already.
         reserved, held: attempts that wait for a child, and for their ``eta``.
         in_flight: how many messages are on their way from the broker.
-        told_processed: the ``processed`` of its last worker event.
+        reported_processed: the ``processed`` of its last worker event.
         is_replaced: a process of the same hostname and pid came up after it was gone.
     """
 
@@ -47,7 +47,7 @@ class Process:
         self.running: dict[Attempt, Sender] = {}
         self.reserved: list[Attempt] = []
         self.held: list[Attempt] = []
-        self.in_flight = self.processed = self.told_processed = 0
+        self.in_flight = self.processed = self.reported_processed = 0
         self.is_connected = True
         self.is_stopping = self.is_gone = self.is_replaced = False
 
@@ -125,7 +125,7 @@ class Process:
         self.broker.schedule.background(HEARTBEAT_SECONDS, self._heartbeat)
 
     def _send_worker_event(self, event_type: str) -> None:
-        self.told_processed = self.processed
+        self.reported_processed = self.processed
         fields = {
             "freq": HEARTBEAT_SECONDS,
             "active": len(self.running),
@@ -205,7 +205,7 @@ class Process:
         message.is_settled = not message.is_late_ack
         attempt.state, attempt.began_at = "STARTED", broker.schedule.now
         self._send(attempt, "task-started", {"uuid": message.task.uuid})
-        child.last_at = max(child.last_at, attempt.first_at)  # nothing else shows whose progress it is
+        child.last_at = max(child.last_at, attempt.first_at)  # only the order shows whose progress it is
         fate, seconds = broker.fate(message), broker.seconds()
         if broker.trouble.progress and broker.rng.random() < 0.3:
             for step in (1, 2, 3):

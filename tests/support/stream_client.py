@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
-from tests.wire import EventFields, Recording, Wire
+from tests.support.wire import EventFields, Recording, Wire
 
 JOINED = frozenset({"name", "root_id", "parent_id", "queue", "state", "attempt"})
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -171,8 +171,8 @@ def assert_delivered(received: Sequence[EventFields], sent: Sequence[EventFields
 
 def _assert_same(ours: EventFields, theirs: EventFields) -> None:
     context = f"sent {theirs}\nreceived {ours}"[:3000]
-    # An event that brings an id or a time of its own finds them again under "fields".
-    moved: EventFields = {key: theirs[key] for key in ("id", "time") if key in theirs}
+    # An event that brings an id, a time or a truncated of its own finds them again under "fields".
+    moved: EventFields = {key: theirs[key] for key in ("id", "time", "truncated") if key in theirs}
     kept = {key: value for key, value in theirs.items() if key not in moved}
     always = {"id", "time"} | ({"fields"} if moved else set())
     # As JSON text, so that 1, 1.0 and true are not the same.

@@ -10,8 +10,8 @@ import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.gateway_process import GatewayProcess
-from tests.portable_server import PortableServer
+from tests.support.gateway_process import GatewayProcess
+from tests.support.portable_server import PortableServer
 
 KINDS = ["sse", "ndjson", "websocket"]
 Message = dict[str, Any]

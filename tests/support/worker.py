@@ -7,14 +7,14 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.celery_app import create_app
-from tests.rabbitmq import Process, log_tail
+from tests.support.celery_app import create_app
+from tests.support.rabbitmq import Process, log_tail
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Worker:
-    """`python -m celery -A tests.celery_app worker`; its result backend is the folder `results`.
+    """`python -m celery -A tests.support.celery_app worker`; its result backend is the folder `results`.
 
     `wrapper` is a command that runs it, such as `unshare -Upf --mount-proc`.
     """
@@ -38,7 +38,7 @@ class Worker:
         self._env = os.environ | {"TESTS_BROKER_URL": broker_url, "TESTS_RESULTS": str(results)}
         self._args = [
             *wrapper,
-            *(sys.executable, "-m", "celery", "-A", "tests.celery_app", "worker"),
+            *(sys.executable, "-m", "celery", "-A", "tests.support.celery_app", "worker"),
             *("-n", self.hostname, "-P", pool, "-c", str(concurrency), "-l", "INFO"),
             *(["-E"] if events else []),
             *("--without-gossip", "--without-mingle"),
