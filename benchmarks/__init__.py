@@ -1,1 +1,1 @@
-"""The gateway measured beside others: ``python -m benchmarks.run``."""
+"""Benchmarks of the gateway beside other servers: ``python -m benchmarks.run``."""

@@ -1,6 +1,6 @@
-"""The chart: CPU time a delivery, a panel a load, as an SVG that reads on light and on dark pages.
+"""The chart: CPU time per delivery, one panel per load, as an SVG for light and dark pages.
 
-A bar that would make the others unreadable (more than twice the next) is broken, and its figure says so.
+A bar more than twice as long as the next one is drawn shortened, with a break and its figure.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f; }
 
 
 class Bar(NamedTuple):
-    """A row of a panel; ``is_own`` marks the gateway's."""
+    """A row of a panel; ``is_own`` marks the gateway."""
 
     label: str
     value: float
@@ -48,7 +48,7 @@ def chart(panels: Sequence[Panel], title: str, note: str, unit: str) -> str:
     """Return an SVG document.
 
     Args:
-        unit: follows each figure.
+        unit: the text after each figure.
     """
     parts = [
         f'<text class="title" x="{MARGIN}" y="26">{escape(title)}</text>',

@@ -1,7 +1,7 @@
-"""A child process that is told lines and answers in lines of JSON, such as the publisher and the subscribers.
+"""A child process that reads commands as lines and replies with lines of JSON, such as the publisher.
 
-Its standard input is a pipe of ours, and each of these children ends when that closes: none outlives us,
-however we end.
+Its standard input is a pipe from this process. Each child ends when the pipe closes, so none outlives this
+process, however this process ends.
 """
 
 import json
@@ -17,16 +17,16 @@ from typing import Any, Self
 END_SECONDS = 5
 
 
-class DialogueError(Exception):
-    """A child ended, or was silent for too long; the message has the end of what it said on stderr."""
+class ChildError(Exception):
+    """A child ended, or sent nothing before a timeout; the message has the end of its standard error."""
 
 
-class Dialogue:
-    """A child process; as a context manager it is ended with the block.
+class Child:
+    """A child process. As a context manager it ends with the block.
 
     Args:
         args: its command line.
-        log: the file that its standard error is appended to.
+        log: the file to which its standard error is appended.
         cwd: its working directory.
     """
 
@@ -43,7 +43,7 @@ class Dialogue:
                 cwd=cwd,
                 start_new_session=True,
             )
-        self._heard = b""
+        self._received = b""
         self.pid = self._process.pid
 
     def __enter__(self) -> Self:
@@ -54,11 +54,11 @@ class Dialogue:
     ) -> None:
         self.end()
 
-    def say(self, line: str) -> None:
-        """Give it a line.
+    def send(self, line: str) -> None:
+        """Send it a line.
 
         Raises:
-            DialogueError: it has ended.
+            ChildError: it has ended.
         """
         assert self._process.stdin is not None
         try:
@@ -66,40 +66,40 @@ class Dialogue:
         except BrokenPipeError:
             raise self._error("has ended") from None
 
-    def hear(self, timeout_seconds: float) -> dict[str, Any]:
+    def receive(self, timeout_seconds: float) -> dict[str, Any]:
         """Return its next line.
 
         Raises:
-            DialogueError: it has ended, or said nothing in time.
+            ChildError: it has ended, or sent nothing before the timeout.
         """
-        line = self.hear_if_any(timeout_seconds)
+        line = self.receive_if_any(timeout_seconds)
         if line is None:
-            raise self._error(f"has said nothing for {timeout_seconds:g} s")
+            raise self._error(f"has sent nothing for {timeout_seconds:g} s")
         return line
 
-    def hear_if_any(self, timeout_seconds: float) -> dict[str, Any] | None:
-        """Return its next line, or ``None`` when it says nothing in time.
+    def receive_if_any(self, timeout_seconds: float) -> dict[str, Any] | None:
+        """Return its next line, or ``None`` if it sends nothing before the timeout.
 
         Raises:
-            DialogueError: it has ended.
+            ChildError: it has ended.
         """
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout_seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._heard:
+            while b"\n" not in self._received:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     return None
                 more = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not more:
                     raise self._error("has ended")
-                self._heard += more
-        line, _, self._heard = self._heard.partition(b"\n")
-        said: dict[str, Any] = json.loads(line)
-        return said
+                self._received += more
+        line, _, self._received = self._received.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
     def end(self) -> None:
-        """Close its input, and kill it if that does not end it. May be called again."""
+        """Close its input, and kill it if it does not end. Can be called again."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         try:
@@ -109,6 +109,6 @@ class Dialogue:
             self._process.wait()
         self._process.stdout.close()
 
-    def _error(self, what: str) -> DialogueError:
-        said = self._log.read_text(errors="replace")[-1000:].strip()
-        return DialogueError(f"{self._name}: {what}" + (f"; its last words: {said}" if said else ""))
+    def _error(self, what: str) -> ChildError:
+        reply = self._log.read_text(errors="replace")[-1000:].strip()
+        return ChildError(f"{self._name}: {what}" + (f"; standard error: {reply}" if reply else ""))

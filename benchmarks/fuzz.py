@@ -1,14 +1,16 @@
-"""The fuzz test, behind ``make fuzz``: simulated clusters against the gateway's reducer, event by event.
+"""The fuzz test (``make fuzz``): simulated clusters against the gateway's reducer, event by event.
 
     python -m benchmarks.fuzz [--events 1000000] [--trouble all] [--seed 0] [--javascript 100000]
 
-Each history is a cluster's (``tests/simulated_cluster.py``): clocks that are off by up to two hours and are
-set right, restarts with and without a new pid, redeliveries, retries, replaced and revoked tasks, ids that
-run again, late, doubled and lost events. At its end every task has to be in its true state, with the true
-attempts, worker and outcome, and workflows and processes have to agree with their tasks. Some of the events
-then go through the JavaScript client's reducer: its record has to equal the gateway's after each of them.
+Each history is that of a cluster (``tests/support/simulated_cluster.py``). It has clocks that are wrong by up
+to two hours and are corrected, and restarts with and without a new pid. Tasks are redelivered, retried,
+replaced and revoked, and ids run again. Events are late, duplicated or lost.
 
-The exit code is 1 if anything differs; each difference is printed with what repeats it.
+At the end of a history every task must be in its true state, with the true attempts, worker and outcome.
+Workflows and processes must agree with their tasks. Some of the events then go through the JavaScript
+client's reducer: after each event its record must equal the gateway's.
+
+The exit code is 1 if anything differs. Each difference is printed with the options that reproduce it.
 """
 
 import argparse
@@ -21,10 +23,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.js_client import built
-from tests.reduced import differences, inconsistencies, records, reduce
-from tests.simulated_cluster import history
-from tests.test_cluster_histories import TROUBLES
+from tests.state.test_cluster_histories import TROUBLES
+from tests.support.js_client import built
+from tests.support.reduced import differences, inconsistencies, records, reduce
+from tests.support.simulated_cluster import history
 
 EVENTS, JAVASCRIPT_EVENTS = 1_000_000, 100_000
 PROGRESS_SECONDS = 5.0
@@ -33,7 +35,7 @@ WEIGHTS = {"calm": 1, "all": 4, "duplicates": 2, "without-task-sent": 2, "lost-e
 
 
 class Run(NamedTuple):
-    """Counts of a run, and what differed."""
+    """Counts of a run, and its differences."""
 
     histories: int
     events: int
@@ -57,7 +59,7 @@ def main() -> int:
 
 
 def fuzz(events: int, first_seed: int, trouble: str | None) -> Run:
-    """Reduce histories until so many events have been seen."""
+    """Reduce histories until the given number of events is reached."""
     names = [trouble] if trouble else [name for name, weight in WEIGHTS.items() for _ in range(weight)]
     histories = seen = tasks = 0
     found: list[str] = []
@@ -78,7 +80,7 @@ def fuzz(events: int, first_seed: int, trouble: str | None) -> Run:
 
 
 def javascript(events: int, first_seed: int) -> bool:
-    """Return whether the JavaScript client's records equal the gateway's after each of so many events."""
+    """Return whether the JavaScript client's records equal the gateway's after each of the events."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         path = Path(folder) / "records.jsonl"
         written = 0
@@ -105,15 +107,15 @@ def _arguments() -> argparse.Namespace:
         description="Simulated clusters against the gateway's reducer.",
         epilog="make fuzz ARGS='--events 5000000 --seed 100000'",
     )
-    parser.add_argument("--events", type=int, default=EVENTS, help=f"how many at least ({EVENTS:,})")
-    parser.add_argument("--seed", type=int, default=0, help="of the first history (0)")
-    parser.add_argument("--trouble", choices=TROUBLES, help="of one kind only; a mix by default")
+    parser.add_argument("--events", type=int, default=EVENTS, help=f"minimum number of events ({EVENTS:,})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first history (0)")
+    parser.add_argument("--trouble", choices=TROUBLES, help="one kind of trouble only; default: a mix")
     parser.add_argument(
         "--javascript",
         type=int,
         default=JAVASCRIPT_EVENTS,
         metavar="EVENTS",
-        help=f"how many go through the JavaScript client ({JAVASCRIPT_EVENTS:,}); 0 for none",
+        help=f"events for the JavaScript client ({JAVASCRIPT_EVENTS:,}); 0 for none",
     )
     return parser.parse_args()
 

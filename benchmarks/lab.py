@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from tests.rabbitmq import ProcessError, RabbitMQ
+from tests.support.rabbitmq import ProcessError, RabbitMQ
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -17,12 +17,12 @@ COMPILE = ("gcc", "-Wall", "-Wextra", "-O2")
 
 
 class LabError(Exception):
-    """Something without which nothing can be measured is missing; the message says how to get it."""
+    """Something that the run requires is missing; the message has the command that installs it."""
 
 
 @dataclass(frozen=True)
 class Lab:
-    """Attributes: where files may be written, the broker's URL, and the compiled C programs."""
+    """Attributes: the folder for files, the broker's URL, and the compiled C programs."""
 
     folder: Path
     broker_url: str
@@ -39,12 +39,12 @@ class Lab:
 
 @contextmanager
 def open_lab() -> Iterator[Lab]:
-    """A lab within the block; nothing of it is left behind.
+    """Open a lab for the block. Everything in it is removed at the end.
 
     Raises:
         LabError: gcc or RabbitMQ is missing or does not work.
     """
-    # RabbitMQ's files and the logs; the name stays short, for some of them are paths of sockets.
+    # RabbitMQ's files and the logs. A short name: paths of sockets have a maximum length.
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         programs = {noun: _compile(noun, folder) for noun in ("subscribers", "floor")}

@@ -1,4 +1,4 @@
-"""The machine that a run was made on, and the versions of all that took part."""
+"""The machine of a run, and the versions of all programs and packages in it."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ PACKAGES = (
 
 
 def machine() -> dict[str, str]:
-    """Return what the hardware and the system are, by name, and how busy it is with other things."""
+    """Return the hardware, the system and the load before the run, by name."""
     processor = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
     return {
@@ -32,8 +32,8 @@ def machine() -> dict[str, str]:
 
 
 def versions(broker_url: str) -> dict[str, str]:
-    """Return the versions of the programs that are there."""
-    from gateway import __version__
+    """Return the versions of the programs that are installed."""
+    from celery_gateway import __version__
 
     found = {
         "celery-gateway": f"{__version__} ({_commit()})",
@@ -69,7 +69,7 @@ def _broker(url: str) -> str:
 
 
 def _said(pattern: str, *args: str) -> str:
-    """Return what a pattern's group finds in a program's output; nothing if there is no such program."""
+    """Return what a pattern's group matches in a program's output; empty if there is no such program."""
     try:
         done = subprocess.run(args, capture_output=True, text=True, timeout=10)
     except OSError:

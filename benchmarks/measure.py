@@ -1,7 +1,7 @@
-"""One measurement: subscribers on a server, events through it, and what that cost the server.
+"""One measurement: subscribers on a server, events through it, and the CPU time of the server.
 
-The cost is the server's CPU time from the moment all are connected until the last event has arrived, so
-neither connecting nor leaving is in it; taking the events in is.
+The CPU time is counted from when all subscribers are connected until the last event has arrived. It includes
+the intake of the events, but not connecting and disconnecting.
 """
 
 import sys
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.dialogue import Dialogue
+from benchmarks.child import Child
 from benchmarks.lab import ROOT, Lab
 from benchmarks.servers import Server, Unavailable
 from benchmarks.usage import cpu_seconds
@@ -23,14 +23,14 @@ SETTLE_SECONDS = 10
 
 
 class Load(NamedTuple):
-    """What is put on a server.
+    """The load on a server.
 
     Attributes:
         connections: subscribers.
-        rate: events a second.
-        seconds: for how long.
-        batch: events a message, where the server takes Celery's messages.
-        roots: different root ids, taken in turn.
+        rate: events per second.
+        seconds: the duration.
+        batch: events per message, where the server reads Celery's messages.
+        roots: the number of different root ids, used in turn.
     """
 
     connections: int
@@ -46,15 +46,15 @@ class Load(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """What came of a load. Sizes are in bytes on the wire, framing included; lateness in seconds.
+    """The result of a load. Sizes are in bytes on the wire, framing included; latencies in seconds.
 
     Attributes:
-        json_bytes: of an event as the gateway delivers it, on average.
-        expected: how many deliveries there should have been; ``deliveries`` is how many came in time.
-        fewest, most: on one connection.
+        json_bytes: mean size of an event as the gateway delivers it.
+        expected: the number of deliveries without loss; ``deliveries`` is the number before the timeout.
+        fewest, most: deliveries on one connection.
         closed: connections that the server ended.
         span_seconds: from the first arrival to the last.
-        published_seconds: what the publisher needed; more than the load's when the server held it back.
+        published_seconds: the time of the publisher; longer than the load if the server slowed it down.
         p50_seconds, p99_seconds: from an event's ``timestamp`` to its arrival.
     """
 
@@ -87,7 +87,7 @@ class Delivery:
 
     @property
     def deliveries_per_second(self) -> float:
-        # An event a connection is where the span begins.
+        # The first event of each connection begins the span.
         return max(0, self.deliveries - self.connections) / self.span_seconds if self.span_seconds else 0.0
 
     @property
@@ -96,31 +96,31 @@ class Delivery:
 
 
 class Subscribers:
-    """Connections held by subscribers.c. Made by ``subscribers``."""
+    """Connections of subscribers.c. Created by ``subscribers``."""
 
-    def __init__(self, dialogue: Dialogue, connections: int, connect_seconds: float) -> None:
-        self._dialogue = dialogue
+    def __init__(self, child: Child, connections: int, connect_seconds: float) -> None:
+        self._child = child
         self.connections = connections
         self.connect_seconds = connect_seconds
 
     def go(self) -> None:
-        """Count from zero, from now on."""
-        self._dialogue.say("go")
+        """Reset the counts, and count from now on."""
+        self._child.send("go")
 
     def report(self, timeout_seconds: float) -> dict[str, Any]:
-        """Return what was counted: when all that was expected is there, or when the time is up."""
-        said = self._dialogue.hear_if_any(timeout_seconds)
-        if said is None:
-            self._dialogue.say("stop")
-            said = self._dialogue.hear(CONNECT_SECONDS)
-        return said
+        """Return the counts, when all expected deliveries have arrived or at the timeout."""
+        reply = self._child.receive_if_any(timeout_seconds)
+        if reply is None:
+            self._child.send("stop")
+            reply = self._child.receive(CONNECT_SECONDS)
+        return reply
 
 
 @contextmanager
 def subscribers(
     lab: Lab, server: Server, connections: int, options: Sequence[str] = ()
 ) -> Iterator[Subscribers]:
-    """Connections that are open within the block; ``options`` are further ones of subscribers.c.
+    """Open connections for the block; ``options`` are further options of subscribers.c.
 
     Raises:
         Unavailable: the server refused some.
@@ -133,47 +133,47 @@ def subscribers(
         *options,
         str(server.port),
     ]
-    with Dialogue(args, log=lab.folder / "subscribers.log") as dialogue:
-        said = dialogue.hear(CONNECT_SECONDS)
-        if said["refused"]:
+    with Child(args, log=lab.folder / "subscribers.log") as child:
+        reply = child.receive(CONNECT_SECONDS)
+        if reply["refused"]:
             raise Unavailable(
-                f"{said['refused']} of {connections} connections were refused: {said['refusal']}"
+                f"{reply['refused']} of {connections} connections were refused: {reply['refusal']}"
             )
-        yield Subscribers(dialogue, connections, said["seconds"])
+        yield Subscribers(child, connections, reply["seconds"])
 
 
 class Publisher:
-    """``benchmarks.publish``, connected. Made by ``publisher``."""
+    """``benchmarks.publish``, connected. Created by ``publisher``."""
 
-    def __init__(self, dialogue: Dialogue, load: Load, json_bytes: float) -> None:
-        self._dialogue = dialogue
+    def __init__(self, child: Child, load: Load, json_bytes: float) -> None:
+        self._child = child
         self._load = load
         self.json_bytes = json_bytes
 
     def publish(self) -> float:
-        """Publish the load, and return the seconds that it took.
+        """Publish the load, and return the duration in seconds.
 
         Raises:
-            DialogueError: the server took the events much too slowly, or not at all.
+            ChildError: the server accepted the events much too slowly, or not at all.
         """
-        self._dialogue.say("go")
-        seconds: float = self._dialogue.hear(self._load.seconds * 3 + 10)["seconds"]
+        self._child.send("go")
+        seconds: float = self._child.receive(self._load.seconds * 3 + 10)["seconds"]
         return seconds
 
 
 @contextmanager
 def publisher(lab: Lab, server: Server, load: Load) -> Iterator[Publisher]:
-    """A publisher that has everything encoded and waits for ``go``."""
+    """Start a publisher that has encoded everything and waits for ``go``."""
     args = [
         *(sys.executable, "-m", "benchmarks.publish", *server.publish, "--events", str(load.events)),
         *("--rate", str(load.rate), "--batch", str(load.batch), "--roots", str(load.roots)),
     ]
-    with Dialogue(args, log=lab.folder / "publisher.log", cwd=ROOT) as dialogue:
-        yield Publisher(dialogue, load, dialogue.hear(CONNECT_SECONDS)["json_bytes"])
+    with Child(args, log=lab.folder / "publisher.log", cwd=ROOT) as child:
+        yield Publisher(child, load, child.receive(CONNECT_SECONDS)["json_bytes"])
 
 
 def settle(server: Server) -> None:
-    """Return when the server has nothing left to do: at most a tick of CPU time in ``QUIET_SECONDS``."""
+    """Wait until the server is idle: at most one tick of CPU time in ``QUIET_SECONDS``."""
     deadline = time.monotonic() + SETTLE_SECONDS
     used = cpu_seconds(server.pid)
     while time.monotonic() < deadline:
@@ -186,18 +186,18 @@ def settle(server: Server) -> None:
 def deliver(
     lab: Lab, server: Server, load: Load, *, options: Sequence[str] = (), expected: int | None = None
 ) -> Delivery:
-    """Put a load on a server and return what came of it.
+    """Put a load on a server and return the result.
 
-    A server that cannot keep up gets as long again as the load lasted, and what has not come by then is
-    counted as lost.
+    A server that cannot keep up gets the duration of the load once more. Events that have not arrived by then
+    count as lost.
 
     Args:
-        options: further ones of subscribers.c.
+        options: further options of subscribers.c.
         expected: deliveries; by default every event on every connection.
 
     Raises:
         Unavailable: the server refused connections.
-        DialogueError: the server took the events much too slowly, or not at all.
+        ChildError: the server accepted the events much too slowly, or not at all.
     """
     if expected is None:
         expected = load.events * load.connections
@@ -210,21 +210,21 @@ def deliver(
         cpu_before = cpu_seconds(server.pid)
         clients.go()
         published_seconds = source.publish()
-        said = clients.report(load.seconds if expected else QUIET_SECONDS)
+        reply = clients.report(load.seconds if expected else QUIET_SECONDS)
         cpu_after = cpu_seconds(server.pid)
     return Delivery(
         events=load.events,
         json_bytes=source.json_bytes,
         connections=load.connections,
         expected=expected,
-        deliveries=said["deliveries"],
-        fewest=said["fewest"],
-        most=said["most"],
-        closed=said["closed"],
-        bytes=said["bytes"],
+        deliveries=reply["deliveries"],
+        fewest=reply["fewest"],
+        most=reply["most"],
+        closed=reply["closed"],
+        bytes=reply["bytes"],
         cpu_seconds=cpu_after - cpu_before,
-        span_seconds=said["span_seconds"],
+        span_seconds=reply["span_seconds"],
         published_seconds=published_seconds,
-        p50_seconds=said["p50_seconds"],
-        p99_seconds=said["p99_seconds"],
+        p50_seconds=reply["p50_seconds"],
+        p99_seconds=reply["p99_seconds"],
     )

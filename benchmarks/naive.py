@@ -1,4 +1,4 @@
-"""The obvious way to put Celery's events on SSE, for comparison: a queue and an encoding per client.
+"""The simplest way to send Celery's events over SSE, for comparison: a queue and an encoding per client.
 
 python -m benchmarks.naive BROKER_URL PORT
 """

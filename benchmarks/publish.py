@@ -1,15 +1,15 @@
-"""The publisher: Celery's events at a steady rate, to the servers that are compared.
+"""The publisher: Celery's events at a steady rate, for all servers of the comparison.
 
     python -m benchmarks.publish amqp URL --events 5000 --rate 1000 [--batch 10] [--roots 5000]
     python -m benchmarks.publish nchan|nats|lines PORT --events 5000 --rate 1000
 
-Rules of this room:
-- One pace and one stamp for all: messages are encoded ahead and sent in steps, at most 100 a second; the
-  only thing written at the time of sending is each event's ``timestamp``.
+Rules:
+- The pace is the same for all servers. Messages are encoded in advance and sent in at most 100 steps per
+  second. Only the ``timestamp`` of each event is written when it is sent.
 - A server that does not consume Celery's events itself gets them as the gateway would deliver them (joined,
-  with ``id``, ``state``, ``attempt`` and ``time``), so that all fan out the same number of bytes.
-- It says ``{"ready": ...}`` when connected and encoded, begins at a line on standard input, and ends with a
-  line of figures when the server has taken the last event.
+  with ``id``, ``state``, ``attempt`` and ``time``). So all servers fan out the same number of bytes.
+- It prints ``{"ready": ...}`` when it is connected and has encoded the events. It begins at a line on
+  standard input. It ends with a line of figures when the server has accepted the last event.
 """
 
 import argparse
@@ -41,15 +41,15 @@ HTTP_ANSWER = re.compile(rb"HTTP/1.1 (\d+) .*?\r\nContent-Length: (\d+)\r\n.*?\r
 NAMES = ("shop.charge", "shop.ship", "mail.send", "users.sync", "feed.index", "cart.merge", "media.cut")
 STATES = {"task-received": "RECEIVED", "task-started": "STARTED", "task-succeeded": "SUCCESS"}
 
-# Stands for the time of sending in what is encoded ahead: a JSON number as wide as those of this century.
+# Placeholder for the time of sending in encoded messages: a JSON number of the same width.
 UNSTAMPED = 1111111111.111111
 _PLACEHOLDER = b"1111111111.111111"
 
 
 def events(count: int, roots: int) -> Iterator[Event]:
-    """Yield what a worker sends of task after task: received, started, succeeded.
+    """Yield the events that a worker sends for each task: received, started, succeeded.
 
-    The tasks take the root ids ``root-0`` to ``root-<roots - 1>`` in turn.
+    The tasks have the root ids ``root-0`` to ``root-<roots - 1>`` in turn.
     """
     for number in range(count):
         task, step = divmod(number, 3)
@@ -91,27 +91,27 @@ def compact(event: Event) -> bytes:
 
 
 class Destination(Protocol):
-    """Where messages go."""
+    """The server that messages are sent to."""
 
     def encode(self, group: Sequence[Event]) -> bytes:
-        """Return the message that carries these events; more than one in AMQP only."""
+        """Return the message that has these events; several events in AMQP only."""
 
     def send(self, messages: Sequence[bytes]) -> None:
-        """Send encoded messages; waits while the server does not take them."""
+        """Send encoded messages; wait while the server does not accept them."""
 
     def finish(self) -> None:
-        """Return when the server has taken everything; raises OSError if it has refused any."""
+        """Wait until the server has accepted everything. Raise OSError if it has refused any."""
 
 
 class AMQP:
-    """The exchange ``celeryev``, as Celery declares it; a group of more than one event is one list body."""
+    """The exchange ``celeryev``, as Celery declares it. Several events of a message are one list."""
 
     def __init__(self, url: str) -> None:
         self._connection = Connection(url)
         self._channel = self._connection.channel()
         self._exchange = event_exchange(self._channel)
         self._exchange.declare()
-        # Frames are written by us: kombu's way to send costs too much to keep the pace.
+        # Frames are written directly: kombu is too slow for this rate.
         self._socket: socket.socket = self._connection.connection.transport.sock
         self._socket.setblocking(True)
 
@@ -136,14 +136,14 @@ class AMQP:
         self._socket.sendall(b"".join(messages))
 
     def finish(self) -> None:
-        self._channel.close()  # answered by the broker after all that came before it
+        self._channel.close()  # the broker replies after everything before it
         self._connection.release()
 
 
 class Nchan:
-    """HTTP POST to Nchan's publisher location, on connections used in turn, one request at a time on each.
+    """HTTP POST to Nchan's publisher location, on several connections in turn, one request at a time on each.
 
-    (Nchan answers no more after some requests that were pipelined on one connection.)
+    (Nchan stops responding after some pipelined requests on one connection.)
     """
 
     def __init__(self, port: int, roots: int) -> None:
@@ -169,7 +169,7 @@ class Nchan:
             self._take_answer()
 
     def _take_answer(self) -> None:
-        """Take the answer to the oldest request."""
+        """Read the response to the oldest request."""
         connection = self._busy.popleft()
         answer = b""
         while not (whole := HTTP_ANSWER.match(answer)) or len(answer) < whole.end() + int(whole[2]):
@@ -183,7 +183,7 @@ class Nchan:
 
 
 class NATS:
-    """PUB on the subject ``events``, in NATS' client protocol."""
+    """PUB on the subject ``events``, in the client protocol of NATS."""
 
     def __init__(self, port: int, roots: int) -> None:
         self._roots = roots
@@ -206,13 +206,13 @@ class NATS:
             if not more or b"-ERR" in more:
                 raise ConnectionError(f"nats-server has refused: {answer + more!r}")
             answer += more
-        # Its own pings come at most every two minutes, later than this ends, but for a first one.
+        # After the first ping, the server sends one every two minutes: later than the end of a run.
         if b"PING\r\n" in answer:
             self._socket.sendall(b"PONG\r\n")
 
 
 class Lines:
-    """One event a line, for floor.c."""
+    """One event per line, for floor.c."""
 
     def __init__(self, port: int, roots: int) -> None:
         self._roots = roots
@@ -242,7 +242,7 @@ BY_PORT: dict[str, Callable[[int, int], Destination]] = {"nchan": Nchan, "nats":
 def publish(
     destination: Destination, steps: Sequence[Sequence[bytes]], step_seconds: float
 ) -> tuple[float, float]:
-    """Send the steps at their times; the seconds that it took, and by how much it was late at most."""
+    """Send the steps at their times. Return the duration, and the longest delay of a step."""
     started = time.monotonic()
     latest = 0.0
     for number, step in enumerate(steps):
@@ -257,7 +257,7 @@ def publish(
 
 
 def _mean_size(made: Sequence[Event], roots: int) -> float:
-    """Return the size of an event's JSON as it is delivered, on average."""
+    """Return the mean size of an event's JSON as it is delivered."""
     sizes = [len(compact(delivered(event, roots))) for event in made[:300]]
     return sum(sizes) / len(sizes)
 

@@ -1,9 +1,9 @@
-"""Celery's own consumer of events, for comparison: its EventReceiver feeding its State.
+"""Celery's own consumer of events, for comparison: its EventReceiver, which updates its State.
 
     python -m benchmarks.receiver BROKER_URL EVENTS
 
-Says ``{"ready": …}`` when it consumes and ``{"events": …}`` when its State has seen that many; then it goes
-on until its standard input closes.
+Prints ``{"ready": …}`` when it consumes, and ``{"events": …}`` when its State has processed that many. Then
+it continues until its standard input closes.
 """
 
 import json
@@ -18,13 +18,13 @@ from celery.events.state import State
 
 
 class Receiver(EventReceiver):  # type: ignore[misc]
-    """Says when it consumes."""
+    """An EventReceiver that prints a line when it consumes."""
 
     def on_consume_ready(self, *args: Any, **kwargs: Any) -> None:
-        say(ready=True)
+        send(ready=True)
 
 
-def say(**what: Any) -> None:
+def send(**what: Any) -> None:
     print(json.dumps(what), flush=True)
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     def on_event(event: dict[str, Any]) -> None:
         state.event(event)
         if state.event_count == expected:
-            say(events=expected)
+            send(events=expected)
 
     app = Celery(broker=broker_url)
     with app.connection_for_read() as connection:

@@ -1,4 +1,4 @@
-"""The report: a run's results as Markdown, and what the chart shows of them."""
+"""The report: the results of a run as Markdown, and the data of the chart."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
@@ -29,13 +29,13 @@ def report(
     Args:
         machine, versions: texts by name.
         command: the command line of the run.
-        date: of its end.
+        date: the date of its end.
     """
     summary = ", ".join((machine["CPU"], f"{machine['cores']} cores", machine["memory"], machine["kernel"]))
     sections = [
         "# Benchmarks",
         f"Written by `{command}` on {date}; {summary}.",
-        "![CPU time a delivered event](benchmark.svg)" if results.fan_out else "",
+        "![CPU time per delivered event](benchmark.svg)" if results.fan_out else "",
         *_targets(results),
         *(text for fan_out in results.fan_out for text in _fan_out(fan_out)),
         *_roots(results),
@@ -44,18 +44,18 @@ def report(
         *_stalled(results),
         *_ingest(results),
         *_state(results),
-        "## How it is measured",
+        "## Method",
         METHOD.read_text(encoding="utf-8")
         .strip()
         .format(rounds=scale.rounds, seconds=scale.seconds, json_bytes=_json_bytes(results)),
-        "## The machine",
+        "## Machine",
         _table(("", ""), [*machine.items(), *versions.items()]),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def panels(results: Results) -> list[Panel]:
-    """Return what the chart shows."""
+    """Return the panels of the chart."""
     return [
         Panel(
             f"{fan_out.load.connections} subscribers × {fan_out.load.rate} events/s",
@@ -72,19 +72,21 @@ def panels(results: Results) -> list[Panel]:
 def _targets(results: Results) -> Iterator[str]:
     found = list(verdicts(results))
     if found:
-        yield "## What the gateway must reach"
+        yield "## Targets"
         yield _table(
-            ("", "at most", "measured", ""),
+            ("", "at most", "measured", "met"),
             ((line.what, line.limit, line.measured, "yes" if line.met else "**no**") for line in found),
         )
     short = [
-        f"- {line.what}: {line.measured}, where {line.limit} is the limit." for line in found if not line.met
+        f"- {line.what}: {line.measured}; the target is {line.limit} (compared before rounding)."
+        for line in found
+        if not line.met
     ]
     short += [f"- {note}" for note in results.notes]
     for fan_out in results.fan_out:
         short += _behind(fan_out)
     if short:
-        yield "### What falls short, or is left out"
+        yield "### Missed targets, and notes"
         yield "\n".join(short)
 
 
@@ -94,11 +96,11 @@ def _behind(fan_out: FanOut) -> Iterator[str]:
         load, label = fan_out.load, f"{LABELS[name]}, {fan_out.load.connections} × {fan_out.load.rate}/s"
         lost = sum(round.lost for round in rounds) / sum(round.expected for round in rounds)
         if lost:
-            yield f"- {label}: {lost:.1%} had not arrived in the time of the load and as long again."
+            yield f"- {label}: {lost:.1%} of the events had not arrived after twice the time of the load."
         held_back = max(round.published_seconds for round in rounds) / load.seconds
         if held_back > 1.1:
-            took = f"took the events at {load.rate / held_back:.0f}/s at worst"
-            yield f"- {label}: {took}, and so held the publisher back."
+            slowest = f"accepted only {load.rate / held_back:.0f} events/s at worst"
+            yield f"- {label}: {slowest}, which slowed down the publisher."
 
 
 def _fan_out(fan_out: FanOut) -> Iterator[str]:
@@ -106,8 +108,8 @@ def _fan_out(fan_out: FanOut) -> Iterator[str]:
     yield f"## {load.connections} subscribers × {load.rate} events/s"
     yield _table(
         (
-            *("", "CPU a delivery", "rounds", "of Nchan's", "deliveries/s", "p50", "p99"),
-            *("lost", "closed", "per connection", "bytes", "published"),
+            *("", "CPU per delivery", "rounds", "relative to Nchan", "deliveries/s", "p50", "p99"),
+            *("lost", "closed", "events per connection", "bytes per event", "published"),
         ),
         (_fan_out_row(fan_out, name, list(rounds.values())) for name, rounds in fan_out.rows.items()),
     )
@@ -116,7 +118,10 @@ def _fan_out(fan_out: FanOut) -> Iterator[str]:
 def _fan_out_row(fan_out: FanOut, name: str, rounds: Sequence[Delivery]) -> tuple[str, ...]:
     costs = sorted(round.cpu_us_per_delivery for round in rounds)
     ratio = fan_out.ratio(name)
-    fewest, most = min(round.fewest for round in rounds), max(round.most for round in rounds)
+    fewest, most = (
+        min(round.fewest for round in rounds),
+        max(round.most for round in rounds),
+    )
     rate = sum(round.deliveries_per_second for round in rounds) / len(rounds)
     published = max(round.published_seconds for round in rounds)
     return (
@@ -139,7 +144,7 @@ def _roots(results: Results) -> Iterator[str]:
     if not (roots := results.roots):
         return
     load = roots.load
-    yield f"## {load.connections} subscribers with a root_id each, {load.rate} events/s in"
+    yield f"## {load.connections} subscribers, each with its own root_id, {load.rate} events/s"
     rows = [
         (
             str(number),
@@ -154,12 +159,12 @@ def _roots(results: Results) -> Iterator[str]:
     ]
     heads = (
         "round",
-        "CPU an event in",
-        "one unmatched filter",
+        "CPU per event",
+        "with one client that matches nothing",
         "ratio",
         "lost",
         "p99",
-        "taken in by the latter",
+        "events read in the second case",
     )
     yield _table(heads, rows)
 
@@ -170,7 +175,7 @@ def _connections(results: Results) -> Iterator[str]:
     count = next(iter(results.connections.values())).connections
     yield f"## {count:,} idle connections: memory and acceptance"
     yield _table(
-        ("", "memory a connection", "accepted a second", "CPU to accept one"),
+        ("", "memory per connection", "accepted per second", "CPU to accept one"),
         (
             (
                 LABELS[name],
@@ -186,11 +191,11 @@ def _connections(results: Results) -> Iterator[str]:
 def _idle(results: Results) -> Iterator[str]:
     if not (idle := results.idle):
         return
-    yield f"## {idle.connections:,} idle connections, held"
+    yield f"## {idle.connections:,} idle connections"
     yield (
         f"For {idle.seconds:.0f} s with a keep-alive about every {idle.keepalive_seconds:g} s (SSE): "
         f"{idle.cpu_share:.1%} of a core; {idle.closed} closed; {idle.fewest_keepalives} to "
-        f"{idle.most_keepalives} keep-alives a connection; the longest silence "
+        f"{idle.most_keepalives} keep-alives per connection; the longest silence "
         f"{idle.silence_worst_seconds:.1f} s (99 of 100 connections: {idle.silence_p99_seconds:.1f} s)."
     )
 
@@ -199,7 +204,7 @@ def _stalled(results: Results) -> Iterator[str]:
     if not (stalled := results.stalled):
         return
     load = stalled.load
-    yield f"## {load.connections} healthy readers, {stalled.readers} stalled ones, {load.rate} events/s"
+    yield f"## {load.connections} healthy clients beside {stalled.readers} stalled ones, {load.rate} events/s"
     rows = [
         (
             str(number),
@@ -213,16 +218,16 @@ def _stalled(results: Results) -> Iterator[str]:
             zip(stalled.without, stalled.beside, stalled.grown_bytes, strict=True), 1
         )
     ]
-    heads = ("round", "p99 without", "p99 beside them", "lost", "CPU a delivery", "gateway larger by")
+    heads = ("round", "p99 without", "p99 beside them", "lost", "CPU per delivery", "growth of the gateway")
     yield _table(heads, rows)
 
 
 def _ingest(results: Results) -> Iterator[str]:
     if not (ingest := results.ingest) or not ingest.rows:
         return
-    yield f"## Ingest: CPU an event in, {ingest.rate} events/s"
+    yield f"## Intake: CPU per event, {ingest.rate} events/s"
     yield _table(
-        ("", "one event a message", "ten a message"),
+        ("", "one event per message", "ten per message"),
         (
             (name, *(f"{cost:.0f} µs" if (cost := ingest.cpu_us(name, batch)) else "" for batch in (1, 10)))
             for name in ingest.rows
@@ -233,13 +238,13 @@ def _ingest(results: Results) -> Iterator[str]:
 def _state(results: Results) -> Iterator[str]:
     if not (state := results.state) or not state.state_us or not state.p99_seconds:
         return
-    yield "## The state of tasks: what it costs, and to ask for it"
+    yield "## State of tasks: cost, and latency of a request"
     p50_ms, p99_ms = median(state.p50_seconds) * 1e3, median(state.p99_seconds) * 1e3
     yield (
-        f"To keep the state costs {median(state.state_us):.1f} µs an event, on top of "
-        f"{median(state.normalize_us):.1f} for reading it and {median(state.join_us):.1f} for its names. "
-        f"At {state.rate} events/s a `GET /tasks/{{uuid}}` took {p50_ms:.1f} ms (p50) and {p99_ms:.1f} ms "
-        f"(p99), of {state.lookups} on one connection."
+        f"Keeping the state costs {median(state.state_us):.1f} µs per event, in addition to "
+        f"{median(state.normalize_us):.1f} for decoding and {median(state.join_us):.1f} for joining it. "
+        f"At {state.rate} events/s `GET /tasks/{{uuid}}` took {p50_ms:.1f} ms (p50) and {p99_ms:.1f} ms "
+        f"(p99): {state.lookups} requests on one connection."
     )
 
 

@@ -1,6 +1,6 @@
-"""What a run has found, scenario by scenario; ``None`` where a scenario was not run.
+"""The results of a run, by scenario; ``None`` if a scenario was not run.
 
-Each figure of several rounds is their median. A ratio is taken within each round first: the speed of a shared
+A figure of several rounds is their median. A ratio is computed within each round first: the speed of a shared
 machine drifts, and the rows of one round are measured within seconds of each other.
 """
 
@@ -14,13 +14,13 @@ REFERENCE = "nchan"
 
 @dataclass
 class FanOut:
-    """A load, put on each contender: deliveries by contender and number of the round."""
+    """A load on each contender: deliveries by contender and number of the round."""
 
     load: Load
     rows: dict[str, dict[int, Delivery]] = field(default_factory=dict)
 
     def cpu_us(self, name: str) -> float:
-        """CPU microseconds a delivery."""
+        """Return CPU microseconds per delivery."""
         return median(round.cpu_us_per_delivery for round in self.rows[name].values())
 
     def p50_ms(self, name: str) -> float:
@@ -30,7 +30,7 @@ class FanOut:
         return median(round.p99_seconds for round in self.rows[name].values()) * 1e3
 
     def ratio(self, name: str, reference: str = REFERENCE) -> float | None:
-        """CPU a delivery, as a multiple of another contender's; ``None`` if they share no round."""
+        """Return CPU per delivery relative to another contender; ``None`` without a common round."""
         own, others = self.rows.get(name, {}), self.rows.get(reference, {})
         ratios = [
             own[number].cpu_us_per_delivery / others[number].cpu_us_per_delivery
@@ -41,13 +41,13 @@ class FanOut:
 
 @dataclass
 class Roots:
-    """Subscribers with a root id each, against one subscriber whose filter matches nothing."""
+    """Subscribers with one root id each, compared with one subscriber whose filter matches nothing."""
 
     load: Load
     many: list[Delivery] = field(default_factory=list)
     one: list[Delivery] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
-    """How many events the gateway had put into its stream at the end of each round of ``one``."""
+    """The number of events in the gateway's history at the end of each round of ``one``."""
 
     @property
     def ratio(self) -> float:
@@ -67,7 +67,7 @@ class Connections:
 
 @dataclass(frozen=True)
 class Idle:
-    """Many idle connections, held. Keep-alives are counted on each connection; silence is without a byte."""
+    """Many idle connections. Keep-alives are counted per connection; silence is the time without a byte."""
 
     connections: int
     seconds: float
@@ -82,14 +82,14 @@ class Idle:
 
 @dataclass
 class Stalled:
-    """Healthy readers, beside stalled ones and without them."""
+    """Healthy readers, with and without stalled ones beside them."""
 
     load: Load
     readers: int
     beside: list[Delivery] = field(default_factory=list)
     without: list[Delivery] = field(default_factory=list)
     grown_bytes: list[int] = field(default_factory=list)
-    """By how much the gateway was larger at the end of each round with them than of the one without."""
+    """The gateway's memory at the end of each round with stalled readers, minus that without."""
 
     @property
     def p99_ratio(self) -> float:
@@ -102,7 +102,7 @@ class Stalled:
 
 @dataclass
 class Ingest:
-    """CPU microseconds an event taken in, by consumer and by events a message."""
+    """CPU microseconds per event of intake, by consumer and by events per message."""
 
     rate: int
     rows: dict[str, dict[int, list[float]]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Ingest:
         return median(rounds) if rounds else None
 
     def ratio(self, name: str, reference: str, batch: int) -> float | None:
-        """CPU an event, as a multiple of another consumer's of the same round."""
+        """Return CPU per event relative to another consumer in the same round."""
         own, others = (self.rows.get(row, {}).get(batch, []) for row in (name, reference))
         ratios = [mine / theirs for mine, theirs in zip(own, others, strict=False)]
         return median(ratios) if ratios else None
@@ -120,9 +120,9 @@ class Ingest:
 
 @dataclass
 class State:
-    """What it costs to keep the tasks' state, and to ask for it under load.
+    """The cost of keeping the state of tasks, and the latency of requests for it under load.
 
-    ``state_us`` comes on top of ``normalize_us`` (reading an event) and ``join_us`` (its names).
+    ``state_us`` is in addition to ``normalize_us`` (decoding an event) and ``join_us`` (adding its names).
     """
 
     rate: int
@@ -136,7 +136,7 @@ class State:
 
 @dataclass
 class Results:
-    """A whole run. ``notes`` are what was left out, and why."""
+    """A whole run. ``notes`` has what was left out, with the reason."""
 
     fan_out: list[FanOut] = field(default_factory=list)
     roots: Roots | None = None
@@ -148,6 +148,6 @@ class Results:
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Keep a note, once."""
+        """Add a note, unless it exists."""
         if text not in self.notes:
             self.notes.append(text)

@@ -1,11 +1,11 @@
-"""The benchmark suite, behind ``make bench``.
+"""The benchmarks (``make bench``).
 
     python -m benchmarks.run [--quick] [--only NAME…] [--seconds N] [--json FILE] [--output FOLDER]
 
-Measures the gateway beside other servers on this machine: loopback only, free ports, its own RabbitMQ; all
-that it starts has ended when it ends. A full run takes about nine minutes and writes ``docs/benchmarks.md``
-and ``docs/benchmark.svg``; a part of it, or a quick one, writes them only where ``--output`` says, so that it
-never takes the place of the published figures.
+Measures the gateway beside other servers on this machine. It uses only loopback addresses, free ports and its
+own RabbitMQ, and ends every process that it starts. A full run takes about nine minutes and writes
+``docs/benchmarks.md`` and ``docs/benchmark.svg``. A partial or quick run writes them only to the folder of
+``--output``, so that it never replaces the published figures.
 """
 
 import argparse
@@ -34,7 +34,7 @@ FILES_NEEDED = 12_000
 
 def main() -> int:
     options = _parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all is cleaned up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # run the cleanup
     _allow_files()
     scale = QUICK if options.quick else FULL
     if options.seconds:
@@ -44,7 +44,7 @@ def main() -> int:
     results, where = Results(), machine()
     began = time.monotonic()
 
-    def say(text: str) -> None:
+    def send(text: str) -> None:
         for line in text.splitlines():
             print(f"{time.monotonic() - began:4.0f} s  {line}", file=sys.stderr, flush=True)
 
@@ -52,7 +52,7 @@ def main() -> int:
         with open_lab() as lab:
             what = versions(lab.broker_url)
             for name in scenarios:
-                SCENARIOS[name](Run(lab, scale, contenders, results, say))
+                SCENARIOS[name](Run(lab, scale, contenders, results, send))
     except LabError as error:
         print(error, file=sys.stderr)
         return 1
@@ -71,10 +71,10 @@ def main() -> int:
         (folder / "benchmarks.md").write_text(document)
         if results.fan_out:
             on = f"{where['CPU']}, {where['cores']} cores, {date}"
-            note = f"less is better, a broken bar is longer than drawn; {on}"
+            note = f"less is better; a bar with a break is longer than drawn; {on}"
             picture = chart(panels(results), "CPU time of the server for one delivered event", note, " µs")
             (folder / "benchmark.svg").write_text(picture)
-        say(f"wrote {folder}/benchmarks.md")
+        send(f"wrote {folder}/benchmarks.md")
     return 0
 
 
@@ -85,7 +85,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="a smoke run of about a minute and a half")
+    parser.add_argument("--quick", action="store_true", help="a short run of about 90 seconds")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -95,7 +95,7 @@ def _parse() -> argparse.Namespace:
         help=f"only these scenarios, and only these rows in them: {', '.join(names)}",
     )
     parser.add_argument(
-        "--seconds", type=float, metavar="N", help=f"of each load, instead of {FULL.seconds:g}"
+        "--seconds", type=float, metavar="N", help=f"duration of each load (default: {FULL.seconds:g})"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw figures")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the table and the chart here")
@@ -103,7 +103,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _allow_files() -> None:
-    """Raise our limit of open files, and so our children's, to what is allowed."""
+    """Raise the limit of open files, of this process and its children, to the hard limit."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -115,7 +115,7 @@ def _allow_files() -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return results as JSON can hold them, with the figures that are computed from others."""
+    """Return results as JSON values, computed figures included."""
     if is_dataclass(value) and not isinstance(value, type):
         computed = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
         return {

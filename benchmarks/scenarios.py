@@ -1,7 +1,7 @@
-"""The scenarios: what is measured, with which loads, in which order.
+"""The scenarios: the measurements, with their loads, in order.
 
-Where contenders are compared they take turns, round by round, each with a fresh process; a contender that
-cannot take part is left out with a note, and the run goes on.
+Contenders of a comparison take turns, round by round, each with a fresh process. A contender that cannot take
+part is left out with a note, and the run continues.
 """
 
 import json
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from benchmarks.dialogue import Dialogue, DialogueError
+from benchmarks.child import Child, ChildError
 from benchmarks.lab import ROOT, Lab
 from benchmarks.measure import Delivery, Load, deliver, publisher, settle, subscribers
 from benchmarks.results import Connections, FanOut, Idle, Ingest, Results, Roots, Stalled, State
 from benchmarks.servers import Contender, Server, Unavailable, gateway
 from benchmarks.usage import cpu_seconds, resident_bytes
-from tests.rabbitmq import ProcessError
+from tests.support.rabbitmq import ProcessError
 
 NAIVE = "naive"
 WARM_UP_CONNECTIONS = 50
@@ -31,18 +31,18 @@ INGESTING = "the gateway, one SSE subscriber"
 LOOKUPS_PER_SECOND = 100
 RECEIVER = "Celery's EventReceiver and State"
 STALLED_READERS = 50
-# What is sent to stalled readers before the measurement: 5 MB, more than a socket's buffers hold.
+# Sent to stalled readers before the measurement: 5 MB, more than the buffers of a socket.
 STALLING = Load(STALLED_READERS, rate=20_000, seconds=0.75, batch=10)
 
 
 class Scale(NamedTuple):
-    """How much is measured.
+    """The size of the measurements.
 
     Attributes:
-        seconds: of each load.
-        rounds: of each comparison.
-        connections: whose memory is measured.
-        idle_connections: that are held for ``idle_seconds``, with ``keepalive_seconds``.
+        seconds: the duration of each load.
+        rounds: the rounds of each comparison.
+        connections: the number of connections whose memory is measured.
+        idle_connections: the number of connections held for ``idle_seconds``, with ``keepalive_seconds``.
     """
 
     seconds: float
@@ -58,22 +58,22 @@ QUICK = Scale(1.0, 1, 500, 2000, 5.0, 2.0)
 
 
 class Run(NamedTuple):
-    """What every scenario is given; ``say`` tells the person who waits."""
+    """The arguments of every scenario; ``send`` prints progress."""
 
     lab: Lab
     scale: Scale
     contenders: Sequence[Contender]
     results: Results
-    say: Callable[[str], None]
+    send: Callable[[str], None]
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """What fails within the block is noted, and left out."""
+        """Note an error of the block, and leave its measurement out."""
         try:
             yield
-        except (Unavailable, DialogueError, ProcessError) as error:
+        except (Unavailable, ChildError, ProcessError) as error:
             text = f"{what}: not measured: {' '.join(str(error).split())[:300]}"
-            self.say(text)
+            self.send(text)
             self.results.note(text)
 
 
@@ -93,21 +93,21 @@ def _fan_out(run: Run, load: Load) -> None:
     for number in range(run.scale.rounds):
         for contender in run.contenders:
             if contender.name == NAIVE and number:
-                continue  # it cannot keep up: once is enough to see it
+                continue  # it cannot keep up: one round shows it
             with run.attempt(f"{contender.label}, {load.connections} × {load.rate}/s"):
                 with contender.start(run.lab) as server:
                     found = deliver(run.lab, server, load)
                 result.rows.setdefault(contender.name, {})[number] = found
-                run.say(f"{load.connections} × {load.rate}/s, {contender.label}: {_line(found)}")
+                run.send(f"{load.connections} × {load.rate}/s, {contender.label}: {_line(found)}")
 
 
 def roots(run: Run) -> None:
-    """5000 subscribers, each of its own root id, against one whose filter matches nothing."""
+    """5000 subscribers, each with its own root id, compared with one whose filter matches nothing."""
     many = Load(5000, 2000, run.scale.seconds)
     one = many._replace(connections=1)
     result = Roots(many)
     for _ in range(run.scale.rounds):
-        with run.attempt("a root id a subscriber"):
+        with run.attempt("one root id per subscriber"):
             with gateway("sse", run.lab) as server:
                 own = deliver(
                     run.lab, server, many, options=("-p", "/events?root_id=root-%d"), expected=many.events
@@ -119,14 +119,14 @@ def roots(run: Run) -> None:
             result.one.append(nobody)
             result.taken.append(taken)
             run.results.roots = result
-            run.say(
-                f"a root id each: {own.cpu_us_per_event:.0f} µs an event, lost {own.lost}; "
-                f"one unmatched: {nobody.cpu_us_per_event:.0f} µs, {taken} of {one.events} taken in"
+            run.send(
+                f"one root id each: {own.cpu_us_per_event:.0f} µs per event, lost {own.lost}; "
+                f"one unmatched: {nobody.cpu_us_per_event:.0f} µs, {taken} of {one.events} consumed"
             )
 
 
 def connections(run: Run) -> None:
-    """Memory of an idle connection, and how fast connections are accepted."""
+    """Memory of an idle connection, and how many connections are accepted per second."""
     for contender in run.contenders:
         if contender.name == "floor":
             continue
@@ -135,16 +135,16 @@ def connections(run: Run) -> None:
             with contender.start(run.lab, *options) as server:
                 found = _connect(run.lab, server, run.scale.connections)
             run.results.connections[contender.name] = found
-            run.say(
+            run.send(
                 f"{found.connections} idle, {contender.label}: "
                 f"{found.bytes_per_connection / 1e3:.1f} KB each, "
-                f"{found.accepted_per_second:.0f} accepted a second, "
+                f"{found.accepted_per_second:.0f} accepted per second, "
                 f"{found.cpu_us_per_connection:.0f} µs each"
             )
 
 
 def _connect(lab: Lab, server: Server, count: int) -> Connections:
-    with subscribers(lab, server, WARM_UP_CONNECTIONS):  # what is loaded and allocated once is not counted
+    with subscribers(lab, server, WARM_UP_CONNECTIONS):  # excludes what is allocated once
         pass
     settle(server)
     bytes_before, cpu_before = resident_bytes(server.pid), cpu_seconds(server.pid)
@@ -159,7 +159,7 @@ def _connect(lab: Lab, server: Server, count: int) -> Connections:
 
 
 def idle(run: Run) -> None:
-    """Many idle connections, held for a while with their keep-alives."""
+    """Many idle connections, held for a time with their keep-alives."""
     scale = run.scale
     with (
         run.attempt("idle connections"),
@@ -169,21 +169,21 @@ def idle(run: Run) -> None:
         settle(server)
         clients.go()
         cpu_before, began = cpu_seconds(server.pid), time.monotonic()
-        said = clients.report(scale.idle_seconds)
+        reply = clients.report(scale.idle_seconds)
         used, seconds = cpu_seconds(server.pid) - cpu_before, time.monotonic() - began
         found = Idle(
             connections=scale.idle_connections,
             seconds=seconds,
             keepalive_seconds=scale.keepalive_seconds,
-            closed=said["closed"],
+            closed=reply["closed"],
             cpu_share=used / seconds,
-            fewest_keepalives=said["fewest"],
-            most_keepalives=said["most"],
-            silence_p99_seconds=said["silence_p99_seconds"],
-            silence_worst_seconds=said["silence_worst_seconds"],
+            fewest_keepalives=reply["fewest"],
+            most_keepalives=reply["most"],
+            silence_p99_seconds=reply["silence_p99_seconds"],
+            silence_worst_seconds=reply["silence_worst_seconds"],
         )
         run.results.idle = found
-        run.say(
+        run.send(
             f"{found.connections} idle for {seconds:.0f} s: {found.cpu_share:.1%} of a core, "
             f"closed {found.closed}, "
             f"{found.fewest_keepalives} to {found.most_keepalives} keep-alives each, "
@@ -192,7 +192,7 @@ def idle(run: Run) -> None:
 
 
 def stalled(run: Run) -> None:
-    """Healthy readers beside stalled ones, and without."""
+    """Healthy readers, with and without stalled ones beside them."""
     load = Load(1000, 200, run.scale.seconds)
     result = Stalled(load, STALLED_READERS)
     for _ in range(run.scale.rounds):
@@ -203,14 +203,14 @@ def stalled(run: Run) -> None:
             result.beside.append(beside)
             result.grown_bytes.append(size_beside - size_without)
             run.results.stalled = result
-            run.say(
+            run.send(
                 f"{load.connections} healthy: {_line(without)}\n"
                 f"{load.connections} healthy and {STALLED_READERS} stalled: {_line(beside)}"
             )
 
 
 def _beside(lab: Lab, load: Load, readers: int) -> tuple[Delivery, int]:
-    """A delivery beside stalled readers, and the gateway's size at its end."""
+    """Return a delivery beside stalled readers, and the gateway's memory at its end."""
     with (
         gateway("sse", lab) as server,
         subscribers(lab, server, readers, ("-s",)) if readers else nullcontext(),
@@ -223,7 +223,7 @@ def _beside(lab: Lab, load: Load, readers: int) -> tuple[Delivery, int]:
 
 
 def ingest(run: Run) -> None:
-    """The cost of an event taken in, with one subscriber: the gateway, and Celery's own consumer."""
+    """The cost of the intake of an event, with one subscriber: the gateway, and Celery's own consumer."""
     result = run.results.ingest = Ingest(rate=5000)
     for _ in range(run.scale.rounds):
         for batch in (1, 10):
@@ -238,46 +238,46 @@ def ingest(run: Run) -> None:
 
 def _add(run: Run, result: Ingest, name: str, batch: int, cpu_us: float) -> None:
     result.rows.setdefault(name, {}).setdefault(batch, []).append(cpu_us)
-    run.say(f"ingest, {name}, messages of {batch}: {cpu_us:.0f} µs an event")
+    run.send(f"ingest, {name}, messages of {batch}: {cpu_us:.0f} µs per event")
 
 
 def _receive(lab: Lab, load: Load) -> float:
-    """CPU microseconds an event of receiver.py."""
+    """Return CPU microseconds per event of receiver.py."""
     args = [sys.executable, "-m", "benchmarks.receiver", lab.broker_url, str(load.events)]
-    with Dialogue(args, log=lab.folder / "receiver.log", cwd=ROOT) as receiver:
-        receiver.hear(20)
+    with Child(args, log=lab.folder / "receiver.log", cwd=ROOT) as receiver:
+        receiver.receive(20)
         server = Server(receiver.pid, 0, (), ("amqp", lab.broker_url))
         with publisher(lab, server, load) as source:
             settle(server)
             before = cpu_seconds(receiver.pid)
             source.publish()
-            receiver.hear(load.seconds * 3)
+            receiver.receive(load.seconds * 3)
             return (cpu_seconds(receiver.pid) - before) / load.events * 1e6
 
 
 def state(run: Run) -> None:
-    """The cost of keeping the state of tasks, and how long it takes to ask for one of them under load."""
+    """The cost of keeping the state of tasks, and the latency of a request for one of them under load."""
     load = Load(1, 2000, run.scale.seconds)
     result = run.results.state = State(load.rate)
     for _ in range(run.scale.rounds):
-        with run.attempt("the table of tasks"):
+        with run.attempt("task table"):
             args = [sys.executable, "-m", "benchmarks.table"]
-            with Dialogue(args, log=run.lab.folder / "table.log", cwd=ROOT) as table:
-                costs = table.hear(60)
+            with Child(args, log=run.lab.folder / "table.log", cwd=ROOT) as table:
+                costs = table.receive(60)
             result.normalize_us.append(costs["normalize_us"])
             result.join_us.append(costs["join_us"])
             result.state_us.append(costs["state_us"])
-            run.say(f"the state of tasks: {costs['state_us']:.1f} µs an event")
-        with run.attempt("a task asked for under load"), gateway("sse", run.lab) as server:
+            run.send(f"state of tasks: {costs['state_us']:.1f} µs per event")
+        with run.attempt("request for a task under load"), gateway("sse", run.lab) as server:
             seconds = _look_up(run.lab, server, load)
             result.lookups += len(seconds)
             result.p50_seconds.append(seconds[len(seconds) // 2])
             result.p99_seconds.append(seconds[len(seconds) * 99 // 100])
-            run.say(f"/tasks/{{uuid}} at {load.rate} events/s: p99 {result.p99_seconds[-1] * 1e3:.1f} ms")
+            run.send(f"/tasks/{{uuid}} at {load.rate} events/s: p99 {result.p99_seconds[-1] * 1e3:.1f} ms")
 
 
 def _look_up(lab: Lab, server: Server, load: Load) -> list[float]:
-    """Ask for one task after another while a load lasts; return how long each answer took, in order."""
+    """Request one task after another during a load. Return the latencies in seconds, sorted."""
     took: list[float] = []
     with (
         ThreadPoolExecutor(1) as pool,
@@ -294,7 +294,7 @@ def _look_up(lab: Lab, server: Server, load: Load) -> list[float]:
             task = _get(connection, f"/tasks/{uuids.pop()}")
             took.append(time.perf_counter() - began)
             if "state" not in task:
-                raise DialogueError(f"no task: {task}")
+                raise ChildError(f"no task: {task}")
             time.sleep(1 / LOOKUPS_PER_SECOND)
         delivered.result()
     return sorted(took)
@@ -313,7 +313,7 @@ def _metric(server: Server, name: str) -> int:
 
 def _line(found: Delivery) -> str:
     line = (
-        f"{found.cpu_us_per_delivery:.2f} µs a delivery, {found.deliveries_per_second:,.0f}/s, "
+        f"{found.cpu_us_per_delivery:.2f} µs per delivery, {found.deliveries_per_second:,.0f}/s, "
         f"p50 {found.p50_seconds * 1e3:.0f} ms, p99 {found.p99_seconds * 1e3:.0f} ms"
     )
     return line + (f", lost {found.lost}" if found.lost else "")

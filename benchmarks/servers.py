@@ -1,7 +1,6 @@
-"""The servers that are compared: each started for one measurement, on free ports of 127.0.0.1.
+"""The servers of the comparison: each is started for one measurement, on free ports of 127.0.0.1.
 
-What is written here of a server is what a reader must know to judge whether it was treated fairly: its
-configuration, and which process is counted.
+Each has here what a reader needs to judge the comparison: its configuration, and which process is measured.
 """
 
 import re
@@ -18,14 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.lab import ROOT, Lab
-from tests.gateway_process import GatewayProcess
-from tests.rabbitmq import Process, free_port
+from tests.support.gateway_process import GatewayProcess
+from tests.support.rabbitmq import Process, free_port
 
 START_SECONDS = 20
 SPARE_FILES = 100
 
-# Nchan: messages held in memory, enough of them for the longest measurement; nothing logged. With
-# `master_process off` nginx's one process is its worker, and is gone when it is told to: no orphans.
+# Nchan keeps messages in memory, enough for the longest measurement, and has no logs. With
+# `master_process off` the only process of nginx is its worker, so stopping it leaves no orphans.
 NGINX_CONFIGURATION = """\
 load_module {modules}/ngx_nchan_module.so;
 daemon off;
@@ -63,7 +62,7 @@ http {{
 
 
 class Unavailable(Exception):
-    """A server cannot take part; the message says why, and what would mend it."""
+    """A server cannot take part; the message has the reason and the fix."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Server:
     """A running server.
 
     Attributes:
-        pid: the process whose use is counted.
+        pid: the process whose CPU time and memory are measured.
         port: where the subscribers connect.
         subscribe: arguments of subscribers.c.
         publish: arguments of ``benchmarks.publish``.
@@ -93,7 +92,7 @@ class Contender(NamedTuple):
 
 @contextmanager
 def gateway(transport: str, lab: Lab, *options: str) -> Iterator[Server]:
-    """``python -m gateway serve`` with its default settings, on the lab's RabbitMQ."""
+    """``python -m celery_gateway serve`` with its default settings, on the lab's RabbitMQ."""
     process = GatewayProcess(lab.broker_url, lab.new_folder("gateway"), options=options)
     process.start(START_SECONDS)
     try:
@@ -132,7 +131,7 @@ def nchan(lab: Lab) -> Iterator[Server]:
 
 @contextmanager
 def nats(lab: Lab) -> Iterator[Server]:
-    """nats-server as it comes: one subject, plain NATS subscribers."""
+    """nats-server with its default settings: one subject, plain NATS subscribers."""
     program = _program("nats-server", "nats-server")
     folder, port = lab.new_folder("nats"), free_port()
     with _running([program, "-a", "127.0.0.1", "-p", str(port)], folder, port) as pid:
@@ -158,7 +157,7 @@ def naive(lab: Lab) -> Iterator[Server]:
 
 @contextmanager
 def _running(args: Sequence[str | Path], folder: Path, port: int) -> Iterator[int]:
-    """A server's process id, once it listens."""
+    """Yield a server's process id, once it listens."""
     process = Process(args, log=folder / "log", cwd=ROOT)
     try:
         process.wait_until(lambda: _listens(port), START_SECONDS)
@@ -174,7 +173,7 @@ def _listens(port: int) -> bool:
 
 
 def _program(name: str, packages: str) -> str:
-    # Debian keeps nginx in /usr/sbin, which only root has in the path.
+    # Debian installs nginx in /usr/sbin, which is only in root's PATH.
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if path is None:
         raise Unavailable(_missing(name, packages))
@@ -191,6 +190,6 @@ CONTENDERS = (
     Contender("gateway-ws", "gateway, WebSocket", partial(gateway, "ws")),
     Contender("nchan", "nginx + Nchan, SSE", nchan),
     Contender("nats", "nats-server, NATS", nats),
-    Contender("floor", "the floor: C, only send()", floor),
-    Contender("naive", "naive: a queue a client, SSE", naive),
+    Contender("floor", "lower bound: C, only send()", floor),
+    Contender("naive", "naive: one queue per client, SSE", naive),
 )

@@ -1,14 +1,15 @@
-"""The soak test, behind ``make soak``: many minutes of everything at once, and nothing lost in silence.
+"""The soak test (``make soak``): minutes of load with broker restarts; every lost event must be in a gap.
 
     python -m benchmarks.soak [--minutes 10] [--rate 3000] [--subscribers 200] [--write]
 
-A gateway on a RabbitMQ of its own, authors of numbered events, and subscribers over SSE, NDJSON and WebSocket
-that come, stall, are cut and return. Once a minute the broker goes away, by turns in good order and killed.
-Each subscriber checks that what it asked for came once, in its author's order, and that what did not come
-lies in a ``gateway-gap`` that it was told. The exit code is 1 if anything else happened, or if the gateway's
-memory grew too much after the first minute. All that it starts has ended when it ends.
+It runs a gateway on its own RabbitMQ, publishers of numbered events, and subscribers over SSE, NDJSON and
+WebSocket that connect, stall, are disconnected and resume. Once a minute the broker stops: in order and
+killed, in turn. Each subscriber checks that each event that its filter selects arrives once and in order, and
+that each missing event lies in a ``gateway-gap``.
 
-The whole run writes ``docs/soak.md``; a shorter one, or one of another size, only with ``--write``.
+The exit code is 1 if a check fails, or if the gateway's memory grew too much after the first three minutes.
+It ends every process that it starts. A run of the default size writes ``docs/soak.md``; any other run only
+with ``--write``.
 """
 
 import argparse
@@ -24,35 +25,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.dialogue import Dialogue, DialogueError
+from benchmarks.child import Child, ChildError
 from benchmarks.lab import ROOT
 from benchmarks.machine import machine, versions
 from benchmarks.soak_report import MAX_TASKS, Sample, Soak, document
 from benchmarks.usage import cpu_seconds, resident_bytes
-from tests.gateway_process import GatewayProcess
-from tests.rabbitmq import ProcessError, RabbitMQ, wait_for
+from tests.support.gateway_process import GatewayProcess
+from tests.support.rabbitmq import ProcessError, RabbitMQ, wait_for
 
 MINUTES, RATE, SUBSCRIBERS = 10.0, 3_000.0, 200
 PROGRESS_SECONDS = 10.0
 FIRST_RESTART_SECONDS, RESTART_EVERY_SECONDS = 30.0, 60.0
 QUIET_SECONDS = 25.0
-"""The broker does not go away so shortly before the end."""
+"""The broker is not restarted in this time before the end."""
 READY_SECONDS = 30.0
 ANSWER_SECONDS = 60.0
 
 
 class Stage(NamedTuple):
-    """All that takes part."""
+    """The processes of a run."""
 
     broker: RabbitMQ
     gateway: GatewayProcess
-    authors: Dialogue
-    audience: Dialogue
+    authors: Child
+    audience: Child
 
 
 @contextmanager
 def open_stage(rate: float, subscribers: int) -> Iterator[Stage]:
-    """All that takes part, running, within the block."""
+    """Run the processes during the block."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         broker = RabbitMQ(folder / "rabbitmq")
@@ -70,8 +71,8 @@ def open_stage(rate: float, subscribers: int) -> Iterator[Stage]:
                 str(subscribers),
             )
             with (
-                Dialogue(attend, log=folder / "audience.log", cwd=ROOT) as audience,
-                Dialogue(publish, log=folder / "authors.log", cwd=ROOT) as authors,
+                Child(attend, log=folder / "audience.log", cwd=ROOT) as audience,
+                Child(publish, log=folder / "authors.log", cwd=ROOT) as authors,
             ):
                 yield Stage(broker, gateway, authors, audience)
         finally:
@@ -80,7 +81,7 @@ def open_stage(rate: float, subscribers: int) -> Iterator[Stage]:
 
 
 def run(stage: Stage, soak: Soak) -> None:
-    """Let it go on for its time, and note what happened."""
+    """Run for the given time, and record the results."""
     began = time.monotonic()
     ends_at = began + soak.minutes * 60
     restart_at = began + FIRST_RESTART_SECONDS
@@ -103,7 +104,7 @@ def run(stage: Stage, soak: Soak) -> None:
 
 
 def _restart(stage: Stage, soak: Soak) -> None:
-    """Let the broker go away and come back, and wait until the gateway consumes again."""
+    """Restart the broker, and wait until the gateway consumes again."""
     is_killed = soak.restarts % 2 == 1
     started = time.monotonic()
     if is_killed:
@@ -114,7 +115,7 @@ def _restart(stage: Stage, soak: Soak) -> None:
     is_back = wait_for(stage.gateway.is_ready, READY_SECONDS)
     soak.restarts += 1
     took = f"{time.monotonic() - started:.0f} s"
-    say(f"the broker was {'killed' if is_killed else 'shut down'}; all was back after {took}")
+    send(f"the broker was {'killed' if is_killed else 'shut down'}; the gateway consumed again after {took}")
     if not is_back:
         soak.errors.append(f"the gateway did not consume within {READY_SECONDS:g} s after a restart")
 
@@ -136,19 +137,19 @@ def _look(stage: Stage, soak: Soak, at: float, published: dict[str, Any] | None 
     )
     soak.samples.append(sample)
     memory = f"{sample.resident_bytes / (1 << 20):.0f} MiB"
-    say(
+    send(
         f"published {sample.published:,}, delivered {sample.delivered:,} to {sample.connected} subscribers; "
-        f"{soak.restarts} restarts, {sample.gaps} gaps told; gateway {memory}, "
+        f"{soak.restarts} restarts, {sample.gaps} gaps reported; gateway {memory}, "
         f"{sample.cpu_seconds:.0f} s of CPU; {sample.violations} violations"
     )
 
 
-def _asked(child: Dialogue, line: str) -> dict[str, Any]:
-    child.say(line)
-    return child.hear(ANSWER_SECONDS)
+def _asked(child: Child, line: str) -> dict[str, Any]:
+    child.send(line)
+    return child.receive(ANSWER_SECONDS)
 
 
-def say(text: str) -> None:
+def send(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
 
 
@@ -159,11 +160,11 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--minutes", type=float, default=MINUTES)
-    parser.add_argument("--rate", type=float, default=RATE, help="events published a second")
+    parser.add_argument("--rate", type=float, default=RATE, help="events published per second")
     parser.add_argument("--subscribers", type=int, default=SUBSCRIBERS)
     parser.add_argument("--write", action="store_true", help="write docs/soak.md")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all is cleaned up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # run the cleanup
     soak = Soak(options.minutes, options.rate, options.subscribers)
     where = machine()
     try:
@@ -174,14 +175,14 @@ def main() -> int:
         install = "apt-get install -y --no-install-recommends rabbitmq-server"
         print(f"RabbitMQ is missing ({error.filename}): {install}", file=sys.stderr)
         return 1
-    except (ProcessError, DialogueError, OSError) as error:
-        print(f"the soak test was broken off: {error}", file=sys.stderr)
+    except (ProcessError, ChildError, OSError) as error:
+        print(f"the soak test failed to finish: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
     for line in soak.verdict():
-        say(line)
+        send(line)
     is_whole = (options.minutes, options.rate, options.subscribers) == (MINUTES, RATE, SUBSCRIBERS)
     if is_whole or options.write:
         command = (
@@ -190,7 +191,7 @@ def main() -> int:
         (ROOT / "docs" / "soak.md").write_text(
             document(soak, where, what, command, time.strftime("%Y-%m-%d"))
         )
-        say("wrote docs/soak.md")
+        send("wrote docs/soak.md")
     return 0 if soak.is_good else 1
 
 

@@ -1,21 +1,21 @@
-"""What a subscriber of the soak test was owed, and whether it got that.
+"""The events that a subscriber of the soak test expects, and a check that it gets them.
 
-Authors number their events from 0, each its own. A subscriber's filter selects some of an author's numbers
-(a ``Selection``), so that each event tells which one has to come next. Rules of this room:
+Each author numbers its events from 0. A subscriber's filter selects some of an author's numbers (a
+``Selection``), so each event determines the next expected number. Rules:
 
-- A number that came already, or that was not asked for, is a violation.
-- A number that was left out is a violation, unless a ``gateway-gap`` came in its place.
-- A task's events whose first was lost in a gap wait for it, and so may come later than what was sent after
-  them: a number that a gap has excused may come late, once. (The gateway waits a second for a task's name.)
+- A number that was received already, or that the filter does not select, is a violation.
+- A missing number is a violation, unless a ``gateway-gap`` was received in its place.
+- A number inside a gap may arrive late, once. (If the first event of a task is lost, the others wait up to a
+  second for the task's name, and so may arrive after events that were sent later.)
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 WALK_EVENTS = 3
-"""Of a task: received, started, succeeded."""
+"""Events per task: received, started, succeeded."""
 APPS, WORKER = ("app-0@soak", "app-1@soak"), "worker@soak"
-"""The authors: two that send events of their own, each with a name, and one that sends what tasks do."""
+"""The authors: two applications that send custom events, and a worker that sends task events."""
 NAMES, ROOTS, PAID_EVERY = 50, 1_000, 10
 
 
@@ -30,24 +30,24 @@ class Selection(NamedTuple):
         return number // self.run % self.period == self.residue
 
     def after(self, number: int) -> int:
-        """Return the one after a selected number."""
+        """Return the next selected number after a selected one."""
         unit = number // self.run
         return number + 1 if (number + 1) // self.run == unit else (unit + self.period) * self.run
 
     def last(self, end: int) -> int | None:
-        """Return the last one before ``end``."""
+        """Return the last selected number before ``end``."""
         window = range(max(0, end - self.period * self.run), end)
         return next((number for number in reversed(window) if self.has(number)), None)
 
     def count_between(self, start: int, stop: int) -> int:
-        """Return how many there are from ``start``, itself one of them, to before ``stop``, another."""
+        """Count the selected numbers from ``start`` up to, not including, ``stop``; both are selected."""
         per_period = self.run
         whole, rest = divmod(stop - start, self.period * self.run)
         return whole * per_period + sum(self.has(stop - back) for back in range(1, rest + 1))
 
 
 class Interest(NamedTuple):
-    """A filter, as a query says it, and what it selects of each author."""
+    """A filter as a query string, and the numbers that it selects of each author."""
 
     query: str
     selections: Mapping[str, Selection]
@@ -57,7 +57,7 @@ EVERY = Selection()
 
 
 def interest(kind: str, number: int) -> Interest:
-    """Return one of the filters of a kind; ``number`` chooses among those."""
+    """Return a filter of a kind; ``number`` chooses among the filters of this kind."""
     if kind == "all":
         return Interest("", {author: EVERY for author in (*APPS, WORKER)})
     if kind == "host":
@@ -84,17 +84,17 @@ AUDIENCE = {
     **{"all": 0.06, "host": 0.06, "glob": 0.06, "paid": 0.1, "succeeded": 0.1, "task": 0.2, "walk": 0.1},
     "root": 0.32,
 }
-"""Which part of the subscribers has a filter of which kind. Few want everything, as it is in practice;
-and one process has to read it all."""
+"""The share of subscribers for each kind of filter. Few read everything: that is so in practice, and one
+process has to read for all."""
 
 
 class Account:
-    """What one subscriber has got, through all its connections.
+    """The events that one subscriber has received, over all its connections.
 
     Attributes:
-        delivered: events.
-        lost: numbers that gaps have excused and that did not come.
-        gaps: gaps told.
+        delivered: the number of events.
+        lost: the number of events that did not arrive and lie in a gap.
+        gaps: the number of gaps.
     """
 
     def __init__(self, interest: Interest) -> None:
@@ -109,16 +109,16 @@ class Account:
         self._late: set[tuple[str, int]] = set()
 
     def gap(self) -> None:
-        """Take a ``gateway-gap``."""
+        """Record a ``gateway-gap``."""
         self.gaps += 1
         self._is_excused = dict.fromkeys(self._selections, True)
 
     def event(self, author: str, number: int) -> str | None:
-        """Take an event; return what is wrong with it, if anything is."""
+        """Record an event. Return the violation, or ``None``."""
         self.delivered += 1
         selection = self._selections.get(author)
         if selection is None or not selection.has(number):
-            return f"{author} {number} was not asked for"
+            return f"{author} {number} is not selected by the filter"
         last = self._last.get(author)
         if last is None:
             self._first[author] = self._last[author] = number
@@ -131,13 +131,13 @@ class Account:
         if number == expected:
             return None
         if not is_excused:
-            return f"{author}: {number} came after {last}, and no gap between them"
+            return f"{author}: {number} arrived after {last}, without a gap between them"
         self.lost += selection.count_between(expected, number)
         self._holes[author].append(range(expected, number))
         return None
 
     def missing(self, ends: Mapping[str, int]) -> list[str]:
-        """Return what should have come before the authors' ends (the numbers that they did not use)."""
+        """Return the violations at the end. ``ends`` has the first unused number of each author."""
         found = []
         for author, last in self._last.items():
             due = self._selections[author].last(ends[author])
@@ -154,4 +154,4 @@ class Account:
                 return None
             if number < self._first[author]:  # it waited while the subscriber came
                 return None
-        return f"{author}: {number} came after {self._last[author]}"
+        return f"{author}: {number} arrived after {self._last[author]}"

@@ -1,10 +1,10 @@
-"""The authors of the soak test: publish numbered events at a steady rate, whatever becomes of the broker.
+"""The authors of the soak test: publish numbered events at a steady rate, and reconnect after restarts.
 
     python -m benchmarks.soak_authors URL --rate 3000
 
-A number is used up when its event is given to a connection, even one that turns out to be dying: whether it
-arrived nobody knows. While there is no connection nothing is published. Told ``figures`` it answers with
-what was published; told ``stop`` it does so too, after the broker has taken everything.
+A number is used when its event is written to a connection, even if the connection is about to fail: the
+event may or may not arrive. Without a connection nothing is published. The command ``figures`` returns the
+counts. ``stop`` returns them after the broker has accepted everything.
 """
 
 import argparse
@@ -17,18 +17,18 @@ from threading import Thread
 from typing import Any
 
 from benchmarks.soak_account import APPS, NAMES, PAID_EVERY, ROOTS, WALK_EVENTS, WORKER
-from tests.raw_publisher import Properties, RawPublisher
+from tests.support.raw_publisher import Properties, RawPublisher
 
 STEP_SECONDS = 0.01
 RECONNECT_SECONDS = 0.3
 WALK_BATCH_EVENTS = 10
-"""How many events a worker's message has; Celery's prefork workers send lists."""
+"""Events per message of a worker; Celery's prefork workers send lists."""
 WALK_TYPES = ("task-received", "task-started", "task-succeeded")
 PROPERTIES = Properties()
 
 
 class Author:
-    """One author: a connection to the broker, and the number that it uses next."""
+    """One author: a connection to the broker, and its next number."""
 
     def __init__(self, url: str, name: str) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Author:
         self._try_at = 0.0
 
     def send(self, count: int) -> None:
-        """Publish so many events, if there is a broker."""
+        """Publish this number of events, if the broker is connected."""
         if self._publisher is None and not self._connected():
             return
         assert self._publisher is not None
@@ -54,7 +54,7 @@ class Author:
             self._drop()
 
     def finish(self) -> None:
-        """Return when the broker has taken everything, if there is one."""
+        """Wait until the broker has accepted everything, if it is connected."""
         if self._publisher is not None:
             with suppress(Exception):
                 self._publisher.finish()
@@ -63,7 +63,7 @@ class Author:
         if time.monotonic() < self._try_at:
             return False
         self._try_at = time.monotonic() + RECONNECT_SECONDS
-        # Whatever a broker that is about to go or come says: it is tried again.
+        # A broker that stops or starts may raise any error: retry.
         with suppress(Exception):
             self._publisher = RawPublisher(self._url, timeout_seconds=5)
             self.connects += 1
@@ -114,7 +114,7 @@ def main() -> None:
         ahead = due_at - time.monotonic()
         if ahead > 0:
             time.sleep(ahead)
-        elif ahead < -1:  # what a broker that was away has missed is not made up for
+        elif ahead < -1:  # events of an outage are not sent later
             due_at = time.monotonic()
         due_at += STEP_SECONDS
         owed += each

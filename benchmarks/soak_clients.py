@@ -1,10 +1,10 @@
-"""The audience of the soak test: subscribers that come, stall, are cut and return, and check what they get.
+"""The subscribers of the soak test: they connect, stall, are disconnected, resume, and check their events.
 
     python -m benchmarks.soak_clients PORT --subscribers 200
 
-Real connections, read by a parser of our own (a library's would take more CPU than the gateway). Told
-``figures`` it answers with its counts. Told ``settle`` and the authors' ends, it lets all stay connected and
-catch up, finds whether they have everything, and answers with the counts once more.
+The connections are real; the parser is our own, since that of a library would use more CPU than the gateway.
+The command ``figures`` returns the counts. ``settle``, with the last numbers of the authors, lets all
+subscribers connect and catch up, checks that they have everything, and returns the counts.
 """
 
 import argparse
@@ -24,24 +24,24 @@ import uvloop
 from benchmarks.soak_account import AUDIENCE, Account, interest
 
 STAY_SECONDS = (5.0, 60.0)
-"""How long a subscriber reads before it does something else."""
+"""How long a subscriber reads before it stalls or disconnects."""
 AWAY_SECONDS = (0.1, 10.0)
 LONG_AWAY_SECONDS = (40.0, 70.0)
-"""Some of those that were cut come back so late that the history has moved past them."""
+"""Some subscribers resume so late that the history has evicted their next entry."""
 STALL_SECONDS = (5.0, 50.0)
-"""Shorter than the gateway's patience, and long enough to fall off its history when everything is wanted."""
+"""Shorter than ``--slow-timeout``, and long enough that an unfiltered stream gets an ``evicted`` gap."""
 STALLING, LEAVING, LONG_AWAY = 0.3, 0.4, 0.1
-"""How many stall, how many of those that go never return, and how many of the others come back late."""
+"""Shares: subscribers that stall, disconnected ones that never resume, and others that resume late."""
 SETTLE_SECONDS = 30.0
 POLL_SECONDS = 0.1
 TIMEOUT_SECONDS = 10.0
 MAX_TOLD = 20
-"""How many violations are told in words; all are counted."""
+"""The number of violations that are kept as text; all are counted."""
 TRANSPORTS = ("sse", "ndjson", "ws")
 
 
 class Message(msgspec.Struct):
-    """Of an event or a control message, what is looked at."""
+    """The fields of an event or a control message that the test reads."""
 
     type: str
     id: str
@@ -55,7 +55,7 @@ _decode = msgspec.json.Decoder(Message).decode
 
 
 class Parser(Protocol):
-    """Takes bytes off a connection and yields JSON texts; ValueError when the bytes are wrong."""
+    """Parses the bytes of a connection and yields JSON texts. Raises ValueError for invalid bytes."""
 
     def take(self, data: bytes) -> Iterator[bytes]: ...
 
@@ -64,7 +64,7 @@ class HTTP:
     """A chunked response of NDJSON or SSE."""
 
     def __init__(self, prefix: bytes) -> None:
-        self._prefix = prefix  # of the lines that hold JSON
+        self._prefix = prefix  # the start of lines with JSON
         self._rest = b""
         self._is_open = False
 
@@ -77,7 +77,7 @@ class HTTP:
                 self._rest = data
                 return
             if not data.startswith(b"HTTP/1.1 200 "):
-                raise ValueError(f"the answer was {data[:100]!r}")
+                raise ValueError(f"the response was {data[:100]!r}")
             self._is_open = True
         while (end_of_size := data.find(b"\r\n", at)) >= 0:
             start = end_of_size + 2
@@ -92,7 +92,7 @@ class HTTP:
 
 
 class WebSocket:
-    """A server's frames: unmasked, each message in one."""
+    """Frames of a server: not masked, one message per frame."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -107,7 +107,7 @@ class WebSocket:
                 self._rest = data
                 return
             if not data.startswith(b"HTTP/1.1 101 "):
-                raise ValueError(f"the answer was {data[:100]!r}")
+                raise ValueError(f"the response was {data[:100]!r}")
             self._is_open = True
         while len(data) >= at + 2:
             size, start = data[at + 1], at + 2
@@ -123,7 +123,7 @@ class WebSocket:
 
 
 class Tally:
-    """What all subscribers have seen together."""
+    """The counts of all subscribers together."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -136,7 +136,7 @@ class Tally:
 
 
 class Subscriber(asyncio.Protocol):
-    """One subscriber; its account goes on through connections that resume one another."""
+    """One subscriber. Its account continues over all connections that resume its stream."""
 
     def __init__(self, tally: Tally, transport: str, kind: str, number: int) -> None:
         self.who = f"{kind} {number} over {transport}"
@@ -153,7 +153,7 @@ class Subscriber(asyncio.Protocol):
 
     def request(self) -> bytes:
         query = [self.interest.query] if self.interest.query else []
-        head = ["Host: gateway"]
+        head = ["Host: localhost"]
         if self._kind_of_transport == "ws":
             self._parser = WebSocket()
             if self.last_id is not None:  # a browser cannot set a header here
@@ -170,7 +170,7 @@ class Subscriber(asyncio.Protocol):
         return "\r\n".join([f"GET {path}?{'&'.join(query)} HTTP/1.1", *head, "", ""]).encode()
 
     async def connect(self, port: int) -> None:
-        """Begin a stream, after the last id if there is one; OSError or TimeoutError when there is none."""
+        """Begin or resume a stream. Raises OSError or TimeoutError if it cannot connect."""
         loop = asyncio.get_running_loop()
         self.ended = loop.create_future()
         self._is_leaving = self._is_opened = False
@@ -192,19 +192,19 @@ class Subscriber(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._is_leaving:
-            self._tally.violation(self.who, f"the stream broke off: {error!r}")
+            self._tally.violation(self.who, f"the connection was lost: {error!r}")
         self._tally.counts["connected"] -= 1
         assert self.ended is not None
         self.ended.set_result(None)
 
     def cut(self) -> None:
-        """Go without a goodbye."""
+        """Abort the connection."""
         self._is_leaving = True
         assert self._transport is not None
         self._transport.abort()
 
     def stall(self) -> None:
-        """Read no more, until ``go_on``."""
+        """Stop reading until ``go_on``."""
         assert self._transport is not None
         self._transport.pause_reading()
 
@@ -239,7 +239,7 @@ class Subscriber(asyncio.Protocol):
 
 
 class Audience:
-    """So many subscribers, each living a life of its own until ``settle``."""
+    """All subscribers. Each runs independently until ``settle``."""
 
     def __init__(self, port: int, count: int) -> None:
         self.tally = Tally()
@@ -254,7 +254,7 @@ class Audience:
         return {"counts": dict(self.tally.counts), "told": self.tally.told, "places": len(self._lives)}
 
     async def settle(self, ends: dict[str, int]) -> None:
-        """Let all stay and catch up; what has not come after that is a violation."""
+        """Let all subscribers stay connected and catch up. Missing events are then violations."""
         self._settling.set()
         for _ in range(round(SETTLE_SECONDS / POLL_SECONDS)):
             if len(self._present) == len(self._lives) and not self._missing(ends):
@@ -262,7 +262,7 @@ class Audience:
             await asyncio.sleep(POLL_SECONDS)
         for place in range(len(self._lives)):
             if place not in self._present:
-                self.tally.violation(f"place {place}", "nobody could connect")
+                self.tally.violation(f"place {place}", "could not connect")
         for who, what in self._missing(ends):
             self.tally.violation(who, what)
         for life in self._lives:
@@ -315,7 +315,7 @@ class Audience:
             await asyncio.wait_for(self._settling.wait(), self._chance.uniform(least_seconds, most_seconds))
 
     async def _until(self, ended: asyncio.Future[None], seconds: float) -> bool:
-        """Wait until the stream ends, the time is up or all settle; True if the stream goes on."""
+        """Wait for the end of the stream, a timeout or ``settle``. Return whether the stream is open."""
         settling = asyncio.ensure_future(self._settling.wait())
         await asyncio.wait({ended, settling}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         settling.cancel()

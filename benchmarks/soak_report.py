@@ -1,4 +1,4 @@
-"""What a soak test found: its figures, its verdict, and the page that publishes them."""
+"""The results of a soak test: the figures, the verdict, and the published page."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 MAX_GROWTH_BYTES = 15 << 20
-"""How much more memory the gateway may have at the end than after a minute. Its tables are full by then; what
-still moves is the allocator, and how much waits for those who stall."""
+"""How much the gateway's memory may grow after ``WARM_SECONDS``. Its tables are full by then. The
+allocator still varies, and so does the unread data of stalled subscribers."""
 WARM_SECONDS = 180.0
 MAX_TASKS = 20_000
-"""Fewer than the gateway's default, so that the table of tasks is full about when the history is, within a
-minute: what grows after that has no bound."""
+"""Fewer than the gateway's default, so that the task table and the history are full within a minute: anything
+that grows after that has no bound."""
 ABSENT = ("nginx", "Nchan", "nats-server", "gcc")
-"""Of the benchmarks' programs, those that take no part."""
+"""The programs of the benchmarks that this test does not use."""
 
 
 class Sample(NamedTuple):
-    """How things stood at a time. Counts are from the beginning; memory and CPU time are the gateway's."""
+    """One sample. Counts are from the beginning; memory and CPU time are those of the gateway."""
 
     at_seconds: float
     published: int
@@ -31,13 +31,13 @@ class Sample(NamedTuple):
 
 @dataclass
 class Soak:
-    """A run: what was asked for, and what was seen.
+    """A run: its options and its results.
 
     Attributes:
-        restarts: of the broker.
-        counts: the audience's, by name.
-        told: the first violations, in words.
-        errors: what the gateway logged as errors, and what else went wrong with it.
+        restarts: restarts of the broker.
+        counts: counts of the subscribers, by name.
+        told: the first violations, as text.
+        errors: errors in the gateway's log, and other errors of the gateway.
     """
 
     minutes: float
@@ -52,7 +52,7 @@ class Soak:
 
     @property
     def warm(self) -> Sample:
-        """The first sample after a minute."""
+        """The first sample after ``WARM_SECONDS``."""
         return next((s for s in self.samples if s.at_seconds >= WARM_SECONDS), self.samples[-1])
 
     @property
@@ -68,23 +68,23 @@ class Soak:
         return not (self.counts.get("violations", 0) or self.errors or self.growth_bytes > MAX_GROWTH_BYTES)
 
     def figures(self) -> Iterator[tuple[str, str]]:
-        """Yield what was measured, by name."""
+        """Yield the results, by name."""
         counts, end = Counter(self.counts), self.end
         yield "time", f"{self.seconds / 60:.1f} minutes"
-        yield "events published", f"{end.published:,} ({end.published / self.seconds:,.0f} a second)"
+        yield "events published", f"{end.published:,} ({end.published / self.seconds:,.0f} per second)"
         yield (
             "events delivered",
-            f"{counts['delivered']:,} ({counts['delivered'] / self.seconds:,.0f} a second)",
+            f"{counts['delivered']:,} ({counts['delivered'] / self.seconds:,.0f} per second)",
         )
         yield "broker restarts", f"{self.restarts}"
         yield (
             "subscribers",
             f"{self.subscribers}, a few of them away at any time; streams: {_parts(counts, 'opened')}",
         )
-        left = "left", "cut, to come back", "stalls"
-        yield "what they did", ", ".join(f"{name}: {counts[name]:,}" for name in left)
-        yield "gaps told", _parts(counts, "gaps")
-        yield "events lost inside told gaps", f"{counts['lost inside gaps']:,}"
+        done = {"left": "left", "cut, to come back": "disconnected, to resume", "stalls": "stalled"}
+        yield "actions of subscribers", ", ".join(f"{text}: {counts[name]:,}" for name, text in done.items())
+        yield "gaps reported", _parts(counts, "gaps")
+        yield "events lost inside reported gaps", f"{counts['lost inside gaps']:,}"
         yield "streams ended by the gateway", _parts(counts, "closed")
         yield "violations", f"{counts['violations']:,}"
         yield "errors of the gateway", f"{len(self.errors)}"
@@ -94,20 +94,20 @@ class Soak:
             f"{_mib(max(sample.resident_bytes for sample in self.samples))} at most, "
             f"{_mib(end.resident_bytes)} at the end",
         )
-        yield "CPU time of the gateway", f"{end.cpu_seconds / self.seconds:.2f} s a second"
+        yield "CPU time of the gateway", f"{end.cpu_seconds / self.seconds:.2f} s per second"
 
     def verdict(self) -> Iterator[str]:
-        """Yield lines for the one who waits."""
+        """Yield the lines to print at the end."""
         yield from (f"{name}: {value}" for name, value in self.figures())
         yield from (f"violation: {text}" for text in self.told)
         yield from (f"error: {text}" for text in self.errors)
         if self.growth_bytes > MAX_GROWTH_BYTES:
             yield f"the memory grew by {_mib(self.growth_bytes)}; {_mib(MAX_GROWTH_BYTES)} are allowed"
-        yield "GOOD" if self.is_good else "NOT GOOD"
+        yield "PASSED" if self.is_good else "FAILED"
 
 
 def document(soak: Soak, where: Mapping[str, str], what: Mapping[str, str], command: str, date: str) -> str:
-    """Return the page, in Markdown."""
+    """Return the page as Markdown."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in soak.figures())
     wrong = "".join(f"- {line}\n" for line in (*soak.told, *soak.errors))
     every = max(1, len(soak.samples) // 20)
@@ -116,32 +116,32 @@ def document(soak: Soak, where: Mapping[str, str], what: Mapping[str, str], comm
         f"| {_mib(s.resident_bytes)} | {s.cpu_seconds:.0f} s |"
         for s in (*soak.samples[:-1:every], soak.end)
     )
-    return f"""# The soak test
+    return f"""# Soak test
 
-`{command}`, {date}. Events numbered by their authors; subscribers over SSE, NDJSON and
-WebSocket, with filters of all kinds, that come, stall, are cut and return with their `Last-Event-ID`; and a
-broker that goes away once a minute, by turns in good order and killed. Each subscriber checks that what it
-asked for came once and in its author's order, and that whatever did not come lies in a `gateway-gap` that it
-was told.
+`{command}`, {date}. Publishers send numbered events for {soak.seconds / 60:.0f} minutes.
+Subscribers read over SSE, NDJSON and WebSocket, with many kinds of filters. They connect, stall, are
+disconnected, and resume with their last id. Once a minute the broker stops: in order and killed, in turn.
+Each subscriber checks two things: each event that its filter selects arrives once and in order, and each
+event that does not arrive lies in a reported `gateway-gap`.
 
 On {_list(where)}. With {_list({name: text for name, text in what.items() if name not in ABSENT})}.
 
-**{"Good" if soak.is_good else "Not good"}.** A violation would make it not so, an error in the gateway's log,
-or more than {_mib(MAX_GROWTH_BYTES)} of memory more at the end than after three minutes, when its tables are
-full, that of forgotten tasks as the last (it ran with room for {MAX_TASKS:,} tasks; the history had its
-default of 64 MiB).
+**{"Passed" if soak.is_good else "Failed"}.** The test fails if there is a violation, an error in the
+log of the gateway, or if the memory at the end is more than {_mib(MAX_GROWTH_BYTES)} above that after
+three minutes. By then all tables are full; the test runs with `--max-tasks {MAX_TASKS}` and the default
+history of 64 MiB.
 
 | | |
 |---|---|
 {rows}
 
 {wrong}
-| minute | published | delivered | connected | gaps told | memory | CPU |
+| minute | published | delivered | connected | gaps | memory | CPU |
 |---|---|---|---|---|---|---|
 {course}
 
-"Gaps told" counts each subscriber's: a restart of the broker is told to all of them, as `broker`. `evicted`
-is told to one that stalled or stayed away for longer than the history reaches back.
+"Gaps" counts those of each subscriber: a restart of the broker is reported to all of them, as `broker`.
+`evicted` is reported to a subscriber that stalled or was away for longer than the history reaches back.
 """
 
 

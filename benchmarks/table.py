@@ -1,10 +1,10 @@
-"""The cost of the table of tasks alone: reading the events, joining names, and keeping the state.
+"""The cost of the task table alone: decoding the events, joining names, and keeping the state.
 
     python -m benchmarks.table [EVENTS]
 
-Prints ``{"normalize_us": …, "join_us": …, "state_us": …}``: CPU microseconds an event, in messages of ten.
-Joining is what the same table costs when nothing of an event is kept but its names. The state includes the
-table of workers, which gives the process that an event is from.
+Prints ``{"normalize_us": …, "join_us": …, "state_us": …}``: CPU microseconds per event, in messages of ten.
+Joining is the cost of the same table when it keeps only names. The state includes the worker table, which
+provides the process of an event.
 """
 
 import gc
@@ -12,18 +12,19 @@ import json
 import sys
 import time
 
-import gateway.tasks
-from benchmarks.publish import compact, events
-from gateway.attempt import Attempt, Attempts
-from gateway.event import Event
-from gateway.message import Message
-from gateway.normalize import normalize
-from gateway.process import Process
-from gateway.task import Task
-from gateway.tasks import Tasks
-from gateway.workers import Workers
+from benchmarks.publish import UNSTAMPED, compact, events
+from celery_gateway.events.event import Event
+from celery_gateway.events.message import Message
+from celery_gateway.events.normalize import normalize
+from celery_gateway.state import task_table
+from celery_gateway.state.attempt import Attempt, Attempts
+from celery_gateway.state.process import Process
+from celery_gateway.state.task import Task
+from celery_gateway.state.task_table import TaskTable
+from celery_gateway.state.worker_table import WorkerTable
 
 ROUNDS = 5
+ARRIVED = UNSTAMPED + 0.01
 _ATTEMPT = Attempt(1, 0, 0, 0.0)
 
 
@@ -32,18 +33,18 @@ def main() -> None:
     bodies = [compact(event) for event in events(count, 5000)]
     messages = [Message(b"[%b]" % b",".join(bodies[start : start + 10])) for start in range(0, count, 10)]
     gc.collect()
-    gc.set_threshold(20_000, 20, 100)  # as the server does
+    gc.set_threshold(20_000, 20, 100)  # as in http/server.py
     seconds: dict[str, list[float]] = {"normalize": [], "join": [], "table": []}
-    keep_state = gateway.tasks.apply
+    keep_state = task_table.apply
     for _ in range(ROUNDS):
         for what, apply in (("join", _keep_nothing), ("table", keep_state)):
-            gateway.tasks.apply = apply
-            tasks, workers = Tasks(), Workers()
+            task_table.apply = apply
+            tasks, workers = TaskTable(), WorkerTable()
             began = time.thread_time()
             normalized = [event for message in messages for event in normalize(message, 0.0).events]
             read = time.thread_time()
             for event in normalized:
-                tasks.join(event, 0.0, workers.hear(event, 0.0) if what == "table" else None)
+                tasks.join(event, 0.0, workers.on_event(event, 0.0) if what == "table" else None, ARRIVED)
             seconds["normalize"].append(read - began)
             seconds[what].append(time.thread_time() - read)
     normalize_us, join_us, table_us = (min(rounds) / count * 1e6 for rounds in seconds.values())
@@ -53,7 +54,12 @@ def main() -> None:
 
 
 def _keep_nothing(
-    task: Task, attempts: Attempts, event: Event, process: Process | None, now: float
+    task: Task,
+    attempts: Attempts,
+    event: Event,
+    process: Process | None,
+    now: float,
+    arrived: float | None,
 ) -> tuple[Attempt, int]:
     return _ATTEMPT, 0
 

@@ -1,4 +1,4 @@
-"""What the gateway must reach, and whether it has."""
+"""The targets of the benchmarks, and whether a run meets them."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -11,7 +11,7 @@ KEEPALIVE_GRACE_SECONDS = 1.0
 
 
 class Verdict(NamedTuple):
-    """One line of the table."""
+    """One row of the table of targets."""
 
     what: str
     limit: str
@@ -25,7 +25,7 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     for fan_out in results.fan_out:
         yield from _fan_out(fan_out, *limits[fan_out.load.connections])
     if roots := results.roots:
-        what = "5000 SSE, each its own root_id, 2000 events/s in: CPU per event in, against one unmatched"
+        what = "5000 SSE, each with its own root_id, 2000 events/s: CPU per event, relative to one client"
         yield Verdict(what, "1.3 ×", f"{roots.ratio:.2f} ×", roots.ratio <= 1.3)
     for name, kilobytes in (("gateway-sse", 10), ("gateway-ws", 18)):
         if found := results.connections.get(name):
@@ -43,17 +43,17 @@ def verdicts(results: Results) -> Iterator[Verdict]:
         )
         longest = idle.keepalive_seconds + KEEPALIVE_GRACE_SECONDS
         yield Verdict(
-            f"{idle.connections:,} idle connections: held, keep-alives on time",
+            f"{idle.connections:,} idle connections: none closed, keep-alives on time",
             f"0 closed, {longest:.0f} s",
             f"{idle.closed} closed, longest silence {idle.silence_worst_seconds:.1f} s",
             not idle.closed and idle.silence_worst_seconds <= longest,
         )
     if ingest := results.ingest:
-        for batch, what in ((1, "single events"), (10, "ten events a message")):
+        for batch, what in ((1, "one event per message"), (10, "ten per message")):
             ratio = ingest.ratio(INGESTING, RECEIVER, batch)
             if ratio is not None:
                 yield Verdict(
-                    f"ingest, {what}: CPU an event, against Celery's EventReceiver and State",
+                    f"intake, {what}: CPU per event, relative to Celery's EventReceiver and State",
                     "0.8 ×",
                     f"{ratio:.2f} ×",
                     ratio <= 0.8,
@@ -61,7 +61,7 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     if (state := results.state) and state.state_us and state.p99_seconds:
         cost, p99 = median(state.state_us), median(state.p99_seconds) * 1e3
         yield Verdict(
-            "the state of tasks: CPU an event, on top of reading and joining it",
+            "state of tasks: CPU per event, in addition to decoding and joining it",
             "4 µs",
             f"{cost:.1f} µs",
             cost <= 4,
@@ -69,10 +69,10 @@ def verdicts(results: Results) -> Iterator[Verdict]:
         yield Verdict(f"/tasks/{{uuid}} at {state.rate} events/s: p99", "20 ms", f"{p99:.1f} ms", p99 < 20)
     if stalled := results.stalled:
         lost = sum(round.lost for round in stalled.beside)
-        what = f"{stalled.load.connections} healthy readers beside {stalled.readers} stalled ones"
-        yield Verdict(f"{what}: lost by the healthy", "0", str(lost), not lost)
+        what = f"{stalled.load.connections} healthy clients beside {stalled.readers} stalled ones"
+        yield Verdict(f"{what}: events lost by the healthy ones", "0", str(lost), not lost)
         yield Verdict(
-            f"{what}: p99 against without them",
+            f"{what}: p99 relative to a run without them",
             "1.5 ×",
             f"{stalled.p99_ratio:.2f} ×",
             stalled.p99_ratio <= 1.5,
@@ -93,7 +93,7 @@ def _fan_out(
     yield Verdict(f"{what}: CPU per delivery", f"{limit_us:.2f} µs", f"{cpu_us:.2f} µs", cpu_us <= limit_us)
     if ratio is not None:
         yield Verdict(
-            f"{what}: CPU per delivery, against Nchan",
+            f"{what}: CPU per delivery, relative to Nchan",
             f"{limit_ratio_text} ×",
             f"{ratio:.3f} ×",
             ratio <= limit_ratio,
@@ -104,5 +104,5 @@ def _fan_out(
         if against is not None:
             what = f"{fan_out.load.connections} {label} × {fan_out.load.rate} events/s"
             yield Verdict(
-                f"{what}: CPU per delivery, against SSE", "1.2 ×", f"{against:.2f} ×", against <= 1.2
+                f"{what}: CPU per delivery, relative to SSE", "1.2 ×", f"{against:.2f} ×", against <= 1.2
             )

@@ -8,7 +8,7 @@ import time
 
 from celery import Celery, Task, chord
 
-from gateway.progress import report
+from celery_gateway.progress import report
 
 PIXEL_ROWS = 20
 
