@@ -6,6 +6,9 @@ GatewayError
 │   └── TransportError   its scheme carries no events, or a package is missing
 ├── Evicted              the history or the table no longer holds it
 ├── OverLimit            the limits do not allow a request now: 503
+│   └── QuotaExceeded    the quota of the principal does not allow it now: 429
+├── InvalidToken         there is no token, or it is not valid: 401
+├── Forbidden            the token is valid, but does not allow the request: 403
 └── WorkerControlError   a round of remote control failed; it is retried later
 """
 
@@ -57,3 +60,38 @@ class OverLimit(GatewayError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class QuotaExceeded(OverLimit):
+    """The quota of a principal does not allow a request now.
+
+    Attributes:
+        retry_seconds: when the client should try again, at the earliest.
+    """
+
+    def __init__(self, reason: str, message: str, retry_seconds: float = 1.0) -> None:
+        super().__init__(reason, message)
+        self.retry_seconds = retry_seconds
+
+
+class InvalidToken(GatewayError):
+    """A request has no token, or one that is malformed, unknown, expired or not for this gateway.
+
+    Its text never contains the token. ``is_missing``: there is no token at all (RFC 6750, section 3.1).
+    """
+
+    def __init__(self, message: str, *, is_missing: bool = False) -> None:
+        super().__init__(message)
+        self.is_missing = is_missing
+
+
+class Forbidden(GatewayError):
+    """A token is valid, but its scope does not allow the request.
+
+    Attributes:
+        parameter: the parameter of the request that is not allowed; ``None`` if it is the whole request.
+    """
+
+    def __init__(self, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter

@@ -18,11 +18,23 @@ Event = dict[str, Any]
 FILTER_FIELDS = ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue", "cluster")
 """The fields that filters read, in the order of ``Keys``."""
 
-Keys = tuple[str | None, ...]
-"""An event's values of ``FILTER_FIELDS``; ``None`` for a missing value, and for one that is not a string.
+ORIGIN_FIELDS = ("name", "root_id", "parent_id", "queue", "state")
+"""The fields that scopes read from the table of tasks: an event may have any values of its own in them."""
 
-Ids may have any type (``apply_async(task_id=12345)`` on Redis): here they are texts, see ``id_text``.
+Keys = tuple[str | None, ...]
+"""An event's values of ``FILTER_FIELDS``, and, if there is authentication, its task's of ``ORIGIN_FIELDS``.
+
+``None`` for a missing value, and for one that is not a string. Ids may have any type
+(``apply_async(task_id=12345)`` on Redis): here they are texts, see ``id_text``.
 """
+
+SCOPE_POSITIONS = {field: at for at, field in enumerate(FILTER_FIELDS)} | {
+    field: len(FILTER_FIELDS) + at for at, field in enumerate(ORIGIN_FIELDS)
+}
+"""The position in ``Keys`` that a scope reads, by field."""
+ROOT_ID_POSITIONS = frozenset({FILTER_FIELDS.index("root_id"), SCOPE_POSITIONS["root_id"]})
+PARENT_ID_POSITIONS = frozenset({FILTER_FIELDS.index("parent_id"), SCOPE_POSITIONS["parent_id"]})
+ID_POSITIONS = ROOT_ID_POSITIONS | PARENT_ID_POSITIONS | {FILTER_FIELDS.index("uuid")}
 
 _ID_FIELDS = frozenset({"root_id", "parent_id", "uuid"})
 MAX_NUMBER = 1 << 53

@@ -13,23 +13,21 @@ Filters are immutable, hashable, and equal if they select the same, so that subs
 are made by ``filter_parser``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from celery_gateway.events.event import FILTER_FIELDS, Keys
-from celery_gateway.events.matcher import MAX_VALUE_CHARS, Anchor
+from celery_gateway.events.event import FILTER_FIELDS, ID_POSITIONS, ORIGIN_FIELDS, SCOPE_POSITIONS, Keys
+from celery_gateway.events.matcher import MAX_VALUE_CHARS, Anchor, Matcher
 from celery_gateway.events.pattern import Glob
 
 UNINDEXED_COST_FACTOR = 10
 """How many times as much a filter costs if the index has to evaluate it for each event: the index can neither
 find it by a value nor remember its result."""
 
-_ID_FIELDS = frozenset(FILTER_FIELDS.index(field) for field in ("root_id", "parent_id", "uuid"))
-_ANCHOR_FIELDS = tuple(
-    FILTER_FIELDS.index(field)
-    for field in ("uuid", "parent_id", "root_id", "name", "hostname", "queue", "type", "state", "cluster")
-)
+_ANCHOR_FIELDS = ("uuid", "parent_id", "root_id", "name", "hostname", "queue", "type", "state", "cluster")
 """The fields from that with the most different values to that with the fewest."""
-_ANCHOR_RANKS = {index: rank for rank, index in enumerate(_ANCHOR_FIELDS)}
+_ANCHOR_RANKS = {
+    index: _ANCHOR_FIELDS.index(field) for index, field in enumerate((*FILTER_FIELDS, *ORIGIN_FIELDS))
+}
 
 
 class _Patterns:
@@ -59,11 +57,12 @@ class Clause:
     """The condition on one field.
 
     Args:
-        index: the field's position in ``FILTER_FIELDS``.
+        index: the field's position in ``Keys``.
         wanted: exact values, without escapes.
         unwanted: exact values that are excluded.
         wanted_globs: patterns with wildcards.
         unwanted_globs: such patterns that are excluded.
+        requires_value: the clause fails without a value, also if it only excludes.
 
     Attributes:
         cost: see ``Filter.cost``.
@@ -74,6 +73,7 @@ class Clause:
     unwanted: frozenset[str] = frozenset()
     wanted_globs: frozenset[Glob] = frozenset()
     unwanted_globs: frozenset[Glob] = frozenset()
+    requires_value: bool = False
     cost: int = field(init=False, repr=False, compare=False)
     _is_open: bool = field(init=False, repr=False, compare=False)
     _wanted: _Patterns = field(init=False, repr=False, compare=False)
@@ -121,7 +121,7 @@ class Clause:
     def passes(self, value: str | None) -> bool:
         """Return whether the clause passes for a value; ``None`` if the event does not have the field."""
         if value is None:
-            return self._is_open
+            return self._is_open and not self.requires_value
         if len(value) > MAX_VALUE_CHARS:
             value = value[:MAX_VALUE_CHARS]
         return (self._is_open or self._wanted.match(value)) and not self._unwanted.match(value)
@@ -144,13 +144,13 @@ class Filter:
 
     def __post_init__(self) -> None:
         cost = max(1, sum([clause.cost for clause in self.clauses]))
-        has_ids = any([clause.index in _ID_FIELDS for clause in self.clauses])
+        has_ids = any([clause.index in ID_POSITIONS for clause in self.clauses])
         is_unindexed = has_ids and not any([clause.has_anchor for clause in self.clauses])
         object.__setattr__(self, "cost", cost * UNINDEXED_COST_FACTOR if is_unindexed else cost)
 
     @property
     def fields(self) -> frozenset[int]:
-        """The fields that the filter reads, by their position in ``FILTER_FIELDS``."""
+        """The fields that the filter reads, by their position in ``Keys``."""
         return frozenset(clause.index for clause in self.clauses)
 
     @property
@@ -173,7 +173,7 @@ class Filter:
         ``None`` if no clause allows that.
         """
         for clause in self.clauses:
-            if clause.index in _ID_FIELDS and clause.is_exact:
+            if clause.index in ID_POSITIONS and clause.is_exact:
                 return frozenset((clause.index, value) for value in clause.wanted)
         return None
 
@@ -228,3 +228,32 @@ class AnyOf:
             if filter.matches(keys):
                 return True
         return False
+
+
+def for_scope(filter: "Filter | AnyOf") -> AnyOf:
+    """Return the filter of a scope: it reads ``ORIGIN_FIELDS`` from the table, and fails without a value."""
+    return AnyOf(
+        frozenset(
+            Filter(
+                tuple(
+                    replace(clause, index=SCOPE_POSITIONS[FILTER_FIELDS[clause.index]], requires_value=True)
+                    for clause in alternative.clauses
+                )
+            )
+            for alternative in filter.alternatives
+        )
+    )
+
+
+def both(filter: Matcher, scope: AnyOf) -> Filter | AnyOf:
+    """Return the filter that passes what both pass: each pair of their alternatives is one of its own.
+
+    The caller bounds the number of pairs.
+    """
+    pairs = frozenset(
+        Filter(wanted.clauses + allowed.clauses)
+        for wanted in filter.alternatives
+        for allowed in scope.alternatives
+        if isinstance(wanted, Filter)
+    )
+    return next(iter(pairs)) if len(pairs) == 1 else AnyOf(pairs)

@@ -24,7 +24,7 @@ from operator import itemgetter
 from sys import getsizeof
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from celery_gateway.events.event import FILTER_FIELDS, Keys
+from celery_gateway.events.event import ID_POSITIONS, Keys
 from celery_gateway.events.matcher import MAX_VALUE_CHARS, Alternative, Anchor, Matcher
 
 MAX_CACHE_BYTES = 16 << 20
@@ -39,9 +39,6 @@ MAX_NEW_ENTRIES = 100
 MIN_REMOVALS = 1_000
 """After so many removals, and as many as there are entries, cached results that were not used lately are
 dropped: they refer to removed entries."""
-
-_ID_FIELDS = frozenset(FILTER_FIELDS.index(field) for field in ("root_id", "parent_id", "uuid"))
-
 
 _T = TypeVar("_T")
 
@@ -224,7 +221,7 @@ class FilterIndex(Generic[_T]):
 
     def _insert(self, alternative: Alternative, entry: _Entry[_T]) -> None:
         fields = alternative.fields
-        if not fields.isdisjoint(_ID_FIELDS):
+        if not fields.isdisjoint(ID_POSITIONS):
             self._by_id.add(entry, alternative.anchor)
             return
         cache = self._caches.get(fields)
@@ -236,7 +233,7 @@ class FilterIndex(Generic[_T]):
     def _drop(self, alternative: Alternative, entry: _Entry[_T]) -> None:
         entry.matches = _never  # cached results may refer to the entry, but not to its filter
         fields = alternative.fields
-        if not fields.isdisjoint(_ID_FIELDS):
+        if not fields.isdisjoint(ID_POSITIONS):
             self._by_id.remove(entry, alternative.anchor)
             return
         cache = self._caches[fields]

@@ -9,71 +9,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
-VARIABLE_PREFIX: Final = "GATEWAY_"
+from celery_gateway.settings.access import AccessSettings
+from celery_gateway.settings.option import BROKER, GROUPS, STREAMS, TASKS, VARIABLE_PREFIX, AppSetting, Option
+
+__all__ = [
+    "APP_SETTINGS",
+    "DEFAULTS",
+    "MIN_CLIENT_MEMORY_BYTES",
+    "MIN_EVENT_BYTES",
+    "OPTIONS",
+    "VARIABLE_PREFIX",
+    "AppSetting",
+    "Option",
+    "Settings",
+]
+
 MIN_EVENT_BYTES: Final = 2_000
 """The lowest limit of ``max_event_bytes`` but 0: Celery's short fields fit into it."""
 MIN_CLIENT_MEMORY_BYTES: Final = 16 << 20
 """The lowest limit of ``client_memory_bytes``: a page of a snapshot for each of some clients fits into it."""
 
-BROKER: Final = "Broker"
-ACCESS: Final = "Address and access"
-STREAMS: Final = "Streams"
-TASKS: Final = "Tasks and workers"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """How users give a setting: by a flag, an environment variable, or a key of a TOML file.
-
-    >>> OPTIONS["keepalive_seconds"].flag, OPTIONS["keepalive_seconds"].variables
-    ('keepalive', ('GATEWAY_KEEPALIVE',))
-
-    Attributes:
-        flag: the flag without dashes, which is the key in a file as well. A truth value also has ``no-…``.
-        group: the heading of the setting in docs/configuration.md.
-        help: what the setting does. Code is between backquotes.
-        metavar: the kind or the unit of the value.
-        minimum: the lowest value of a number.
-        maximum: the highest value of a number.
-        zero: what 0 means if it is allowed beside the numbers from ``minimum``.
-        is_repeated: there may be several values.
-        has_app_default: under ``celery -A proj gateway`` the default is that of the Celery app.
-        variables: the environment variables, of which the first that is set counts. By default there
-            is one, named after the flag.
-    """
-
-    flag: str
-    group: str
-    help: str
-    metavar: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    zero: str = ""
-    is_repeated: bool = False
-    has_app_default: bool = False
-    variables: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.variables:
-            name = VARIABLE_PREFIX + self.flag.upper().replace("-", "_")
-            object.__setattr__(self, "variables", (name,))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppSetting:
-    """A setting without a flag: ``celery -A proj gateway`` takes it from the Celery app.
-
-    Attributes:
-        celery: the names of Celery's settings.
-        help: what the setting does. Code is between backquotes.
-    """
-
-    celery: tuple[str, ...]
-    help: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(AccessSettings):
     """The settings of a gateway; their defaults are those of ``celery-gateway serve``.
 
     Each field is described by its ``Option`` or ``AppSetting``. Values are not checked here: the commands
@@ -126,79 +84,6 @@ class Settings:
             group=BROKER,
             help="Send remote control commands to workers: to enable task events where they are off, and to "
             "ask for the names of tasks in progress. No command changes a task.",
-        ),
-    ] = False
-    host: Annotated[
-        str,
-        Option(
-            flag="host",
-            group=ACCESS,
-            metavar="ADDRESS",
-            help="Address to listen on; `0.0.0.0` for all interfaces. Everyone who can connect can read "
-            "the events.",
-        ),
-    ] = "127.0.0.1"
-    port: Annotated[
-        int,
-        Option(
-            flag="port",
-            group=ACCESS,
-            metavar="PORT",
-            minimum=0,
-            maximum=65_535,
-            help="Port to listen on; 0 for any free port.",
-        ),
-    ] = 8555
-    root_path: Annotated[
-        str,
-        Option(
-            flag="root-path",
-            group=ACCESS,
-            metavar="PATH",
-            help="Path of the gateway behind a proxy, such as `/celery`, whether the proxy strips it or not.",
-        ),
-    ] = ""
-    public_url: Annotated[
-        str,
-        Option(
-            flag="public-url",
-            group=ACCESS,
-            metavar="URL",
-            help="URL at which users reach the gateway if it differs from the gateway's own address, such as "
-            "`https://events.example/celery` behind a proxy. Its host and origin are allowed.",
-        ),
-    ] = ""
-    allow_hosts: Annotated[
-        Sequence[str],
-        Option(
-            flag="allow-host",
-            group=ACCESS,
-            metavar="HOST",
-            is_repeated=True,
-            help="Host name that requests may address, such as `gateway` (a Compose service), `.example.com` "
-            "for all names below it, or `*` for every host. Repeat it for more (in the environment: "
-            "separated by spaces). Always allowed: the address of `--host`, IP addresses, `localhost`, the "
-            "host name of this machine, and the host of `--public-url`. Requests to other hosts get 403.",
-        ),
-    ] = ()
-    allow_origins: Annotated[
-        Sequence[str],
-        Option(
-            flag="allow-origin",
-            group=ACCESS,
-            metavar="ORIGIN",
-            is_repeated=True,
-            help="Web site whose pages may read the streams, such as `https://shop.example`, or `*` for all. "
-            "Repeat it for more (in the environment: separated by spaces). Pages of other origins get 403.",
-        ),
-    ] = ()
-    verbose_health: Annotated[
-        bool,
-        Option(
-            flag="verbose-health",
-            group=ACCESS,
-            help="Give the full reasons in `/readyz`, `/healthz` and `gateway-status`, with the address, "
-            "vhost and user of the broker. By default clients get a short code, and the log has the reason.",
         ),
     ] = False
     keepalive_seconds: Annotated[
@@ -342,5 +227,7 @@ def _described_by(kind: type[_Description]) -> dict[str, _Description]:
 
 
 DEFAULTS: Final = Settings()
-OPTIONS: Final[Mapping[str, Option]] = _described_by(Option)
+OPTIONS: Final[Mapping[str, Option]] = dict(
+    sorted(_described_by(Option).items(), key=lambda item: GROUPS.index(item[1].group))
+)
 APP_SETTINGS: Final[Mapping[str, AppSetting]] = _described_by(AppSetting)

@@ -1,0 +1,12 @@
+"""Who may read what: tokens, scopes, quotas, and the redaction of secrets.
+
+- ``scope``: which events and tasks a token may read, without which fields, and which endpoints. Pure
+- ``principal``: who makes a request: a name, a scope, and the end of the token. Pure
+- ``access_file``: the TOML file of ``--auth``
+- ``static_tokens``: random tokens, of which the file has the hashes. Pure
+- ``jwt_verifier``, ``jwks``: JSON Web Tokens of issuers, and their keys
+- ``authenticator``: from a token to a principal; reads the file again when it has changed
+- ``quota``: what each principal may use
+- ``redaction``: secrets and hidden fields of events, removed on arrival. Pure
+- ``proxies``: the addresses of proxies whose headers are trusted, and what these headers say. Pure
+"""
