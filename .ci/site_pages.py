@@ -22,7 +22,7 @@ PAGES = {  # outside of docs/
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "README.md": "readme.md",
-    "SECURITY.md": "security.md",
+    "SECURITY.md": "security-policy.md",
     "clients/js/README.md": "clients/js/index.md",
     "deploy/README.md": "deploy/index.md",
     "deploy/nginx/README.md": "deploy/nginx/index.md",

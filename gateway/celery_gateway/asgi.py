@@ -21,6 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from celery_gateway.access.authenticator import Authenticator
+from celery_gateway.access.proxies import TrustedProxies
 from celery_gateway.broker.factory import source_for
 from celery_gateway.broker.urls import Access, Broker, brokers
 from celery_gateway.broker.worker_control import WorkerControl
@@ -30,6 +32,7 @@ from celery_gateway.http.app import create_app
 from celery_gateway.http.errors import error_response, respond
 from celery_gateway.http.headers import SafeHeaders
 from celery_gateway.http.origin import OriginCheck
+from celery_gateway.http.proxy_headers import ProxyHeaders
 from celery_gateway.http.query_secrets import hide_secrets
 from celery_gateway.http.shutdown import Requests, drained_on_shutdown
 from celery_gateway.pipeline import Pipeline
@@ -57,7 +60,8 @@ class Gateway:
 
     Raises:
         SourceError: the broker's URL cannot be used.
-        ValueError: a host, an origin or the public URL is malformed.
+        GatewayError: the access file cannot be used.
+        ValueError: a host, an origin, the public URL or a trusted proxy is malformed.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -68,12 +72,19 @@ class Gateway:
             allow_origins=settings.allow_origins,
         )
         self._settings = settings
-        self._checked = SafeHeaders(OriginCheck(self._respond, policy))
+        safe = SafeHeaders(
+            OriginCheck(self._respond, policy),
+            hsts_seconds=settings.hsts_seconds,
+            varies_by_token=bool(settings.auth),
+        )
+        self._checked = ProxyHeaders(safe, TrustedProxies(settings.trusted_proxies))
         self._requests = Requests()
         self._own_lifespan = Router(lifespan=self.lifespan)
         self._is_used = self._has_logged = False
         self._running = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._authenticator = Authenticator(settings.auth) if settings.auth else None
+        self._checks: asyncio.Task[None] | None = None  # of the access file
         self.limits = Limits(memory_bytes=settings.client_memory_bytes)
         self.pipeline = _pipeline(settings, self.limits)
         self._app = self._create_app()
@@ -82,9 +93,11 @@ class Gateway:
         settings = self._settings
         return create_app(
             self.pipeline,
+            self._authenticator,
             keepalive_seconds=settings.keepalive_seconds,
             slow_seconds=settings.slow_seconds,
             root_path=settings.root_path,
+            max_connection_age_seconds=settings.max_connection_age_seconds,
         )
 
     @asynccontextmanager
@@ -119,6 +132,10 @@ class Gateway:
                 self.pipeline = _pipeline(self._settings, self.limits)
                 self._app = self._create_app()
             self._loop, self._is_used = loop, True
+            if self._authenticator is not None:
+                self._checks = asyncio.create_task(
+                    self._authenticator.run(), name="checks of the access file"
+                )
             await self.pipeline.start()
         self._running += 1
 
@@ -126,6 +143,8 @@ class Gateway:
         self._running -= 1
         if not self._running:
             await self.pipeline.stop()
+            if self._checks is not None:
+                self._checks.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -171,7 +190,7 @@ def _pipeline(settings: Settings, limits: Limits) -> Pipeline:
     access = Access(settings.tls, settings.login_method, settings.transport_options, settings.queue_prefix)
     named = brokers(settings.broker, access)
     clusters = [broker.name for broker in named if broker.name is not None]
-    tasks = TaskTable(max_tasks=settings.max_tasks, clusters=clusters)
+    tasks = TaskTable(max_tasks=settings.max_tasks, clusters=clusters, keeps_origins=bool(settings.auth))
     hub = Hub(history_bytes=settings.history_bytes, max_event_bytes=settings.max_event_bytes, limits=limits)
     completions = Completions(
         tasks,

@@ -66,12 +66,25 @@ class QuotaExceeded(OverLimit):
     """The quota of a principal does not allow a request now.
 
     Attributes:
+        reason: one of ``celery_gateway.access.quota.QUOTA_DEFAULTS``.
         retry_seconds: when the client should try again, at the earliest.
+        limit: the value of the quota.
+        principal: the name of the principal, for the log.
     """
 
-    def __init__(self, reason: str, message: str, retry_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        retry_seconds: float = 1.0,
+        *,
+        limit: float = 0.0,
+        principal: str = "",
+    ) -> None:
         super().__init__(reason, message)
         self.retry_seconds = retry_seconds
+        self.limit = limit
+        self.principal = principal
 
 
 class InvalidToken(GatewayError):

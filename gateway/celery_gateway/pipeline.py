@@ -14,13 +14,12 @@ from functools import partial
 from typing import NamedTuple
 
 from celery_gateway.broker.source import Status
-from celery_gateway.events.event import Event, pick
+from celery_gateway.events.event import Event
+from celery_gateway.events.matcher import Matcher
 from celery_gateway.events.message import Message
 from celery_gateway.events.normalize import Normalized, normalize_in_parts
 from celery_gateway.feed import Feed, FeedRunner, FeedStatistics
 from celery_gateway.state.current_records import CurrentRecords
-from celery_gateway.state.task import view
-from celery_gateway.state.task_record import Record
 from celery_gateway.state.task_table import TaskTable, TaskTableStatistics
 from celery_gateway.state.worker_roster import Roster
 from celery_gateway.state.worker_table import WorkerTable, WorkerTableStatistics
@@ -234,23 +233,13 @@ class Pipeline:
         for uuid, name in names:
             self._emit(self.tasks.set_name(uuid, name, _now(), cluster))
 
-    def view(
-        self, record: Record, fields: frozenset[str] | None = None, *, with_attempts: bool = False
-    ) -> bytes:
-        """Return a task as clients see it, as JSON.
-
-        Args:
-            fields: the fields to keep beside ``uuid``; ``None`` for all.
-            with_attempts: whether all fields include the attempts.
-        """
-        has_attempts = with_attempts or (fields is not None and "attempts" in fields)
-        attempts = record.current_run() if has_attempts else None
-        json = view(record.task, record.child_ids, attempts)
-        return json if fields is None else pick(json, fields | {"uuid"})
-
     def view_workers(self) -> Sequence[bytes]:
         """Return all workers, alive or not, each as JSON, ordered by cluster and hostname."""
         return self._roster.all(_now(), time.time())
+
+    def view_visible_workers(self, visible: Matcher) -> Sequence[bytes]:
+        """Return the workers that pass a filter, as ``view_workers`` does."""
+        return self._roster.visible(_now(), time.time(), visible)
 
     def prepare_workers(self) -> bool:
         """Encode some workers; return whether ``view_workers`` has nothing more to encode."""
@@ -258,7 +247,7 @@ class Pipeline:
 
     def _emit(self, events: Iterable[Event]) -> None:
         for event in events:
-            self.hub.append(event)
+            self.hub.append(event, self.tasks.origin_keys(event))
             self.completions.on_event(event)
 
     def _emit_lost(self, now: float) -> None:

@@ -3,6 +3,7 @@
 import ast
 import datetime
 import importlib.util
+import json
 import re
 import sys
 import tomllib
@@ -199,6 +200,39 @@ def test_what_is_accepted_by_the_audit_ends() -> None:
             assert (ROOT / command[-1]).exists() and "GHSA-a" in command
     covered = locks.read(DOCKER / audit.LOCKS[0]).keys() | locks.read(DOCKER / audit.LOCKS[1]).keys()
     assert set().union(*(locks.read(DOCKER / name) for name in LOCKS)) == covered
+
+
+def test_only_accepted_vulnerabilities_of_npm_packages_are_ignored() -> None:
+    findings = script("audit").npm_findings
+    cause = {"name": "ws", "range": "<8", "severity": "high", "title": "a flaw", "url": "https://x/GHSA-a"}
+    low = cause | {"severity": "low", "url": "https://x/GHSA-b"}
+    report = json.dumps(
+        {
+            "vulnerabilities": {
+                "ws": {"via": [cause, low]},
+                "server": {"via": ["ws"]},
+                "other": {"via": [cause]},
+            }
+        }
+    )
+    assert list(findings(report, "high", [])) == ["ws <8: high: a flaw (GHSA-a)"]
+    assert len(list(findings(report, "low", []))) == 2
+    assert list(findings(report, "high", ["GHSA-a"])) == []
+    assert len(list(findings(report, "low", ["GHSA-a"]))) == 1
+    assert list(findings('{"vulnerabilities": {}}', "low", [])) == []
+    for refused in ("", '{"message": "not reachable"}', "[]"):
+        with pytest.raises(ValueError, match="no report"):
+            list(findings(refused, "low", []))
+
+
+def test_every_lock_of_npm_packages_is_audited() -> None:
+    audited = {folder for command, folder in script("audit").commands([]) if command[0] == "npm"}
+    locked = {
+        path.parent
+        for path in ROOT.glob("[!.]*/**/package-lock.json")
+        if "node_modules" not in path.parts and "build" not in path.parts
+    }
+    assert locked == audited
 
 
 def test_the_audit_and_the_list_of_parts_are_in_ci_and_not_in_the_run_without_a_network() -> None:

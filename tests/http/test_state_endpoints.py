@@ -450,7 +450,7 @@ async def test_unchanged_responses_get_304(path: str) -> None:
     gateway = StateGateway()
     gateway.put(known("a"), heartbeat(timestamp=1.0))
     first = await gateway.request(path)
-    assert first.headers["cache-control"] == "no-cache"
+    assert first.headers["cache-control"] == "private, no-cache"
     etag = first.headers["etag"]
     gateway.put(known("b"), {"type": "probe-asked"})  # the stream goes on
     for tags in (etag, f'"x", {etag}', etag.removeprefix("W/"), "*"):

@@ -22,7 +22,7 @@ import type {
   WorkersWatch,
   WorkflowWatch,
 } from "./types.js";
-import { streamUrl } from "./url.js";
+import { streamUrl, usableUrl } from "./url.js";
 import { watch } from "./watch.js";
 import { websocket } from "./websocket.js";
 
@@ -44,8 +44,7 @@ export function connect(options: ClientOptions): Client {
   streamUrl(options.url, isSocket); // throws
   let connect: Connect | undefined;
   const open: Connect = (...given) => {
-    const url = streamUrl(options.url, isSocket);
-    if (!url) throw new GatewayError(`relative url="${options.url}" outside of a page: write the whole URL`, { code: "bad-url" });
+    const url = usableUrl(options.url, isSocket);
     connect ??= isSocket ? websocket(url, options) : sse(url, options);
     return connect(...given);
   };

@@ -56,8 +56,9 @@ export interface Receiver {
    *
    * @param error if there was an answer that is not a stream; undefined for a network error.
    * @param retryMs when to reconnect, if the answer says so.
+   * @param isExpired true if the gateway has ended it because the token has expired or was revoked.
    */
-  end(error?: Error, retryMs?: number): void;
+  end(error?: Error, retryMs?: number, isExpired?: boolean): void;
 }
 
 /** Replaces the stream of a connection by another one. No more messages of the old one arrive. */

@@ -1,3 +1,4 @@
+import { nothing } from "./environment.js";
 import type { Task } from "./types.js";
 
 /** The gateway has refused a request, the answer is not that of a gateway, or the client cannot do what it is asked for. */
@@ -14,6 +15,13 @@ export class GatewayError extends Error {
     super(message);
     Object.assign(this, { code, status, parameter }); // not all that an answer has
   }
+}
+
+/** Return the error of an HTTP response that is not a success, or not that of a gateway. */
+export async function refusal(url: URL, response: Response): Promise<GatewayError> {
+  const { status } = response;
+  const { error } = (await response.json().catch(nothing)) ?? {};
+  return new GatewayError(error?.message ?? `${url}: ${status}`, { code: "no-stream", ...error, status });
 }
 
 /** A task has ended in FAILURE or REVOKED; the message is its exception. */

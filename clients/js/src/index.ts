@@ -2,4 +2,5 @@
 export { connect } from "./client.js";
 export { GatewayError, TaskError } from "./errors.js";
 export { escape } from "./filter.js";
+export { login, logout } from "./session.js";
 export type * from "./types.js";

@@ -1,8 +1,8 @@
 /** Streams as Server-Sent Events: the response to a POST, which does not end. */
 import { createParser, type EventSourceMessage } from "eventsource-parser";
 import type { Connect } from "./connection.js";
-import { nothing } from "./environment.js";
-import { GatewayError } from "./errors.js";
+import { refusal } from "./errors.js";
+import { bearer } from "./session.js";
 import type { ClientOptions } from "./types.js";
 
 const enum Max {
@@ -12,8 +12,7 @@ const enum Max {
 
 export function sse(url: URL, options: ClientOptions): Connect {
   return (request, token, signal, { alive, message, end }) => {
-    // Throws for a token that no header can have: a retry of fetch would not help.
-    const headers = new Headers({ "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) });
+    const headers = { "Content-Type": "application/json", ...bearer(token) };
     /** Read one stream until it ends. Rejects if the network fails, or the response is malformed. */
     const carry = async (): Promise<void> => {
       const response = await (options.fetch ?? fetch)(url, {
@@ -33,9 +32,7 @@ export function sse(url: URL, options: ClientOptions): Connect {
         }
         return end();
       }
-      const { error } = (await response.json().catch(nothing)) ?? {};
-      const refusal = new GatewayError(error?.message ?? `${url}: ${status}`, { code: "no-stream", ...error, status });
-      end(refusal, 1_000 * +response.headers.get("Retry-After")!); // seconds; a date is ignored
+      end(await refusal(url, response), 1_000 * +response.headers.get("Retry-After")!); // seconds; a date is ignored
     };
     carry().catch(() => end());
     return undefined;

@@ -25,6 +25,9 @@ const enum Ms {
   BACKOFF = 500,
   MAX_BACKOFF = 30_000,
   STALE = 45_000,
+  /** If a token expires within this time after the one before, the next one has to wait. */
+  RENEW = 1_000,
+  NEXT_RENEWAL = 5_000,
   DAY = 86_400_000,
 }
 const enum Max {
@@ -92,12 +95,15 @@ export function stream(
   /** Ends the connection. Messages of an ended connection are ignored. */
   let ending = new AbortController();
   let reopen: Reopen | undefined;
+  /** False while a token is renewed, although the status is still `open`. */
+  let isOpen = false;
   let hasShrunk = false;
   /** Whether the events of the request have the records of their tasks. */
   let hasRecords = false;
   let askedAtMs = -Infinity;
   let failures = 0;
   let refusals = 0;
+  let expiredAtMs = -Infinity;
   let unplan = nothing;
   let unwatch = nothing;
 
@@ -110,6 +116,7 @@ export function stream(
   const drop = (): void => {
     ending.abort();
     reopen = undefined;
+    isOpen = false;
     pages = [];
     unplan();
     unwatch();
@@ -209,6 +216,7 @@ export function stream(
     switch (message.type) {
       case "gateway-open":
         refusals = 0;
+        isOpen = true;
         become("open");
         if (begin) begun(message.id);
         break;
@@ -229,7 +237,7 @@ export function stream(
         emit("source", message.sources);
         break;
       case "gateway-close":
-        fail(undefined, message.retry_ms);
+        fail(undefined, message.retry_ms, message.reason === "expired");
         break;
       case "gateway-error":
         fail(new GatewayError(message.message, message));
@@ -255,10 +263,16 @@ export function stream(
     planNext();
   };
 
-  /** The connection is lost: reconnect later, or close. */
-  const fail = (error?: Error, retryMs = 0): void => {
-    const delayMs = Math.min(Math.max(+retryMs || 0, 0), Ms.DAY); // a longer timer would fire at once
+  /** The connection is lost: reconnect later, or close. After an expired token reconnect at once, with the next one. */
+  const fail = (error?: Error, retryMs = 0, isExpired = false): void => {
+    let delayMs = Math.min(Math.max(+retryMs || 0, 0), Ms.DAY); // a longer timer would fire at once
     drop();
+    if (isExpired) {
+      const isFirst = nowMs() - expiredAtMs > Ms.RENEW;
+      expiredAtMs = nowMs();
+      if (isFirst) return plan(0);
+      delayMs = Ms.NEXT_RENEWAL;
+    }
     if (error instanceof GatewayError && isHopeless(error)) return listener.refused(error);
     become("waiting");
     if (members.size) plan(delayMs + Math.random() * Math.min(Ms.MAX_BACKOFF, Ms.BACKOFF * 2 ** failures++));
@@ -267,9 +281,7 @@ export function stream(
   };
 
   const isHopeless = ({ status = 400 }: GatewayError): boolean =>
-    status === 401 || status === 403
-      ? typeof token !== "function" || ++refusals > Max.REFUSALS
-      : /^4(0[045]|1[34]|31)$/.test(`${status}`);
+    status === 401 && typeof token === "function" ? ++refusals > Max.REFUSALS : /^4(0[01345]|1[34]|31)$/.test(`${status}`);
 
   drop(); // there is no connection yet
   return {

@@ -235,8 +235,9 @@ export interface ClientOptions {
    */
   url: string | URL;
   /**
-   * Sent as `Authorization: Bearer …` (over WebSocket as `access_token=…`). A function is called for every connection.
-   * If it throws, the client emits an `error` event and tries again.
+   * Sent as `Authorization: Bearer …`; over WebSocket as the subprotocol `celery-gateway.bearer.…`, which cannot have
+   * every character: a JSON Web Token has only allowed ones. A function is called for every connection, and when the
+   * token has expired. If it throws, the client emits an `error` event and tries again.
    */
   token?: string | (() => string | Promise<string>) | undefined;
   /** The transport of the stream: Server-Sent Events over fetch (default), or a WebSocket. */
@@ -273,7 +274,7 @@ export type Shared = (
 ) => Stream | undefined;
 
 /** What the client uses of a WebSocket. Those of browsers, and of the package `ws`, have it. */
-export type WebSocketConstructor = new (url: string) => {
+export type WebSocketConstructor = new (url: string, protocols: string[]) => {
   onopen: ((event: never) => void) | null;
   onmessage: ((event: never) => void) | null;
   onclose: ((event: never) => void) | null;

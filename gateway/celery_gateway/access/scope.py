@@ -127,6 +127,16 @@ class Scope:
         """
         return Fields(wanted, self.hide)
 
+    def may_see_workflow(self, root_id: str) -> bool:
+        """Return whether some tasks of a workflow may be visible."""
+        return any(
+            all(
+                clause.index != SCOPE_POSITIONS["root_id"] or clause.passes(root_id)
+                for clause in alternative.clauses
+            )
+            for alternative in self.filter.alternatives
+        )
+
     def has_whole_workflow(self, root_id: str) -> bool:
         """Return whether all tasks of a workflow are visible, whatever their other values."""
         return any(

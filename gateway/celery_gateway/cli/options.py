@@ -8,6 +8,7 @@ from typing import Any, Final, get_type_hints
 
 import click
 
+from celery_gateway.access.proxies import parse_proxy
 from celery_gateway.broker.transport_options import merged_options, transport_option
 from celery_gateway.cli import config_file
 from celery_gateway.cli.environment import PortOption
@@ -18,7 +19,7 @@ Command = Callable[..., None]
 
 CONSUMING: Final = ("broker", "exchange", "transport_options")
 """The settings of a command that only consumes."""
-LISTENING: Final = ("host", "port", "public_url", "allow_hosts", "allow_origins")
+LISTENING: Final = ("host", "port", "public_url", "allow_hosts", "allow_origins", "insecure")
 """The settings of a command that only serves."""
 _VALUE_TYPES: Final = get_type_hints(Settings)
 
@@ -119,6 +120,11 @@ def _origins(values: Sequence[str]) -> Sequence[str]:
     return values
 
 
+def _proxies(values: Sequence[str]) -> tuple[str, ...]:
+    """Return checked addresses and networks; commas may stand between them as well."""
+    return tuple(parse_proxy(proxy) for value in values for proxy in value.replace(",", " ").split())
+
+
 def _public_url(value: str) -> str:
     if value:
         parse_public_url(value)
@@ -156,6 +162,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "public_url": _public_url,
     "allow_hosts": _hosts,
     "allow_origins": _origins,
+    "trusted_proxies": _proxies,
     "max_event_bytes": _max_event_bytes,
 }
 

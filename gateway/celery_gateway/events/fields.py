@@ -23,7 +23,7 @@ class Fields:
         """True if no field is left out."""
         return self.wanted is None and not self.hidden
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return (self.wanted is None or name in self.wanted) and name not in self.hidden
 
     def including(self, names: frozenset[str]) -> "Fields":

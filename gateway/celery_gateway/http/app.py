@@ -11,11 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from celery_gateway.errors import BadRequest, OverLimit
-from celery_gateway.http.errors import bad_request, error_response, limit_reached
+from celery_gateway.access.authenticator import Authenticator
+from celery_gateway.errors import GatewayError
+from celery_gateway.http.access_control import AccessControl, check_routes
+from celery_gateway.http.errors import error_of, error_response
 from celery_gateway.http.fair_share import StartLimiter
 from celery_gateway.http.root_path import RootPath
 from celery_gateway.http.service_endpoints import ServiceEndpoints
+from celery_gateway.http.session_endpoints import SessionEndpoints
 from celery_gateway.http.state_endpoints import StateEndpoints
 from celery_gateway.http.stream_endpoints import StreamEndpoints
 from celery_gateway.pipeline import Pipeline
@@ -24,28 +27,35 @@ from celery_gateway.stream.limits import Limits
 
 def create_app(
     pipeline: Pipeline,
+    authenticator: Authenticator | None = None,
     *,
     keepalive_seconds: float = 15.0,
     slow_seconds: float = 60.0,
     root_path: str = "",
+    max_connection_age_seconds: float = 0.0,
 ) -> ASGIApp:
     """Return the application for a pipeline; the caller starts and stops the pipeline.
 
     Args:
+        authenticator: checks the tokens of requests; ``None``: there is no authentication.
         keepalive_seconds: about how long a stream may be silent, in seconds.
         slow_seconds: how long a client may make no progress before its stream ends, in seconds.
         root_path: the sub-path that the application is served under, such as ``/celery``.
+        max_connection_age_seconds: maximum duration of a stream, in seconds; 0: no limit.
     """
-    starts = StartLimiter()
+    starts, limits = StartLimiter(), pipeline.limits
+    access = AccessControl(pipeline, authenticator, max_connection_age_seconds)
+    routes = [
+        *ServiceEndpoints(access, pipeline).routes,
+        *SessionEndpoints(access).routes,
+        *StreamEndpoints(access, limits, starts, keepalive_seconds, slow_seconds).routes,
+        *StateEndpoints(access, limits, slow_seconds).routes,
+    ]
+    check_routes(routes)
     starlette = Starlette(
-        routes=[
-            *ServiceEndpoints(pipeline).routes,
-            *StreamEndpoints(pipeline, starts, keepalive_seconds, slow_seconds).routes,
-            *StateEndpoints(pipeline, slow_seconds).routes,
-        ],
+        routes=routes,
         exception_handlers={
-            BadRequest: _bad_request,
-            OverLimit: partial(_over_limit, pipeline.limits),
+            GatewayError: partial(_gateway_error, limits),
             HTTPException: _http_error,
             Exception: _internal_error,
         },
@@ -68,15 +78,9 @@ class StartsInTurn:
         await self._app(scope, receive, send)
 
 
-async def _bad_request(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BadRequest)
-    return bad_request(error)
-
-
-async def _over_limit(limits: Limits, request: Request, error: Exception) -> Response:
-    assert isinstance(error, OverLimit)
-    limits.count(error.reason)
-    return limit_reached(error)
+async def _gateway_error(limits: Limits, request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    return error_of(error, limits)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -89,7 +93,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
             return Response(status_code=204, headers=allow)
         error.headers = allow
     if request.method == "OPTIONS" and request.scope.get("raw_path") == b"*":  # of the whole server
-        return Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST"})
+        return Response(status_code=204, headers={"Allow": "DELETE, GET, HEAD, OPTIONS, POST"})
     if error.status_code == 404 and (target := _without_slash(request)) is not None:
         return Response(status_code=307, headers={"Location": target})
     code = error.detail.lower().replace(" ", "-")

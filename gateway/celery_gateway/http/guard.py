@@ -72,11 +72,13 @@ class Guard:
         server: the limits that the connections of its server share.
         client: the address of the other end.
         abort: drops the connection.
+        further_bytes: memory of the connection beside ``CONNECTION_BYTES``.
     """
 
     __slots__ = (
         "server",
         "client",
+        "_base_bytes",
         "_own_bytes",
         "_place",
         "_memory",
@@ -87,9 +89,12 @@ class Guard:
         "_is_released",
     )
 
-    def __init__(self, server: ServerLimits, client: str, abort: Callable[[], None]) -> None:
+    def __init__(
+        self, server: ServerLimits, client: str, abort: Callable[[], None], further_bytes: int = 0
+    ) -> None:
         self.server = server
         self.client = client
+        self._base_bytes = CONNECTION_BYTES + further_bytes
         self._own_bytes = 0
         self._place = server.connections.reserve(client)
         self._memory = server.limits.memory.reserve(client)
@@ -107,8 +112,8 @@ class Guard:
         """
         if not self._place.resize(1):
             return "connections"
-        if self._memory.resize(CONNECTION_BYTES):
-            self._own_bytes = CONNECTION_BYTES
+        if self._memory.resize(self._base_bytes):
+            self._own_bytes = self._base_bytes
         elif self.server.connections.used_by(self.client) > FREE_CONNECTIONS:
             return "memory"
         return None

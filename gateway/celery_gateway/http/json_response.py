@@ -90,7 +90,7 @@ class JSONBuilder:
         if id is not None:
             etag = "W/" + etag
             self._pieces.append(b',"id":"%b"}' % id)
-        headers = {"ETag": etag, "Cache-Control": "no-cache"}  # no-cache: revalidate each time
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}  # no-cache: revalidate each time
         if _matches(request, etag):
             self.release()
             return Response(status_code=304, headers=headers)

@@ -14,12 +14,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from celery_gateway.http.allowed_hosts import Policy
+from celery_gateway.http.carriers import TRUSTS_COOKIES_KEY
 from celery_gateway.http.errors import error_response, respond
 
 PREFLIGHT_SECONDS = 600
 """How long a browser may cache the response to a preflight, in seconds."""
 EXPOSED_HEADERS = "ETag, Retry-After"
-METHODS = "GET, HEAD, POST, OPTIONS"
+METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 LOG_SECONDS = 60.0
 MAX_LOGGED = 20
 """Maximum number of hosts, and of origins, that are logged in ``LOG_SECONDS``, each once."""
@@ -55,6 +56,7 @@ class OriginCheck:
         if any(not self._policy.allows_origin(origin, (*hosts[:1], *forwarded)) for origin in origins):
             await respond(self._foreign_origin(", ".join(origins)), scope, receive, send)
             return
+        scope[TRUSTS_COOKIES_KEY] = self._trusts_cookies(headers, origins, (*hosts[:1], *forwarded))
         if scope["type"] == "http":
             origin = origins[0] if origins else ""
             if scope["method"] == "OPTIONS" and origin and b"access-control-request-method" in headers:
@@ -62,6 +64,21 @@ class OriginCheck:
                 return
             send = self._sharing(origin, send)
         await self._app(scope, receive, send)
+
+    def _trusts_cookies(
+        self, headers: dict[bytes, list[str]], origins: list[str], hosts: tuple[str, ...]
+    ) -> bool:
+        """Return whether the cookies of a request count: not if a page of another origin made it.
+
+        Fetch Metadata (W3C) reports that for requests without an Origin. Users may follow links of any page.
+        """
+        if origins:
+            return all(self._policy.allows_credentials(origin, hosts) for origin in origins)
+        site = headers.get(b"sec-fetch-site", ["none"])
+        is_link = headers.get(b"sec-fetch-mode") == ["navigate"] and headers.get(b"sec-fetch-dest") == [
+            "document"
+        ]
+        return is_link or site in (["none"], ["same-origin"])
 
     def _sharing(self, origin: str, send: Send) -> Send:
         """Return a ``send`` that adds the headers of CORS."""

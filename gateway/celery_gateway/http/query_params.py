@@ -9,15 +9,17 @@ from collections.abc import Iterable
 from starlette.datastructures import QueryParams
 from starlette.requests import HTTPConnection
 
+from celery_gateway.access.principal import ANYONE
 from celery_gateway.errors import BadRequest
 from celery_gateway.events.event import FILTER_FIELDS
 from celery_gateway.events.filter_parser import parse
 from celery_gateway.events.pattern import MAX_QUOTED_CHARS, quoted
+from celery_gateway.http.carriers import PRINCIPAL_KEY
 from celery_gateway.http.stream_query import SnapshotQuery, StreamQuery, bad_value, check_stream, parse_fields
 from celery_gateway.stream.framing import FORMATS
 
 ACCESS_TOKEN = "access_token"
-"""Accepted, and left to a proxy in front of the gateway, which has no accounts of its own."""
+"""Accepted by every endpoint. Its value was replaced before (``query_secrets``)."""
 IGNORED = frozenset({"_", "r", "evs_preamble", "evs_buffer_size_limit"})
 """Parameters that client libraries add to defeat caches, or for old browsers: jQuery, event-source-polyfill
 0.0.9 and eventsource-polyfill. They are accepted on every request and have no effect."""
@@ -57,8 +59,13 @@ def stream_query(request: HTTPConnection) -> StreamQuery:
 
 
 def client_of(request: HTTPConnection) -> str:
-    """Return the address of a request's client, to charge it; ``""`` if it is unknown."""
-    return request.client.host if request.client else ""
+    """Return who is charged for a request: its principal, or the address of its client without one.
+
+    Returns:
+        ``""`` if the address is unknown, too.
+    """
+    principal, _ = request.scope.get(PRINCIPAL_KEY, (ANYONE, ""))
+    return principal.name or (request.client.host if request.client else "")
 
 
 def query_parameters(request: HTTPConnection) -> QueryParams:

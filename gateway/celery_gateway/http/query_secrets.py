@@ -1,16 +1,19 @@
 """Secrets in the query of a request's URL: replaced before anything can log them.
 
-Rules: the gateway itself reads no secret (``access_token`` is for a proxy in front of it). Servers and
-middleware write their access logs from the same ``scope`` when the response starts; the value is replaced by
-then. Middleware that keeps a copy of the scope, and proxies, have to be configured (docs/mounting.md).
+Rules: the values of ``access_token`` are kept in the scope, for ``carriers``. Servers and middleware write
+their access logs from the same ``scope`` when the response starts; the value is replaced by then. Middleware
+that keeps a copy of the scope, and proxies, have to be configured (docs/mounting.md).
 """
 
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from starlette.types import Scope
 
+from celery_gateway.http.carriers import ACCESS_TOKEN_KEY
+
 HIDDEN: Final = b"***"
+_ACCESS_TOKEN: Final = b"access_token"
 _WORDS: Final = (
     *(b"token", b"passw", b"pwd", b"secret", b"api_key", b"api-key", b"apikey", b"auth", b"jwt"),
     *(b"signature", b"credential", b"session"),
@@ -25,6 +28,9 @@ def hide_secrets(scope: Scope) -> None:
         return
     plain = unquote_to_bytes(query).lower() if b"%" in query else query.lower()
     if any(word in plain for word in _WORDS):
+        if _ACCESS_TOKEN in plain:
+            given = parse_qsl(query.decode("latin-1"))
+            scope[ACCESS_TOKEN_KEY] = [value for name, value in given if name == _ACCESS_TOKEN.decode()]
         scope["query_string"] = b"&".join(map(_hidden, query.split(b"&")))
 
 

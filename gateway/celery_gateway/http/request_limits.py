@@ -11,6 +11,7 @@ from typing import Final
 from starlette.responses import Response
 
 from celery_gateway.http.errors import RETRY_SECONDS, error_response
+from celery_gateway.http.headers import with_safe_headers
 
 MAX_URL_BYTES: Final = 60_000
 """Above the limits of a filter, and below the longest URL that httptools can parse (65,535 bytes)."""
@@ -74,6 +75,11 @@ def invalid_request(problem: object) -> RequestRejected:
     return RequestRejected(400, "bad-request", f"invalid HTTP/1 request: {problem}")
 
 
+def https_required() -> RequestRejected:
+    message = "this port requires HTTPS: use https:// or wss:// in place of http:// or ws://"
+    return RequestRejected(400, "https-required", message)
+
+
 def url_too_long() -> RequestRejected:
     message = (
         f"URL too long: at most {MAX_URL_BYTES:,} bytes are allowed; "
@@ -129,9 +135,14 @@ def check_handshake(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
         raise RequestRejected(431, "head-too-long", message, "head")
 
 
-def as_http1(response: Response) -> bytes:
-    """Return a response as HTTP/1.1 bytes that announce the end of the connection (RFC 9112 section 9.6)."""
+def as_http1(response: Response, hsts_seconds: int = 0) -> bytes:
+    """Return a response as HTTP/1.1 bytes that announce the end of the connection (RFC 9112 section 9.6).
+
+    Args:
+        hsts_seconds: see ``headers.with_safe_headers``.
+    """
     status = HTTPStatus(response.status_code)
-    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    headers = with_safe_headers(response.raw_headers, hsts_seconds)
+    head = b"".join(b"%b: %b\r\n" % header for header in headers)
     status_line = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
     return status_line + head + b"connection: close\r\n\r\n" + bytes(response.body)

@@ -6,7 +6,6 @@ without end.) The connections are those of ``uvicorn_direct`` if they work with 
 """
 
 import asyncio
-import errno
 import gc
 import logging
 import re
@@ -15,16 +14,20 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import metadata
 from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
-from celery_gateway.errors import GatewayError
 from celery_gateway.http.guard import ServerLimits
 from celery_gateway.http.interrupt import exit_now, exit_on_ctrl_c
+from celery_gateway.http.listener import listen, url_of
 from celery_gateway.http.query_json import MAX_BYTES
+from celery_gateway.http.tls import CHECK_SECONDS, Certificate
+from celery_gateway.http.tls_transport import TlsTransport
 from celery_gateway.http.uvicorn_direct.self_test import find_problem
 from celery_gateway.pipeline import Pipeline
 from celery_gateway.settings import Settings
@@ -32,8 +35,8 @@ from celery_gateway.stream.limits import Limits
 
 DRAIN_SECONDS = 4
 """Maximum time of a shutdown, in seconds."""
-DATE_SECONDS = 1.0
-"""Interval of updates of the Date header, in seconds."""
+TICK_SECONDS = CHECK_SECONDS
+"""Interval of updates of the Date header, and of looks at the certificate, in seconds."""
 RESERVED_DESCRIPTORS = 64
 """File descriptors that clients do not get: for the brokers' connections, the log and files."""
 MAX_CONNECTIONS = 1_000_000
@@ -64,10 +67,17 @@ class Server(uvicorn.Server):
 
     ends_streams = True
 
-    def __init__(self, config: uvicorn.Config, pipeline: Pipeline, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        pipeline: Pipeline,
+        on_started: Callable[[], None],
+        certificate: Certificate | None = None,
+    ) -> None:
         super().__init__(config)
         self._pipeline = pipeline
         self._on_started = on_started
+        self._certificate = certificate
         self._exit_requested = asyncio.Event()
         self.is_interrupted = False
 
@@ -102,10 +112,15 @@ class Server(uvicorn.Server):
         self._exit_requested.set()
 
     async def main_loop(self) -> None:
-        """Update the Date header until the exit. (uvicorn's own loop runs ten times a second.)"""
+        """Update the Date header and the certificate until the exit.
+
+        (uvicorn's own loop runs ten times a second.)
+        """
         while not await self.on_tick(0):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._exit_requested.wait(), DATE_SECONDS)
+                await asyncio.wait_for(self._exit_requested.wait(), TICK_SECONDS)
+            if self._certificate is not None:
+                self._certificate.reload()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -131,29 +146,35 @@ def serve(gateway: Application, settings: Settings, on_started: Callable[[str], 
         Whether the signal was SIGINT.
 
     Raises:
-        GatewayError: the server cannot listen on the address.
+        UnprotectedAddress: other machines can reach the address, and there is no authentication.
+        GatewayError: the server cannot listen on the address, or cannot use its certificate.
     """
-    listener = _listen(settings)
+    certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    listener = listen(settings)
     http, websocket, make_config = _connections()
     limits = ServerLimits(gateway.limits, _max_connections(), settings.slow_seconds)
+    if certificate is not None:
+        http = _secured(http, certificate, limits)
     config = make_config(
         gateway,
         limits,
+        hsts_seconds=settings.hsts_seconds,
         log_config=None,
         log_level=logging.ERROR,  # no line for each bad request
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # see proxy_headers.py; uvicorn would trust all of this machine
         lifespan="on",
         http=http,
         ws=websocket,
         ws_max_size=MAX_BYTES,
         ws_per_message_deflate=False,
-        ws_ping_interval=None,  # see _drop_dead_peers
+        ws_ping_interval=None,  # see listener.py
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     _relax_collector()
-    url = _url(listener, settings.root_path)
-    server = Server(config, gateway.pipeline, lambda: on_started(url))
+    url = url_of(listener, settings.root_path, is_tls=certificate is not None)
+    server = Server(config, gateway.pipeline, lambda: on_started(url), certificate)
     server.run(sockets=[listener])
     return server.is_interrupted
 
@@ -180,8 +201,25 @@ def _connections() -> tuple[Any, Any, Callable[..., uvicorn.Config]]:
     return "auto", "auto", _plain_config
 
 
-def _plain_config(app: Any, limits: ServerLimits, **options: Any) -> uvicorn.Config:
+def _plain_config(app: Any, limits: ServerLimits, *, hsts_seconds: int, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(app, **options)
+
+
+def _secured(http: Any, certificate: Certificate, limits: ServerLimits) -> Callable[..., Any]:
+    """Return uvicorn's option ``http`` for connections over TLS.
+
+    Args:
+        http: the option for those without TLS.
+    """
+    make: Callable[..., Any] = http
+    if http == "auto":
+        from uvicorn.protocols.http.auto import AutoHTTPProtocol as make
+
+    def accept(*, server_state: ServerState, **arguments: Any) -> TlsTransport:
+        above = partial(make, server_state=server_state, **arguments)
+        return TlsTransport(certificate.context, limits, above, server_state.connections)
+
+    return accept
 
 
 def _max_connections() -> int:
@@ -213,57 +251,3 @@ def _relax_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
-
-
-def _drop_dead_peers(listener: socket.socket, slow_seconds: float) -> None:
-    """Let the system drop connections whose other end has vanished; accepted sockets inherit it (tcp(7)).
-
-    Idle connections are probed. A connection without acknowledgements is dropped, but not before it was
-    closed as slow. (uvicorn's pings would do this for WebSockets only, at a higher price.)
-
-    Args:
-        slow_seconds: how long a client may make no progress, in seconds.
-    """
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", 30),  # seconds
-        ("TCP_KEEPINTVL", 10),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", round((2 * slow_seconds + 15) * 1000)),  # milliseconds
-    ):
-        if hasattr(socket, option):  # not every system has all of them
-            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-def _url(listener: socket.socket, root_path: str) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}{root_path}"
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Return a socket that listens on the address of the settings, before anything else is started.
-
-    Raises:
-        GatewayError: it cannot listen there; the message has the reason and what to do.
-    """
-    host, port = settings.host, settings.port
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _drop_dead_peers(bound, settings.slow_seconds)
-        try:
-            bound.bind(address)
-            bound.listen(2048)
-        except OSError:
-            bound.close()
-            raise
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise GatewayError(
-                f"port {port} on {host} is already in use: stop what uses it, or choose another with --port"
-            ) from None
-        raise GatewayError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
-    return bound

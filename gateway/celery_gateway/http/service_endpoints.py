@@ -2,8 +2,8 @@
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
 
+from celery_gateway.http.access_control import AccessControl
 from celery_gateway.http.dashboard import load
 from celery_gateway.http.metrics import CONTENT_TYPE, Metrics
 from celery_gateway.pipeline import Pipeline
@@ -14,16 +14,17 @@ _PAGE_HEADERS = {"X-Frame-Options": "DENY", "Cross-Origin-Opener-Policy": "same-
 class ServiceEndpoints:
     """The endpoints, as ``routes``."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, access: AccessControl, pipeline: Pipeline) -> None:
+        self._access = access
         self._pipeline = pipeline
         self._metrics = Metrics(pipeline.statistics)
         self._page, policy = load()
         self._page_headers = {"Content-Security-Policy": policy, **_PAGE_HEADERS}
         self.routes = [
-            Route("/", self.dashboard),
-            Route("/healthz", self.healthz),
-            Route("/readyz", self.readyz),
-            Route("/metrics", self.metrics),
+            access.route("/", self.dashboard, "dashboard"),
+            access.route("/healthz", self.healthz, "public"),
+            access.route("/readyz", self.readyz, "public"),
+            access.route("/metrics", self.metrics, "metrics"),
         ]
 
     async def dashboard(self, request: Request) -> Response:

@@ -17,10 +17,10 @@ from typing import NamedTuple
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from celery_gateway.errors import Evicted
-from celery_gateway.events.event import FILTER_FIELDS, encode, pick
+from celery_gateway.events.event import encode, pick
+from celery_gateway.http.access_control import AccessControl
 from celery_gateway.http.fair_share import FairShare, TurnQueue, while_connected
 from celery_gateway.http.json_response import JSONBuilder
 from celery_gateway.http.query_params import client_of, query_parameters
@@ -38,15 +38,18 @@ from celery_gateway.http.state_responses import (
     event_evicted,
     event_pieces,
     event_unknown,
-    not_found,
 )
 from celery_gateway.http.state_tasks import REFERENCE_BYTES, TaskPageReader
 from celery_gateway.http.state_workflow import read_workflow
-from celery_gateway.pipeline import Pipeline
-from celery_gateway.state.worker import Worker
+from celery_gateway.state.worker import worker_keys
+from celery_gateway.state.workflow import Workflow
+from celery_gateway.stream.limits import Limits
 
 LARGE_EVENT_BYTES = 64 << 10
 """Events above this size are projected within a share of time."""
+
+_IDENTITY = frozenset({"id", "type"})
+_WORKER_IDENTITY = frozenset({"hostname"})
 
 
 class _Work(NamedTuple):
@@ -60,42 +63,43 @@ class StateEndpoints:
     """The endpoints, as ``routes``.
 
     Args:
+        access: authenticates, and has what is visible.
+        limits: those of all clients.
         slow_seconds: how long a client may make no progress in reading a large response, in seconds.
     """
 
-    def __init__(self, pipeline: Pipeline, slow_seconds: float) -> None:
-        self._pipeline = pipeline
+    def __init__(self, access: AccessControl, limits: Limits, slow_seconds: float) -> None:
+        self._access = access
+        self._limits = limits
         self._slow_seconds = slow_seconds
         self._page_tokens = PageTokens()
         self._turns = TurnQueue()
         self.routes = [
-            Route(path, _until_disconnect(endpoint))
-            for path, endpoint in (
-                ("/events/{id}", self.event),
-                ("/tasks", self.tasks),
-                ("/tasks/{uuid:path}", self.task),
-                ("/workflows/{root_id:path}", self.workflow),
-                ("/workers", self.workers),
-            )
+            access.route("/events/{id}", _until_disconnect(self.event), "events"),
+            access.route("/tasks", _until_disconnect(self.tasks), "state"),
+            access.route("/tasks/{uuid:path}", _until_disconnect(self.task), "state"),
+            access.route("/workflows/{root_id:path}", _until_disconnect(self.workflow), "state"),
+            access.route("/workers", _until_disconnect(self.workers), "workers"),
         ]
 
     async def event(self, request: Request) -> Response:
         """Return one event of the history, not truncated."""
-        fields = event_fields(query_parameters(request))
+        visible = self._access.visible(request)
+        fields = visible.fields(event_fields(query_parameters(request))).including(_IDENTITY)
         id: str = request.path_params["id"]
         try:
-            json = self._pipeline.hub.event(id)
+            json = visible.event(id)
         except Evicted:
             return event_evicted(id)
         if json is None:
             return event_unknown(id)
-        if fields is None or len(json) <= LARGE_EVENT_BYTES:
+        if fields.are_all or len(json) <= LARGE_EVENT_BYTES:
             builder = self._builder(request)
-            builder.add_whole(json if fields is None else pick(json, fields | {"id", "type"}))
+            builder.add_whole(json if fields.are_all else pick(json, fields))
         else:
             async with self._work(request) as (_, builder):
                 builder.reserve(2 * len(json))
-                for piece in event_pieces(json, fields | {"id", "type"}):
+                for piece in event_pieces(json, fields):
                     builder.add_whole(piece)
         return builder.response(request, etag=f'"{id}"')  # an event never changes
 
@@ -105,14 +109,14 @@ class StateEndpoints:
         if not uuid:
             raise HTTPException(404)  # /tasks/ redirects to /tasks
         query = task_query(query_parameters(request))
-        tasks = self._pipeline.tasks
-        records = tasks.find(uuid, query.cluster)
+        visible = self._access.visible(request)
+        records = visible.tasks(uuid, query.cluster)
         if not records:
-            return not_found(tasks, "task", uuid, query.cluster)
+            return visible.not_found("task", uuid, query.cluster)
         if len(records) > 1:
             return ambiguous("task", uuid, records)
-        view = TaskView(records[0], query.fields, with_attempts=True)
-        view.freeze_children()
+        view = TaskView(records[0], visible.fields(query.fields), with_attempts=True)
+        view.freeze_children(visible.filter_of_records)
         if len(view.children) <= CHILDREN_PER_STEP:
             builder = self._builder(request)
             builder.add(b"".join(view.pieces()))
@@ -127,9 +131,10 @@ class StateEndpoints:
     async def tasks(self, request: Request) -> Response:
         """Return a page of tasks, newest first."""
         query = task_list_query(query_parameters(request), self._page_tokens)
+        visible = self._access.visible(request)
         async with self._work(request) as (share, builder):
-            page = await TaskPageReader(self._pipeline.tasks, query, share, builder).read()
-            id = self._pipeline.hub.id  # at the same moment
+            page = await TaskPageReader(visible, query, share, builder).read()
+            id = visible.pipeline.hub.id  # at the same moment
             token = None if page.last_number is None else self._page_tokens.token(page.last_number)
             builder.add(b'{"tasks":[')
             separator = b""
@@ -145,15 +150,19 @@ class StateEndpoints:
 
     async def workers(self, request: Request) -> Response:
         """Return the workers, alive or not."""
-        filter, fields = worker_list_query(query_parameters(request))
+        query = worker_list_query(query_parameters(request))
+        visible = self._access.visible(request)
+        filter = visible.restrict(query.filter)
+        fields = visible.fields(query.fields).including(_WORKER_IDENTITY)
+        pipeline = visible.pipeline
         async with self._work(request) as (share, builder):
-            id = self._pipeline.hub.id  # before the workers are read, so that no later event is missed
+            id = pipeline.hub.id  # before the workers are read, so that no later event is missed
             builder.add(b'{"workers":[')
             separator = b""
-            for worker in self._pipeline.workers.iterate(_now(), time.time()):
-                if filter.matches(_keys(worker)):
+            for worker in pipeline.workers.iterate(_now(), time.time()):
+                if filter.matches(worker_keys(worker.hostname, worker.cluster)):
                     json = encode(worker)
-                    builder.add(separator + (json if fields is None else pick(json, fields | {"hostname"})))
+                    builder.add(separator + (json if fields.are_all else pick(json, fields)))
                     separator = b","
                 await share.checkpoint()
             builder.add(b"]")
@@ -163,24 +172,26 @@ class StateEndpoints:
         """Return the tree of a workflow."""
         query = task_query(query_parameters(request))
         root_id: str = request.path_params["root_id"]
-        tasks, hub = self._pipeline.tasks, self._pipeline.hub
+        visible = self._access.visible(request)
+        pipeline = visible.pipeline
         async with self._work(request) as (share, builder):
-            roots = tasks.roots(root_id, query.cluster)
+            roots = visible.roots(root_id, query.cluster)
             if len(roots) > 1:
                 members = [next(iter(root.members.values())) for root in roots]
                 return ambiguous("workflow", root_id, members)
             id = None
             if roots:
+                workflow = Workflow(root_id, visible.fields(query.fields), visible.filter_of_records)
                 id = await read_workflow(
-                    root_id, roots[0], query.fields, tasks, lambda: hub.id, share, builder
+                    workflow, roots[0], pipeline.tasks, lambda: pipeline.hub.id, share, builder
                 )
-            if id is None:  # unknown, or evicted meanwhile
+            if id is None:  # unknown, not visible, or evicted meanwhile
                 builder.release()
-                return not_found(tasks, "workflow", root_id, query.cluster)
+                return visible.not_found("workflow", root_id, query.cluster)
         return builder.response(request, id)
 
     def _builder(self, request: Request) -> JSONBuilder:
-        return JSONBuilder(self._pipeline.limits, client_of(request), self._slow_seconds)
+        return JSONBuilder(self._limits, client_of(request), self._slow_seconds)
 
     @asynccontextmanager
     async def _work(self, request: Request) -> AsyncIterator[_Work]:
@@ -209,13 +220,6 @@ def _until_disconnect(
             return Response()  # it has no receiver
 
     return respond
-
-
-def _keys(worker: Worker) -> tuple[str | None, ...]:
-    """Return the values that a filter on workers compares."""
-    cluster = worker.cluster if type(worker.cluster) is str else None
-    values = {"hostname": worker.hostname, "cluster": cluster}
-    return tuple([values.get(field) for field in FILTER_FIELDS])
 
 
 def _now() -> float:

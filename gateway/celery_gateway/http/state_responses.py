@@ -1,14 +1,15 @@
 """Parts of responses about state: a task's view, some fields of an event, and the errors 404 and 409."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 from starlette.responses import Response
 
 from celery_gateway.events.event import encode
+from celery_gateway.events.fields import Fields
 from celery_gateway.http.errors import error_response
-from celery_gateway.state.task import encode_attempts, encode_fields
-from celery_gateway.state.task_record import Record
+from celery_gateway.state.task import encode_attempts, encode_fields, stale_field
+from celery_gateway.state.task_record import Record, shows_attempts
 from celery_gateway.state.task_table import TaskTable
 
 CHILDREN_PER_STEP = 500
@@ -22,7 +23,7 @@ class TaskView:
     """A record's view (``task.view``) as of one moment, encoded in steps later.
 
     Args:
-        fields: the requested fields; ``None`` for all.
+        fields: the requested fields.
         with_attempts: whether all fields include the attempts.
 
     Attributes:
@@ -32,22 +33,26 @@ class TaskView:
 
     __slots__ = ("_head", "_tail", "_record", "_has_children", "children", "size_bytes")
 
-    def __init__(self, record: Record, fields: frozenset[str] | None, *, with_attempts: bool = False) -> None:
-        stale = b"false" if record.task.lost is None else b"true"
-        tail = b',"stale":' + stale if fields is None or "stale" in fields else b""
-        if "attempts" in fields if fields is not None else with_attempts:
-            tail += b',"attempts":' + encode_attempts(record.current_run())
+    def __init__(self, record: Record, fields: Fields, *, with_attempts: bool = False) -> None:
+        tail = stale_field(record.task) if "stale" in fields else b""
+        if shows_attempts(fields, with_attempts):
+            tail += b',"attempts":' + encode_attempts(record.current_run(), fields)
         self._head = encode_fields(record.task, fields)
         self._tail = tail + b"}"
         self._record = record
-        self._has_children = fields is None or "children" in fields
+        self._has_children = "children" in fields
         self.children: Sequence[Record] = ()
         self.size_bytes = len(self._head) + len(self._tail) + 2 * NUMBER_BYTES
 
-    def freeze_children(self) -> None:
-        """Set ``children`` as of now."""
+    def freeze_children(self, is_visible: Callable[[Record], bool] | None) -> None:
+        """Set ``children`` as of now.
+
+        Args:
+            is_visible: returns whether a child is listed; ``None``: all are.
+        """
         if self._has_children and self._record.children:
-            self.children = tuple(self._record.children.values())
+            children = self._record.children.values()
+            self.children = tuple(children if is_visible is None else filter(is_visible, children))
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the view as JSON, in pieces."""
@@ -62,7 +67,7 @@ class TaskView:
         yield (b"" if self.children else piece) + b"]" + self._tail
 
 
-def event_pieces(json: bytes, fields: frozenset[str]) -> Iterator[bytes]:
+def event_pieces(json: bytes, fields: Fields) -> Iterator[bytes]:
     """Yield an encoded object with some of its fields only; their values are not decoded."""
     separator = b"{"
     for field, value in _decode_raw(json).items():
@@ -83,6 +88,13 @@ def event_unknown(id: str) -> Response:
     return error_response(404, "event-unknown", message)
 
 
+def unknown(kind: str, id: str) -> Response:
+    """Return the 404 for a task or a workflow of which nothing is known."""
+    return error_response(
+        404, f"{kind}-unknown", f"{kind} {id!r} is unknown: none of its events was received"
+    )
+
+
 def not_found(tasks: TaskTable, kind: str, id: str, cluster: str | None) -> Response:
     """Return the 404 for a task or a workflow, with the reason.
 
@@ -100,9 +112,7 @@ def not_found(tasks: TaskTable, kind: str, id: str, cluster: str | None) -> Resp
         if root_id is not None:
             message = f"workflow {id!r} is unknown: the task {id!r} belongs to the root {root_id!r}"
         return error_response(404, f"{kind}-unknown", message, root_id=root_id)
-    return error_response(
-        404, f"{kind}-unknown", f"{kind} {id!r} is unknown: none of its events was received"
-    )
+    return unknown(kind, id)
 
 
 def ambiguous(kind: str, id: str, records: Iterable[Record]) -> Response:

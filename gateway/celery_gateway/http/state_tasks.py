@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from typing import NamedTuple
 
-from celery_gateway.events.event import FILTER_FIELDS
+from celery_gateway.events.event import PARENT_ID_POSITIONS, ROOT_ID_POSITIONS
 from celery_gateway.http.fair_share import FairShare
 from celery_gateway.http.json_response import JSONBuilder
 from celery_gateway.http.state_query import TaskListQuery
 from celery_gateway.http.state_responses import NUMBER_BYTES, TaskView
+from celery_gateway.http.visible import Visible
 from celery_gateway.state.task_record import Record
-from celery_gateway.state.task_table import TaskTable
 
 RECORDS_PER_STEP = 100
 RECORDS_PER_LOOK = 10
@@ -25,8 +25,6 @@ MAX_PASSES = 5
 MAX_PAGE_BYTES = 8 << 20
 """A page of tasks with very long texts is shorter than its limit."""
 REFERENCE_BYTES = 8
-
-_ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
 
 
 class TaskPage(NamedTuple):
@@ -40,14 +38,18 @@ class TaskPageReader:
     """Reads one page.
 
     Args:
+        visible: what the client may see.
         share: the request's share of time.
         builder: is charged for the memory that the work needs.
     """
 
     def __init__(
-        self, tasks: TaskTable, query: TaskListQuery, share: FairShare, builder: JSONBuilder
+        self, visible: Visible, query: TaskListQuery, share: FairShare, builder: JSONBuilder
     ) -> None:
-        self._tasks = tasks
+        self._tasks = visible.pipeline.tasks
+        self._filter = visible.restrict(query.filter)
+        self._fields = visible.fields(query.fields)
+        self._is_visible = visible.filter_of_records
         self._query = query
         self._share = share
         self._builder = builder
@@ -62,7 +64,7 @@ class TaskPageReader:
         views = await self._views(records)
         # Nothing was awaited since the last of them was compared: the page is as of now.
         for view in views:
-            view.freeze_children()
+            view.freeze_children(self._is_visible)
             self._builder.charge_scratch(REFERENCE_BYTES * len(view.children))
         return TaskPage(views, records[-1].number if has_more else None)
 
@@ -82,8 +84,8 @@ class TaskPageReader:
 
     async def _candidates(self) -> Iterable[Record]:
         """Return all records that may match, in the order of the page."""
-        tasks, before, lookups = self._tasks, self._query.before, self._query.filter.lookups
-        if lookups is None or any(field == _PARENT_ID for field, _ in lookups):
+        tasks, before, lookups = self._tasks, self._query.before, self._filter.lookups
+        if lookups is None or any(field in PARENT_ID_POSITIONS for field, _ in lookups):
             # (A parent that was evicted, or is not known yet, has no record with children.)
             self._builder.charge_scratch(REFERENCE_BYTES * tasks.statistics().known)
             newest = list(tasks.newest())
@@ -94,7 +96,7 @@ class TaskPageReader:
         by_number: dict[int, Record] = {}
         for field, value in lookups:
             related: Iterable[Record] = ()
-            if field == _ROOT_ID:
+            if field in ROOT_ID_POSITIONS:
                 related = chain.from_iterable(root.members.values() for root in tasks.roots(value))
             else:
                 related = tasks.find(value)
@@ -121,7 +123,7 @@ class TaskPageReader:
             for index in changed:
                 record, before = records[index], views[index]
                 versions[index] = record.version
-                view = TaskView(record, self._query.fields) if self._matches(record) else None
+                view = TaskView(record, self._fields) if self._matches(record) else None
                 views[index] = view
                 self._builder.charge_scratch(
                     (view.size_bytes if view else 0) - (before.size_bytes if before else 0)
@@ -136,4 +138,4 @@ class TaskPageReader:
         ]
 
     def _matches(self, record: Record) -> bool:
-        return self._tasks.get(record.key) is record and self._query.filter.matches(record.task.keys())
+        return self._tasks.get(record.key) is record and self._filter.matches(record.keys())

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from celery_gateway.events.fields import Fields
 from celery_gateway.http.fair_share import FairShare
 from celery_gateway.http.json_response import JSONBuilder
 from celery_gateway.http.state_responses import NUMBER_BYTES
@@ -26,9 +27,8 @@ _TEXTS = frozenset({"args", "kwargs", "result", "exception", "traceback", "custo
 
 
 async def read_workflow(
-    root_id: str,
+    workflow: Workflow,
     root: Root,
-    fields: frozenset[str] | None,
     tasks: TaskTable,
     position: Callable[[], bytes],
     share: FairShare,
@@ -37,18 +37,19 @@ async def read_workflow(
     """Add a workflow to a response.
 
     Args:
-        fields: the requested fields of each task; ``None`` for all.
+        workflow: empty.
+        root: has its members.
         position: returns the stream's position.
 
     Returns:
-        The position that the workflow is as of; ``None`` if all its tasks were evicted meanwhile.
+        The position that the workflow is as of; ``None`` if all its tasks were evicted meanwhile, or are not
+        visible.
 
     Raises:
         OverLimit: there is no memory for it.
     """
-    workflow = Workflow(root_id, fields)
     try:
-        builder.reserve(_estimate(root, fields))
+        builder.reserve(_estimate(root, workflow.fields))
         charge = _Charge(workflow, builder)
         await _freeze(workflow, root, tasks, share, builder, charge)
         id = position()
@@ -111,10 +112,10 @@ class _Charge:
         self._charged_bytes = self._workflow.size_bytes
 
 
-def _estimate(root: Root, fields: frozenset[str] | None) -> int:
+def _estimate(root: Root, fields: Fields) -> int:
     """Return about how many bytes a workflow takes while it is read."""
     sample = [record.size_bytes for record in islice(root.members.values(), SAMPLE_RECORDS)]
-    has_texts = fields is None or not fields.isdisjoint(_TEXTS)
+    has_texts = any(field in fields for field in _TEXTS)
     return len(root.members) * (sum(sample) // len(sample) if has_texts and sample else 2 * NUMBER_BYTES)
 
 

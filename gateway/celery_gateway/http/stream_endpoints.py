@@ -8,12 +8,11 @@ from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from celery_gateway.errors import BadRequest, OverLimit
+from celery_gateway.http.access_control import AccessControl
 from celery_gateway.http.direct_transport import direct_transport
-from celery_gateway.http.errors import bad_request, error_response, limit_reached, respond
+from celery_gateway.http.errors import error_response
 from celery_gateway.http.fair_share import StartLimiter
 from celery_gateway.http.query_json import posted_query
 from celery_gateway.http.query_params import client_of, stream_query
@@ -21,32 +20,40 @@ from celery_gateway.http.stream_query import StreamQuery
 from celery_gateway.http.stream_response import DirectResponse, head_response, portable_response
 from celery_gateway.http.subscribe import is_complete, subscribe
 from celery_gateway.http.websocket import serve_websocket
-from celery_gateway.pipeline import Pipeline
 from celery_gateway.stream.framing import FORMATS
 from celery_gateway.stream.keepalive import KeepaliveTimer
+from celery_gateway.stream.limits import Limits
 
 
 class StreamEndpoints:
     """The endpoints, as ``routes``.
 
     Args:
+        access: authenticates, and has what is visible.
+        limits: those of all clients.
         starts: the turns in which requests start, or continue after their body.
         keepalive_seconds: about how long a stream may be silent, in seconds.
         slow_seconds: how long a client may make no progress before its stream ends, in seconds.
     """
 
     def __init__(
-        self, pipeline: Pipeline, starts: StartLimiter, keepalive_seconds: float, slow_seconds: float
+        self,
+        access: AccessControl,
+        limits: Limits,
+        starts: StartLimiter,
+        keepalive_seconds: float,
+        slow_seconds: float,
     ) -> None:
-        self._pipeline = pipeline
+        self._access = access
+        self._limits = limits
         self._starts = starts
         self._keepalive_seconds = keepalive_seconds
         self._slow_seconds = slow_seconds
         self._keepalive_timer = KeepaliveTimer(keepalive_seconds, slow_seconds)
         self.routes = [
-            Route("/events", self.events, methods=["GET", "POST"]),
-            WebSocketRoute("/ws", self.websocket),
-            Route("/ws", self.not_upgraded),
+            access.route("/events", self.events, "events", methods=["GET", "POST"]),
+            access.websocket_route("/ws", self.websocket, "events"),
+            access.route("/ws", self.not_upgraded, "public"),
         ]
 
     async def events(self, request: Request) -> Response:
@@ -58,11 +65,13 @@ class StreamEndpoints:
         media_type = FORMATS[query.format].media_type
         if request.method == "HEAD":
             return head_response(media_type)
-        if is_complete(self._pipeline, query):
+        visible = self._access.visible(request)
+        if is_complete(visible, query):
             return Response(status_code=204)  # stops an EventSource (WHATWG HTML section 9.2.3)
         transport = direct_transport(request.scope)
         framing = (FORMATS if transport is None else transport.formats)[query.format]
-        subscription = subscribe(self._pipeline, query, framing, client_of(request))
+        subscription = subscribe(visible, query, framing, client_of(request))
+        self._access.on_subscribed(request, subscription)
         if transport is None:
             return portable_response(subscription, query.format, self._keepalive_seconds, self._slow_seconds)
         return DirectResponse(subscription, transport, self._keepalive_timer, media_type)
@@ -71,7 +80,7 @@ class StreamEndpoints:
         if request.method != "POST":
             return stream_query(request)
         client = client_of(request)
-        reserved = self._pipeline.limits.memory.reserve(client)
+        reserved = self._limits.memory.reserve(client)
         try:
             return await posted_query(request, reserved, partial(self._starts.wait, client))
         finally:
@@ -79,23 +88,14 @@ class StreamEndpoints:
 
     async def websocket(self, websocket: WebSocket) -> None:
         """Start a stream over WebSocket."""
-        try:
-            query = stream_query(websocket)
-        except BadRequest as error:
-            await respond(bad_request(error), websocket.scope, websocket.receive, websocket.send)
-            return
-        try:
-            await serve_websocket(
-                websocket,
-                self._pipeline,
-                query,
-                self._keepalive_timer,
-                self._keepalive_seconds,
-                self._slow_seconds,
-            )
-        except OverLimit as error:
-            self._pipeline.limits.count(error.reason)
-            await respond(limit_reached(error), websocket.scope, websocket.receive, websocket.send)
+        await serve_websocket(
+            websocket,
+            self._access,
+            stream_query(websocket),
+            self._keepalive_timer,
+            self._keepalive_seconds,
+            self._slow_seconds,
+        )
 
     async def not_upgraded(self, request: Request) -> Response:
         """Return 426 for a plain request for ``/ws``."""

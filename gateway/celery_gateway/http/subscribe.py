@@ -5,7 +5,7 @@ from functools import partial
 
 from celery_gateway.events.truncate import shorten
 from celery_gateway.http.stream_query import StreamQuery
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.http.visible import Visible
 from celery_gateway.state.task_record import Record
 from celery_gateway.stream.framing import FieldProjection, PlainFraming, projected_framing
 from celery_gateway.stream.record_view import RecordView, record_view
@@ -16,66 +16,82 @@ PAGE_FRAME_BYTES = 250
 """What a page of a snapshot has beside its records, in any format, in bytes."""
 
 
-def is_complete(pipeline: Pipeline, query: StreamQuery) -> bool:
+def is_complete(visible: Visible, query: StreamQuery) -> bool:
     """Return whether a client reconnects to a stream whose end it has received."""
     return (
         query.until is not None
         and query.last_event_id is not None
-        and pipeline.completions.is_complete(query.until, query.last_event_id)
+        and visible.pipeline.completions.is_complete(visible.target(query.until), query.last_event_id)
     )
 
 
-def subscribe(
-    pipeline: Pipeline, query: StreamQuery, framing: PlainFraming, client: str = ""
-) -> Subscription:
-    """Return a subscription for a request.
+def subscribe(visible: Visible, query: StreamQuery, framing: PlainFraming, client: str = "") -> Subscription:
+    """Return a subscription for a request: what its filter passes of what is visible.
 
     Args:
         framing: how its messages are encoded.
-        client: the address of the client, to charge it.
+        client: who is charged, see ``query_params.client_of``.
 
     Raises:
+        Forbidden: the scope does not allow a parameter of the request.
         OverLimit: the limits do not allow it now.
     """
-    hub, requested = pipeline.hub, query.snapshot
-    begin: Callable[[], Snapshot] | None = None
-    if requested is not None:
-        fields, max_bytes = query.fields, query.max_event_bytes or hub.max_event_bytes
-        page_bytes = max(0, max_bytes - PAGE_FRAME_BYTES)
-
-        def view(record: Record) -> bytes:
-            return shorten(pipeline.view(record, fields), page_bytes)
-
-        begin = partial(
-            pipeline.snapshots.begin,
-            requested.filter,
-            framing,
-            view,
-            (fields, page_bytes),
-            client=client,
-            follows_filter=not requested.is_due_when_resumed,
-            page_bytes=min(page_bytes or PAGE_BYTES, PAGE_BYTES),
-        )
-    subscription = hub.subscribe(
-        query.filter,
-        _event_framing(pipeline, query, framing),
+    pipeline, filter = visible.pipeline, visible.restrict(query.filter)
+    target = None if query.until is None else visible.target(query.until)
+    if query.view == "record":
+        visible.require("state", "view")
+    subscription = pipeline.hub.subscribe(
+        filter,
+        _event_framing(visible, query, framing),
         query.last_event_id,
         query.since,
-        begin,
-        snapshot_when_resumed=requested is not None and requested.is_due_when_resumed,
+        _snapshot(visible, query, framing, client),
+        snapshot_when_resumed=query.snapshot is not None and query.snapshot.is_due_when_resumed,
         client=client,
     )
     subscription.send(pipeline.status(subscription.id))
-    if query.until is not None:
-        pipeline.completions.add(subscription, query.until)
+    if target is not None:
+        pipeline.completions.add(subscription, target)
     return subscription
 
 
+def _snapshot(
+    visible: Visible, query: StreamQuery, framing: PlainFraming, client: str
+) -> Callable[[], Snapshot] | None:
+    """Return a function that makes the initial snapshot; ``None`` if there is none."""
+    requested = query.snapshot
+    if requested is None:
+        return None
+    visible.require("state", "snapshot")
+    fields, max_bytes = visible.fields(query.fields), _max_event_bytes(visible, query)
+    page_bytes = max(0, max_bytes - PAGE_FRAME_BYTES)
+    is_visible = visible.filter_of_records
+
+    def view(record: Record) -> bytes:
+        return shorten(record.view(fields, is_visible=is_visible), page_bytes)
+
+    return partial(
+        visible.pipeline.snapshots.begin,
+        visible.restrict(requested.filter),
+        framing,
+        view,
+        (fields, page_bytes, visible.key),
+        client=client,
+        follows_filter=not requested.is_due_when_resumed,
+        page_bytes=min(page_bytes or PAGE_BYTES, PAGE_BYTES),
+        workers=visible.workers,
+    )
+
+
 def _event_framing(
-    pipeline: Pipeline, query: StreamQuery, framing: PlainFraming
+    visible: Visible, query: StreamQuery, framing: PlainFraming
 ) -> PlainFraming | FieldProjection | RecordView:
     """Return how the events are encoded."""
+    fields = visible.fields(query.fields)
     if query.view == "record":
-        max_event_bytes = query.max_event_bytes or pipeline.hub.max_event_bytes
-        return record_view(framing, query.fields, max_event_bytes, pipeline.records.find)
-    return projected_framing(framing, query.fields, query.max_event_bytes)
+        return record_view(framing, fields, _max_event_bytes(visible, query), visible.record_of)
+    return projected_framing(framing, fields, query.max_event_bytes)
+
+
+def _max_event_bytes(visible: Visible, query: StreamQuery) -> int:
+    return query.max_event_bytes or visible.pipeline.hub.max_event_bytes

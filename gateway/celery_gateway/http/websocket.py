@@ -11,13 +11,14 @@ from functools import partial
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from celery_gateway.http.access_control import AccessControl
+from celery_gateway.http.carriers import SUBPROTOCOL_PREFIX
 from celery_gateway.http.direct_transport import DirectWebSocketTransport, direct_transport
 from celery_gateway.http.query_json import MAX_BYTES
 from celery_gateway.http.query_params import client_of
 from celery_gateway.http.stream_query import StreamQuery
 from celery_gateway.http.stream_response import pulled
 from celery_gateway.http.websocket_session import WebSocketSession
-from celery_gateway.pipeline import Pipeline
 from celery_gateway.stream.framing import FORMATS, WEBSOCKET
 from celery_gateway.stream.keepalive import KeepaliveTimer
 from celery_gateway.stream.messages import CLOSE_CODES
@@ -30,7 +31,7 @@ MAX_PART_CHARACTERS = 15
 
 async def serve_websocket(
     websocket: WebSocket,
-    pipeline: Pipeline,
+    access: AccessControl,
     query: StreamQuery,
     keepalive_timer: KeepaliveTimer,
     keepalive_seconds: float,
@@ -39,18 +40,21 @@ async def serve_websocket(
     """Serve a stream until either side ends it; under our own server, attach it to the connection.
 
     Args:
+        access: has what is visible, and ends the stream in time.
         keepalive_timer: keeps streams alive that are attached to their connections.
         keepalive_seconds: about how long the stream may be silent, in seconds.
         slow_seconds: how long the client may take for one message, in seconds.
 
     Raises:
-        OverLimit: the limits do not allow the stream now; the handshake is not answered yet.
+        Forbidden: the scope does not allow a parameter.
+        OverLimit: the limits do not allow the stream now. The handshake is not answered yet.
     """
     client, subprotocol = client_of(websocket), _subprotocol(websocket.scope["subprotocols"])
+    visible, on_subscribed = access.visible(websocket), partial(access.on_subscribed, websocket)
     transport: DirectWebSocketTransport | None = direct_transport(websocket.scope)
     if transport is not None:
         attach = partial(_attach, transport, keepalive_timer)
-        session = WebSocketSession(pipeline, query, WEBSOCKET, attach, client)
+        session = WebSocketSession(visible, query, WEBSOCKET, on_subscribed, attach, client)
         try:
             await websocket.accept(subprotocol=subprotocol)
             attach(session)
@@ -58,7 +62,7 @@ async def serve_websocket(
             session.subscription.close()
             raise
         return
-    session = WebSocketSession(pipeline, query, FORMATS["ndjson"], lambda session: None, client)
+    session = WebSocketSession(visible, query, FORMATS["ndjson"], on_subscribed, lambda session: None, client)
     try:
         await websocket.accept(subprotocol=subprotocol)
     except BaseException:
@@ -110,6 +114,8 @@ def _subprotocol(offered: Sequence[str]) -> str | None:
 
 
 def _may_be_token(name: str) -> bool:
+    if name.startswith(SUBPROTOCOL_PREFIX):
+        return True
     parts = name.split(".")
     return len(name) > MAX_SUBPROTOCOL_CHARACTERS or (
         len(parts) > 1 and any(len(part) > MAX_PART_CHARACTERS for part in parts)

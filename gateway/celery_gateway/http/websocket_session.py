@@ -14,14 +14,15 @@ from typing import Any
 
 import msgspec
 
-from celery_gateway.errors import BadRequest, OverLimit
+from celery_gateway.errors import BadRequest, Forbidden, OverLimit
 from celery_gateway.http.query_json import MAX_BYTES, alternatives, json_query
 from celery_gateway.http.query_params import check_names
 from celery_gateway.http.stream_query import StreamQuery, bad_value
 from celery_gateway.http.subscribe import subscribe
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.http.visible import Visible
 from celery_gateway.stream import messages
 from celery_gateway.stream.framing import PlainFraming
+from celery_gateway.stream.subscription import Subscription
 
 _FIELDS: dict[str, tuple[str, ...]] = {"ping": (), "filter": ("any",)}
 """The fields of a message by its ``op``; ``json_query`` checks those of ``open``."""
@@ -33,27 +34,31 @@ class WebSocketSession:
     Args:
         query: what it subscribes to at first.
         framing: how its messages are encoded.
+        on_subscribed: is called with each new subscription.
         on_replaced: is called with this session when ``subscription`` has become another one; the one before
             is closed afterwards.
-        client: the address of the client, to charge it.
+        client: who is charged, see ``query_params.client_of``.
 
     Raises:
+        Forbidden: the scope does not allow a parameter.
         OverLimit: the limits do not allow the subscription now.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        visible: Visible,
         query: StreamQuery,
         framing: PlainFraming,
+        on_subscribed: Callable[[Subscription], None],
         on_replaced: Callable[["WebSocketSession"], None],
         client: str = "",
     ) -> None:
-        self._pipeline = pipeline
+        self._visible = visible
         self._client = client
         self._framing = framing
+        self._on_subscribed = on_subscribed
         self._on_replaced = on_replaced
-        self.subscription = subscribe(pipeline, query, framing, client)
+        self.subscription = self._subscribe(query)
 
     def on_text(self, text: str | None) -> None:
         """Run the operation of one message, or send the error; ``None`` is a message that is not text."""
@@ -65,11 +70,21 @@ class WebSocketSession:
             self.subscription.send(
                 messages.error_message(self.subscription.id, error.code, str(error), error.parameter)
             )
+        except Forbidden as error:
+            message = messages.error_message(
+                self.subscription.id, "forbidden", str(error), error.parameter or "op"
+            )
+            self.subscription.send(message)
         except OverLimit as error:
-            self._pipeline.limits.count(error.reason, "a message over WebSocket")
+            self._visible.pipeline.limits.count(error.reason, "a message over WebSocket")
             self.subscription.send(messages.error_message(self.subscription.id, "limit", str(error), "op"))
         except Exception as error:
             self.subscription.fail(error)
+
+    def _subscribe(self, query: StreamQuery) -> Subscription:
+        subscription = subscribe(self._visible, query, self._framing, self._client)
+        self._on_subscribed(subscription)
+        return subscription
 
     def _run(self, message: dict[str, Any]) -> None:
         operation = message.pop("op", None)
@@ -78,10 +93,11 @@ class WebSocketSession:
         if operation == "ping":
             self.subscription.send(messages.pong_message(self.subscription.id))
         elif operation == "filter":
-            self._pipeline.hub.refilter(self.subscription, alternatives(message.get("any"), "any"))
+            filter = self._visible.restrict(alternatives(message.get("any"), "any"))
+            self._visible.pipeline.hub.refilter(self.subscription, filter)
         elif operation == "open":
             query = json_query(message, "ndjson")
-            another = subscribe(self._pipeline, query, self._framing, self._client)
+            another = self._subscribe(query)
             before, self.subscription = self.subscription, another
             self._on_replaced(self)
             before.close()

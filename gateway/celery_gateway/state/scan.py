@@ -8,12 +8,10 @@ record that is returned several times, the last one counts. Pure.
 
 from collections.abc import Callable, Sequence
 
-from celery_gateway.events.event import FILTER_FIELDS
+from celery_gateway.events.event import PARENT_ID_POSITIONS, ROOT_ID_POSITIONS
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.state.task_record import Record
 from celery_gateway.state.task_table import TaskTable
-
-_ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
 
 PATIENCE_PASSES = 5
 """After so many passes, each further pass doubles the size of a step, ``MAX_DOUBLINGS`` times."""
@@ -24,7 +22,7 @@ class Scan:
     """Reads a table's records.
 
     Args:
-        filter: selects tasks, by ``Task.keys``.
+        filter: selects tasks, by ``Record.keys``.
         version: of the table; records that have not changed since then were read before. -1: none were.
         was_returned: returns whether a record that was read before was returned.
     """
@@ -71,7 +69,7 @@ class Scan:
             record = self._tasks.get(key)
             if record is None:
                 continue  # evicted meanwhile
-            is_match = key in self._returned or self._filter.matches(record.task.keys())
+            is_match = key in self._returned or self._filter.matches(record.keys())
             if is_match or self._was_returned(record):
                 self._returned.add(key)
                 found.append(record)
@@ -80,12 +78,13 @@ class Scan:
 
     def _candidates(self) -> Sequence[str]:
         lookups = self._filter.lookups
-        if self._version >= 0 or lookups is None or any(field == _PARENT_ID for field, _ in lookups):
+        if self._version >= 0 or lookups is None or any(field in PARENT_ID_POSITIONS for field, _ in lookups):
             return self._tasks.changed_since(self._version)
         candidates: dict[str, None] = {}
         for field, value in lookups:
-            if field != _ROOT_ID:
+            if field not in ROOT_ID_POSITIONS:
                 candidates |= dict.fromkeys(self._tasks.keys(value))
-            for root in self._tasks.roots(value) if field == _ROOT_ID else ():
+                continue
+            for root in self._tasks.roots(value):
                 candidates |= dict.fromkeys(root.members)
         return tuple(candidates)

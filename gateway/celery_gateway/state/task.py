@@ -10,8 +10,11 @@ from typing import Any
 import msgspec
 
 from celery_gateway.events.event import encode
+from celery_gateway.events.fields import ALL_FIELDS, Fields
 from celery_gateway.state.attempt import Attempt
 from celery_gateway.state.transitions import READY_STATES, UNASSIGNED_STATES
+
+_split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Task(msgspec.Struct, gc=False):  # in no reference cycle
@@ -113,44 +116,43 @@ class Task(msgspec.Struct, gc=False):  # in no reference cycle
         )
 
 
-def view(task: Task, children: Iterable[str], attempts: Iterable[Attempt] | None = None) -> bytes:
-    """Return a task as JSON, with the fields that are not in its record.
-
-    Args:
-        children: the uuids of the tasks that it has started.
-        attempts: those of its current run, in order; ``None`` to leave them out.
-    """
-    attempts_json = b"" if attempts is None else b',"attempts":%b' % encode_attempts(attempts)
-    return b'%b,"children":%b,"stale":%b%b}' % (
-        encode(task)[:-1],
-        encode(list(children)),
-        b"false" if task.lost is None else b"true",
-        attempts_json,
-    )
-
-
-def encode_fields(task: Task, fields: frozenset[str] | None) -> bytes:
+def encode_fields(task: Task, fields: Fields) -> bytes:
     """Return a task as JSON without the last brace.
 
     Args:
-        fields: fields of the record, besides ``uuid``; ``None`` for all.
+        fields: fields of the record, besides ``uuid``. Hidden ones are removed from ``custom``, too.
     """
-    if fields is None:
+    if fields.are_all:
         return encode(task)[:-1]
     picked: dict[str, Any] = {"uuid": task.uuid}
     for field in Task.__struct_fields__:
         if field in fields and (value := getattr(task, field)) is not msgspec.UNSET:
             picked[field] = value
+    if fields.hidden and task.custom is not None and "custom" in picked:
+        picked["custom"] = without(task.custom, fields.hidden)
     return encode(picked)[:-1]
 
 
+def without(json: msgspec.Raw | bytes, hidden: frozenset[str]) -> msgspec.Raw:
+    """Return an encoded object without some of its fields."""
+    return msgspec.Raw(encode({name: value for name, value in _split(json).items() if name not in hidden}))
+
+
+def stale_field(task: Task) -> bytes:
+    """Return the field ``stale`` of a view, behind a comma: whether the task is lost."""
+    return b',"stale":false' if task.lost is None else b',"stale":true'
+
+
 VIEW_FIELDS = (*Task.__struct_fields__, "children", "stale", "attempts")
-"""The fields of ``view``, in order. ``stale``: the task is lost."""
+"""The fields of a task's view (``Record.view``), in order. ``stale``: the task is lost."""
 
 
-def encode_attempts(attempts: Iterable[Attempt]) -> bytes:
-    """Return attempts as a JSON array."""
-    return encode([_attempt_fields(attempt) for attempt in attempts])
+def encode_attempts(attempts: Iterable[Attempt], fields: Fields = ALL_FIELDS) -> bytes:
+    """Return attempts as a JSON array, without the hidden fields."""
+    shown = [_attempt_fields(attempt) for attempt in attempts]
+    if fields.hidden:
+        shown = [{name: each[name] for name in each if name not in fields.hidden} for each in shown]
+    return encode(shown)
 
 
 def _attempt_fields(attempt: Attempt) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Pure: no clock of its own, no I/O. ``now`` is any clock of seconds that only goe
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from celery_gateway.events.event import Event, id_text, rfc3339
+from celery_gateway.events.event import ORIGIN_FIELDS, Event, Keys, id_text, rfc3339
 from celery_gateway.state.eviction import EvictionOrder
 from celery_gateway.state.join_buffer import JoinBuffer, WaitingEvent
 from celery_gateway.state.lifecycle import apply, mark_lost
@@ -31,6 +31,9 @@ from celery_gateway.state.transitions import READY_STATES, state_of
 
 _TASK_OVERHEAD_BYTES = 1_150
 """The size of a record without texts. (Measured: tests/state/test_sizes.py.)"""
+ORIGIN_BYTES = 100
+"""The size of its origin, whose texts are those of the record."""
+NO_ORIGIN_KEYS: Keys = (None,) * len(ORIGIN_FIELDS)
 
 
 class TaskTableStatistics(NamedTuple):
@@ -51,11 +54,18 @@ class TaskTable:
         max_tasks: the maximum number of tasks.
         max_bytes: the maximum size of their records, by estimate.
         clusters: the names of the brokers, if they have names: events then have theirs as ``cluster``.
+        keeps_origins: whether records have an ``Origin``, for scopes.
     """
 
     def __init__(
-        self, *, max_tasks: int = 100_000, max_bytes: int = 200_000_000, clusters: Iterable[str] = ()
+        self,
+        *,
+        max_tasks: int = 100_000,
+        max_bytes: int = 200_000_000,
+        clusters: Iterable[str] = (),
+        keeps_origins: bool = False,
     ) -> None:
+        self.keeps_origins = keeps_origins
         self._max_tasks = max_tasks
         self._max_bytes = max_bytes
         self._clusters = tuple(clusters)
@@ -143,6 +153,15 @@ class TaskTable:
         if len(self._records) > self._max_tasks or self._bytes + self._graph.size_bytes > self._max_bytes:
             self._evict(now)
         return ready
+
+    def origin_keys(self, event: Event) -> Keys:
+        """Return the values of ``ORIGIN_FIELDS`` of a joined event's task; none if origins are not kept."""
+        if not self.keeps_origins:
+            return ()
+        uuid = id_text(event.get("uuid"))
+        key = uuid if uuid is None or not self._clusters else record_key(event["cluster"], uuid)
+        record = None if key is None else self._records.get(key)
+        return NO_ORIGIN_KEYS if record is None else (*record.origin, record.task.state)
 
     def set_name(self, uuid: str, name: str, now: float, cluster: str | None = None) -> list[Event]:
         """Set the name of a task that no event has named, as a worker gives it on request.
@@ -268,11 +287,13 @@ class TaskTable:
         record = self._records[key] = Record(Task(uuid), key, self._number)
         self._order.add(record)
         self._graph.adopt_orphans(record)
-        size_bytes = _TASK_OVERHEAD_BYTES + text_bytes(key)
+        size_bytes = _TASK_OVERHEAD_BYTES + text_bytes(key) + (ORIGIN_BYTES if self.keeps_origins else 0)
         self._grow(record, size_bytes if key is uuid else size_bytes + text_bytes(uuid))
         return record
 
     def _set_names(self, event: Event, record: Record) -> None:
+        if self.keeps_origins and event["type"] in NAMING_TYPES:
+            record.set_origin(event)
         grown, parent = set_names(record, event, self._graph)
         if parent is not None:
             self._order.touch(parent)

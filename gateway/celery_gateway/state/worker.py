@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from celery_gateway.events.event import Event, is_number
+from celery_gateway.events.event import FILTER_FIELDS, ORIGIN_FIELDS, Event, Keys, is_number
 
 MAX_TEXT_CHARS = 255
 
@@ -72,3 +72,9 @@ def describe(worker: Worker, event: Event) -> None:
         worker.freq = float(freq)
     if type(loadavg) is list and all(map(is_number, loadavg[:3])):
         worker.loadavg = [float(load) for load in loadavg[:3]]
+
+
+def worker_keys(hostname: str, cluster: object) -> Keys:
+    """Return the values of a worker that filters and scopes compare."""
+    values = {"hostname": hostname, "cluster": cluster if type(cluster) is str else None}
+    return (*[values.get(field) for field in FILTER_FIELDS], *(None,) * len(ORIGIN_FIELDS))

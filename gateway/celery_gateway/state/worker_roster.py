@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from math import inf
 
 from celery_gateway.events.event import encode
+from celery_gateway.events.matcher import Matcher
+from celery_gateway.state.worker import worker_keys
 from celery_gateway.state.worker_status import WorkerKey
 from celery_gateway.state.worker_table import WorkerTable
 
@@ -42,6 +44,15 @@ class Roster:
             self._due = [*self._encoded.keys() - keys, *keys]
         self._encode_some(WORKERS_AT_ONCE, now, time)
         return not self._due and not self._workers.changed
+
+    def visible(self, now: float, time: float, visible: Matcher) -> Sequence[bytes]:
+        """Return the workers that pass a filter, as ``all`` does."""
+        self.all(now, time)
+        return [
+            self._encoded[key]
+            for cluster, hostname, key in self._order
+            if visible.matches(worker_keys(hostname, cluster or None))
+        ]
 
     def all(self, now: float, time: float) -> Sequence[bytes]:
         """Return all workers, alive or not, by cluster and hostname, as of now. Cheap after ``prepare``."""

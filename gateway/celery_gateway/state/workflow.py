@@ -20,13 +20,14 @@ Pure.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from celery_gateway.events.event import encode
-from celery_gateway.state.task import encode_attempts, encode_fields
-from celery_gateway.state.task_record import Record
+from celery_gateway.events.fields import ALL_FIELDS, Fields
+from celery_gateway.state.task import encode_attempts, encode_fields, stale_field
+from celery_gateway.state.task_record import Record, shows_attempts
 
 MAX_DEPTH = 100
 MEMBERS_PER_STEP = 500
@@ -66,13 +67,20 @@ class Workflow:
     """Collects the tasks of a root, and encodes them as a tree.
 
     Args:
-        fields: the fields of a task (``task.VIEW_FIELDS``), besides ``uuid`` and ``children``; ``None`` for
-            all but ``attempts``.
+        fields: the fields of a task (``task.VIEW_FIELDS``), besides ``uuid`` and ``children``; all do not
+            include ``attempts``.
+        is_visible: returns whether a task belongs to what the client may see; ``None``: all do.
     """
 
-    def __init__(self, root_id: str, fields: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        root_id: str,
+        fields: Fields = ALL_FIELDS,
+        is_visible: Callable[[Record], bool] | None = None,
+    ) -> None:
+        self.fields = fields
         self._root_id = root_id
-        self._fields = fields
+        self._is_visible = is_visible
         self._bytes = 0
         self._members: dict[str, _Member] = {}
         self._by_number: dict[int, _Member] = {}  # while it is encoded
@@ -96,7 +104,7 @@ class Workflow:
         before = self._members.get(task.uuid)
         if before is not None:
             self._bytes -= MEMBER_BYTES + len(before.json)
-        if task.root_id != self._root_id:
+        if task.root_id != self._root_id or (self._is_visible is not None and not self._is_visible(record)):
             self._members.pop(task.uuid, None)
             return
         json = self._encode(record)
@@ -166,13 +174,10 @@ class Workflow:
 
     def _encode(self, record: Record) -> bytes:
         task = record.task
-        stale = b"false" if task.lost is None else b"true"
-        if self._fields is None:
-            return b'%b,"stale":%b,"children":[' % (encode(task)[:-1], stale)
-        current = b',"stale":%b' % stale if "stale" in self._fields else b""
-        if "attempts" in self._fields:
-            current += b',"attempts":%b' % encode_attempts(record.current_run())
-        return b'%b%b,"children":[' % (encode_fields(task, self._fields), current)
+        current = stale_field(task) if "stale" in self.fields else b""
+        if shows_attempts(self.fields, with_attempts=False):
+            current += b',"attempts":%b' % encode_attempts(record.current_run(), self.fields)
+        return b'%b%b,"children":[' % (encode_fields(task, self.fields), current)
 
     def _follow(self, path: list[_Step]) -> Iterator[None]:
         """Append the steps of the critical path, a few at a time."""

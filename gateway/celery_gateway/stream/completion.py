@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from celery_gateway.events.event import Event, id_text
+from celery_gateway.events.matcher import Matcher
+from celery_gateway.state.task_record import Record
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.stream.hub import Hub
 from celery_gateway.stream.messages import CloseReason
@@ -40,13 +42,15 @@ class Target(NamedTuple):
     """What a stream waits for: a task by its ``uuid``, or a workflow by its ``root_id``.
 
     ``cluster``: the broker; ``None`` for all brokers. ``quiet_seconds``: the quiet time of a workflow;
-    ``None`` for the default.
+    ``None`` for the default. ``visible``: the filter of a scope; a task that does not pass it is unknown, and
+    all tasks of the workflow pass it. ``None``: all tasks are visible.
     """
 
     field: Literal["uuid", "root_id"]
     value: str
     cluster: str | None = None
     quiet_seconds: float | None = None
+    visible: Matcher | None = None
 
 
 class Completion(NamedTuple):
@@ -201,7 +205,7 @@ class Completions:
         return self._task_completion(target) if is_task else self._workflow_completion(target)
 
     def _task_completion(self, target: Target) -> Completion | None:
-        tasks = [record.task for record in self._tasks.find(target.value, target.cluster)]
+        tasks = [record.task for record in self._find(target)]
         if not tasks:
             return self._unknown(target, f"no event of the task {target.value!r} has been seen")
         ready = sum(task.is_ready for task in tasks)
@@ -219,7 +223,7 @@ class Completions:
     def _workflow_completion(self, target: Target) -> Completion | None:
         roots = self._tasks.roots(target.value, target.cluster)
         if not roots:
-            for record in self._tasks.find(target.value, target.cluster):
+            for record in self._find(target):
                 root_id = record.task.root_id
                 if root_id is None:  # it had started before the gateway consumed
                     return self._task_completion(target)
@@ -237,8 +241,15 @@ class Completions:
             return Completion("ready", quiet_seconds, details)
         return Completion("lost", self._lost_grace_seconds, details) if lost == unready else None
 
+    def _find(self, target: Target) -> list[Record]:
+        """Return the records of a target's value that are visible."""
+        records = self._tasks.find(target.value, target.cluster)
+        if target.visible is None:
+            return records
+        return [record for record in records if target.visible.matches(record.keys())]
+
     def _unknown(self, target: Target, message: str) -> Completion:
-        if self._tasks.was_evicted(target.value, target.cluster):
+        if target.visible is None and self._tasks.was_evicted(target.value, target.cluster):
             message = f"{target.value!r} was evicted (the table of tasks is full: see --max-tasks)"
             return Completion("unknown", 0.0, {"message": message})
         return Completion("unknown", self._wait_known_seconds, {"message": message})

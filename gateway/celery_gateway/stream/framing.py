@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from celery_gateway.events.event import encode, pick
+from celery_gateway.events.fields import Fields
 from celery_gateway.events.truncate import shorten
 from celery_gateway.stream.messages import ControlMessage, bookmark_message
 
@@ -108,15 +109,15 @@ class FieldProjection:
 
     Args:
         framing: how the smaller events are written.
-        fields: the fields to keep beside ``id``, ``type`` and ``truncated``; ``None``: all.
+        fields: the fields to keep beside ``id``, ``type`` and ``truncated``.
         max_event_bytes: larger events are truncated; 0: no limit.
 
     Attributes:
         cost: beside that of the filter, in units of ``Filter.cost``: about 1 µs for an event, or 500 bytes.
     """
 
-    def __init__(self, framing: PlainFraming, fields: frozenset[str] | None, max_event_bytes: int) -> None:
-        self._fields = None if fields is None else fields | KEPT_FIELDS
+    def __init__(self, framing: PlainFraming, fields: Fields, max_event_bytes: int) -> None:
+        self._fields = None if fields.are_all else fields.including(KEPT_FIELDS)
         self._max_event_bytes = max_event_bytes
         self.cost = projection_cost(fields)
         self.control = framing.control
@@ -129,21 +130,19 @@ class FieldProjection:
         return self._event(id, shorten(projected, self._max_event_bytes))
 
 
-_projections: WeakValueDictionary[tuple[PlainFraming, frozenset[str] | None, int], FieldProjection] = (
-    WeakValueDictionary()
-)
+_projections: WeakValueDictionary[tuple[PlainFraming, Fields, int], FieldProjection] = WeakValueDictionary()
 
 
 def projected_framing(
-    framing: PlainFraming, fields: frozenset[str] | None, max_event_bytes: int
+    framing: PlainFraming, fields: Fields, max_event_bytes: int
 ) -> PlainFraming | FieldProjection:
     """Return a framing of smaller events; the same object for equal arguments, so that clients share it.
 
     Args:
-        fields, max_event_bytes: see ``FieldProjection``. With ``None`` and 0 the result is ``framing``
+        fields, max_event_bytes: see ``FieldProjection``. With all fields and 0 the result is ``framing``
             itself.
     """
-    if fields is None and not max_event_bytes:
+    if fields.are_all and not max_event_bytes:
         return framing
     key = framing, fields, max_event_bytes
     found = _projections.get(key)
@@ -152,12 +151,13 @@ def projected_framing(
     return found
 
 
-def projection_cost(fields: frozenset[str] | None) -> int:
+def projection_cost(fields: Fields) -> int:
     """Return the cost of keeping some fields, in units of ``Filter.cost``."""
-    return PROJECTION_COST + sum([100 + len(name) for name in fields or ()]) // 500
+    names = (*(fields.wanted or ()), *fields.hidden)
+    return PROJECTION_COST + sum([100 + len(name) for name in names]) // 500
 
 
-def project(json: bytes, fields: frozenset[str]) -> bytes:
+def project(json: bytes, fields: Fields) -> bytes:
     """Return an event with some of its fields, computed once for all cohorts.
 
     A large event is not cached: the cache must not take more memory than the history.
@@ -166,7 +166,7 @@ def project(json: bytes, fields: frozenset[str]) -> bytes:
 
 
 @lru_cache(maxsize=2_000)
-def _project_cached(json: bytes, fields: frozenset[str]) -> bytes:
+def _project_cached(json: bytes, fields: Fields) -> bytes:
     return encode({field: value for field, value in _split(json).items() if field in fields})
 
 

@@ -11,10 +11,12 @@ Rules:
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+from celery_gateway.access.quota import Place
 from celery_gateway.errors import OverLimit
-from celery_gateway.events.event import Event, encode, keys
+from celery_gateway.events.event import Event, Keys, encode, keys
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.events.truncate import truncate
 from celery_gateway.stream import messages
@@ -71,7 +73,7 @@ class Hub:
         self._max_unflushed_bytes = history_bytes // 4
         self._timer = FlushTimer(self._flush)
         self._after_flush: list[Callable[[], None]] = []
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, Place] = {}
         self._is_closed = False
 
     def statistics(self) -> HubStatistics:
@@ -84,15 +86,19 @@ class Hub:
             cohorts=len(self._cohorts),
         )
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Event, origin_keys: Keys = ()) -> None:
         """Append an event to the stream: it gets the next position, and goes to all subscriptions that match
-        it."""
+        it.
+
+        Args:
+            origin_keys: the values of ``ORIGIN_FIELDS`` of its task; required if there are scopes.
+        """
         id = self._history.id_of(self._history.position + 1)
         full_json = None
         json = _with_id(id, encode(event))
         if 0 < self.max_event_bytes < len(json):
             full_json, json = json, _with_id(id, encode(truncate(event, self.max_event_bytes - len(id) - 8)))
-        entry = Entry(id, keys(event), None, json, time.monotonic(), full_json)
+        entry = Entry(id, keys(event) + origin_keys, None, json, time.monotonic(), full_json)
         self._append(entry, self._index.find(entry.keys))
 
     def gap(self, reason: messages.GapReason, lost: int | None = None, cluster: str | None = None) -> None:
@@ -124,6 +130,7 @@ class Hub:
         *,
         snapshot_when_resumed: bool = False,
         client: str = "",
+        replaces: Subscription | None = None,
     ) -> Subscription:
         """Return a subscription that begins here and now, or earlier where the history allows.
 
@@ -138,21 +145,27 @@ class Hub:
                 history.
             initial_snapshot: makes the initial snapshot of a stream that is not resumed.
             snapshot_when_resumed: a resumed stream has it, too.
-            client: the address of the client, to charge it.
+            client: the address of the client or the name of its principal, to charge it.
+            replaces: the caller will close this subscription of the client. The new one has its place.
 
         Raises:
             OverLimit: the limits do not allow it now.
         """
         resume, position, gap_reason = self._beginning(last_event_id, since)
         has_snapshot = resume != "resumed" or snapshot_when_resumed
-        snapshot = initial_snapshot() if initial_snapshot is not None and has_snapshot else None
-        try:
-            subscription = self._open(filter, framing, resume, position, snapshot, client)
-        except OverLimit:
-            if snapshot is not None:
-                snapshot.close()
-            raise
-        self._subscriptions.add(subscription)
+        with self._replaced(replaces):
+            place = self.limits.quotas.find(client).reserve("streams")
+            snapshot = None
+            try:
+                if initial_snapshot is not None and has_snapshot:
+                    snapshot = initial_snapshot()
+                subscription = self._open(filter, framing, resume, position, snapshot, client)
+            except BaseException:
+                place.release()
+                if snapshot is not None:
+                    snapshot.close()
+                raise
+        self._subscriptions[subscription] = place
         if gap_reason is not None:
             subscription.send(messages.gap_message(subscription.id, gap_reason, None))
         if self._is_closed:
@@ -184,6 +197,10 @@ class Hub:
             self._remove_if_empty(cohort)
             raise
 
+    def _replaced(self, subscription: Subscription | None) -> AbstractContextManager[None]:
+        place = None if subscription is None else self._subscriptions.get(subscription)
+        return nullcontext() if place is None else place.replaced()
+
     def refilter(self, subscription: Subscription, filter: Matcher) -> None:
         """Replace the filter of a subscription at its position, and send ``gateway-filter``.
 
@@ -205,8 +222,8 @@ class Hub:
         """Return the position of an id; ``None`` if the id is not one of this log."""
         return self._history.position_of(id)
 
-    def event(self, id: str) -> bytes | None:
-        """Return the event with this id, encoded and not truncated.
+    def entry(self, id: str) -> Entry | None:
+        """Return the event with this id; its ``full_json`` is not truncated.
 
         Returns:
             ``None`` if there is no event with this id in this log.
@@ -218,7 +235,7 @@ class Hub:
         if not position:
             return None
         entry = self._history.entry(position)
-        return entry.full_json if entry.control_type is None else None
+        return entry if entry.control_type is None else None
 
     def flush(self) -> int:
         """Write all entries for the live subscriptions now; return the position, that of the newest entry."""
@@ -289,7 +306,9 @@ class Hub:
         return cohort
 
     def _on_close(self, subscription: Subscription) -> None:
-        self._subscriptions.discard(subscription)
+        place = self._subscriptions.pop(subscription, None)
+        if place is not None:
+            place.release()
         self._remove_if_empty(subscription.cohort)
 
     def _remove_if_empty(self, cohort: Cohort) -> None:

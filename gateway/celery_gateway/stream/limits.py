@@ -6,6 +6,7 @@ Rules:
   is alone, a third if another client uses as much. So a client that asks for too much is refused, and there
   is room for others.
 - A part of a budget is a ``Reservation``. A smaller amount is always allowed.
+- With authentication the client is the principal, and its quota holds, too (``celery_gateway.access.quota``).
 
 Pure but for the log.
 """
@@ -15,7 +16,8 @@ import time
 from collections import Counter
 from typing import Final, NamedTuple
 
-from celery_gateway.errors import OverLimit
+from celery_gateway.access.quota import UNLIMITED, Quota, Quotas, QuotaStatistics
+from celery_gateway.errors import OverLimit, QuotaExceeded
 
 DEFAULT_MEMORY_BYTES: Final = 256 << 20
 MAX_FILTER_COST: Final = 100_000
@@ -47,11 +49,23 @@ class Budget:
         reason: one of ``REASONS``, for ``OverLimit``.
         name: what the amount is of, for people.
         share: a client may use so many times as much as it leaves free.
+        quotas: those of principals, by the name ``quota``.
     """
 
-    def __init__(self, limit: int, reason: str, name: str, *, share: int = 1) -> None:
+    def __init__(
+        self,
+        limit: int,
+        reason: str,
+        name: str,
+        *,
+        share: int = 1,
+        quotas: Quotas | None = None,
+        quota: str = "",
+    ) -> None:
         self.limit = limit
         self._share = share
+        self._quotas = quotas
+        self._quota = quota
         self._reason = reason
         self._name = name
         self._used = 0
@@ -70,24 +84,30 @@ class Budget:
         """Return a reservation, empty at first.
 
         Args:
-            client: who is charged, such as an IP address; ``None`` for what several clients share, which only
-                has to fit into the whole budget.
+            client: who is charged, an IP address or the name of a principal; ``None`` for what several
+                clients share, which only has to fit into the whole budget.
         """
-        return Reservation(self, client)
+        quota = UNLIMITED if self._quotas is None or client is None else self._quotas.find(client)
+        return Reservation(self, client, quota)
 
-    def over_limit(self) -> OverLimit:
-        """Return the error for a client that asks for too much."""
+    def over_limit(self, client: str | None, quota: Quota, by: int) -> OverLimit:
+        """Return the error for a client that asks for ``by`` more and does not get it."""
+        own = 0 if client is None else self.used_by(client)
+        if quota is not UNLIMITED and own + by > quota.limit(self._quota):
+            return quota.exceeded(self._quota, own)
         return OverLimit(
             self._reason,
             f"{self._name}: {self._used:,} of {self.limit:,} are in use; a client may use at most as much "
             "as it leaves free; ask for less, or try again later",
         )
 
-    def _change(self, client: str | None, by: int) -> bool:
+    def _change(self, client: str | None, quota: Quota, by: int) -> bool:
         own = 0 if client is None else self._by_client.get(client, 0)
         if by > 0:
             free = self.limit - self._used - by
             if free < 0 or (client is not None and own + by > self._share * free):
+                return False
+            if quota is not UNLIMITED and own + by > quota.limit(self._quota):
                 return False
         self._used += by
         if client is not None:
@@ -105,16 +125,17 @@ class Reservation:
         amount: the reserved amount.
     """
 
-    __slots__ = ("_budget", "_client", "amount")
+    __slots__ = ("_budget", "_client", "_quota", "amount")
 
-    def __init__(self, budget: Budget, client: str | None) -> None:
+    def __init__(self, budget: Budget, client: str | None, quota: Quota) -> None:
         self._budget = budget
         self._client = client
+        self._quota = quota  # referred to, so that it is not forgotten
         self.amount = 0
 
     def resize(self, amount: int) -> bool:
         """Set the amount; return False and change nothing if the budget does not allow it."""
-        is_allowed = self._budget._change(self._client, amount - self.amount)
+        is_allowed = self._budget._change(self._client, self._quota, amount - self.amount)
         if is_allowed:
             self.amount = amount
         return is_allowed
@@ -123,10 +144,14 @@ class Reservation:
         """Increase the amount.
 
         Raises:
-            OverLimit: the budget does not allow it; the amount stays as it is.
+            OverLimit: the budget or the quota does not allow it; the amount stays as it is.
         """
         if not self.resize(self.amount + by):
-            raise self._budget.over_limit()
+            raise self.over_limit(self.amount + by)
+
+    def over_limit(self, amount: int) -> OverLimit:
+        """Return the error for an amount that is not allowed (``resize``)."""
+        return self._budget.over_limit(self._client, self._quota, amount - self.amount)
 
     def release(self) -> None:
         """Set the amount to zero. May be called again."""
@@ -139,6 +164,7 @@ class LimitsStatistics(NamedTuple):
     memory_bytes: int
     filter_cost: int
     refused: dict[str, int]
+    quotas: QuotaStatistics
 
 
 class Limits:
@@ -147,18 +173,30 @@ class Limits:
     Attributes:
         memory: bytes that are kept for clients, or because of them.
         filters: the cost of their filters (``Filter.cost``).
+        quotas: what each principal may use.
         refused: how often a client was refused or disconnected, by reason (``REASONS``).
     """
 
     def __init__(self, *, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
-        self.memory = Budget(memory_bytes, "memory", "memory for clients (--client-memory)")
-        self.filters = Budget(MAX_FILTER_COST, "filters", "filters of all clients")
+        self.quotas = quotas = Quotas()
+        self.memory = Budget(
+            memory_bytes,
+            "memory",
+            "memory for clients (--client-memory)",
+            quotas=quotas,
+            quota="memory_bytes",
+        )
+        self.filters = Budget(
+            MAX_FILTER_COST, "filters", "filters of all clients", quotas=quotas, quota="filter_cost"
+        )
         self.refused: Counter[str] = Counter()
         self._logged_at: dict[str, float] = {}  # by reason, monotonic time
 
     def statistics(self) -> LimitsStatistics:
         """Return what is in use, and the counts."""
-        return LimitsStatistics(self.memory.used, self.filters.used, dict(self.refused))
+        return LimitsStatistics(
+            self.memory.used, self.filters.used, dict(self.refused), self.quotas.statistics()
+        )
 
     def count(self, reason: str, details: str = "") -> None:
         """Count a client that was refused or disconnected; log each reason at most once a minute.
@@ -167,12 +205,32 @@ class Limits:
             reason: one of ``REASONS``.
         """
         self.refused[reason] += 1
-        now = time.monotonic()
-        if now - self._logged_at.get(reason, -LOG_SECONDS) >= LOG_SECONDS:
-            self._logged_at[reason] = now
+        if self._is_log_due(reason):
             log.warning(
                 "limits: a client was refused or disconnected: %s%s (%d so far; logged once a minute)",
                 reason,
                 f": {details}" if details else "",
                 self.refused[reason],
             )
+
+    def count_error(self, error: OverLimit, details: str = "") -> None:
+        """Count a client that was refused or disconnected because of an error, as ``count`` does."""
+        if not isinstance(error, QuotaExceeded):
+            self.count(error.reason, details)
+            return
+        self.quotas.exceeded[error.reason] += 1
+        if self._is_log_due(f"quota {error.reason}"):
+            log.warning(
+                "limits: the principal %r: %s%s (%d so far for all principals; logged once a minute)",
+                error.principal,
+                f"{details}: " if details else "",
+                error,
+                self.quotas.exceeded[error.reason],
+            )
+
+    def _is_log_due(self, reason: str) -> bool:
+        now = time.monotonic()
+        is_due = now - self._logged_at.get(reason, -LOG_SECONDS) >= LOG_SECONDS
+        if is_due:
+            self._logged_at[reason] = now
+        return is_due

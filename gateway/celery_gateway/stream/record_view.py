@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from celery_gateway.events.event import encode, id_text
+from celery_gateway.events.fields import Fields
 from celery_gateway.events.truncate import shorten
 from celery_gateway.stream.framing import KEPT_FIELDS, PlainFraming, project, projection_cost
 
@@ -19,7 +20,7 @@ RECORD_COST = 6
 _KEY = b',"record":'
 _NULL = b"null"
 
-RecordOf = Callable[[str, str | None, frozenset[str] | None], bytes | None]
+RecordOf = Callable[[str, str | None, Fields], bytes | None]
 """Returns a task's record, encoded, by its uuid, its cluster and the wanted fields; ``None`` without one."""
 
 
@@ -43,8 +44,8 @@ class RecordView:
 
     Args:
         framing: how messages are written.
-        fields: those of the event, and of the record, that are kept; ``None`` for all. ``record`` itself, and
-            its ``uuid``, are always kept.
+        fields: those of the event, and of the record, that are kept. ``record`` itself, and its ``uuid``, are
+            always kept.
         max_event_bytes: longer events are truncated, the record like an event of its own; 0: no limit.
         record_of: returns the record of a task.
 
@@ -53,10 +54,10 @@ class RecordView:
     """
 
     def __init__(
-        self, framing: PlainFraming, fields: frozenset[str] | None, max_event_bytes: int, record_of: RecordOf
+        self, framing: PlainFraming, fields: Fields, max_event_bytes: int, record_of: RecordOf
     ) -> None:
         self._fields = fields
-        self._kept = None if fields is None else (fields | KEPT_FIELDS) - {"record"}
+        self._kept = None if fields.are_all else fields.including(KEPT_FIELDS).without(frozenset({"record"}))
         self._max_event_bytes = max_event_bytes
         self._record_of = record_of
         self.cost = RECORD_COST + projection_cost(fields)
@@ -82,13 +83,11 @@ class RecordView:
         return self._event(id, b"%b%b%b}" % (event[:-1], _KEY, record))
 
 
-_views: WeakValueDictionary[tuple[PlainFraming, frozenset[str] | None, int, RecordOf], RecordView] = (
-    WeakValueDictionary()
-)
+_views: WeakValueDictionary[tuple[PlainFraming, Fields, int, RecordOf], RecordView] = WeakValueDictionary()
 
 
 def record_view(
-    framing: PlainFraming, fields: frozenset[str] | None, max_event_bytes: int, record_of: RecordOf
+    framing: PlainFraming, fields: Fields, max_event_bytes: int, record_of: RecordOf
 ) -> RecordView:
     """Return a framing with records; the same for the same arguments, so that clients can share it."""
     key = framing, fields, max_event_bytes, record_of

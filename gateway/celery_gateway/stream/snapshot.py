@@ -14,7 +14,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from time import perf_counter
 
-from celery_gateway.events.event import FILTER_FIELDS
+from celery_gateway.errors import OverLimit
+from celery_gateway.events.event import PARENT_ID_POSITIONS, ROOT_ID_POSITIONS
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.state.scan import Scan
 from celery_gateway.state.task_record import Record
@@ -42,8 +43,6 @@ PAGED_BYTES = 128
 """Memory of the record of which tasks a page had, by estimate."""
 PENDING_BYTES = 16
 """Memory of a task that is to be read again, by estimate."""
-
-_ROOT_ID, _PARENT_ID = FILTER_FIELDS.index("root_id"), FILTER_FIELDS.index("parent_id")
 
 
 class Snapshots:
@@ -88,6 +87,7 @@ class Snapshots:
         client: str = "",
         follows_filter: bool = True,
         page_bytes: int = PAGE_BYTES,
+        workers: Callable[[], Sequence[bytes]] | None = None,
     ) -> "Snapshot":
         """Return a snapshot as of the time when it will have been read.
 
@@ -99,11 +99,14 @@ class Snapshots:
             client: the address of the client, to charge it.
             follows_filter: when the stream gets another filter, the snapshot gets it, too.
             page_bytes: about how large a page may be; a single record may be larger.
+            workers: returns the workers that the client may see, each encoded; ``None``: all.
 
         Raises:
             OverLimit: the limits do not allow it now.
         """
-        return Snapshot(self, filter, framing, view, view_key, client, follows_filter, page_bytes)
+        return Snapshot(
+            self, filter, framing, view, view_key, client, follows_filter, page_bytes, workers or self.workers
+        )
 
 
 class Snapshot:
@@ -120,6 +123,7 @@ class Snapshot:
         client: str,
         follows_filter: bool,
         page_bytes: int,
+        workers: Callable[[], Sequence[bytes]],
     ) -> None:
         self._shared = shared
         self._filter = filter
@@ -127,10 +131,16 @@ class Snapshot:
         self._view = view
         self._view_key = view_key
         self._follows_filter = follows_filter
+        self._workers = workers
         self._writer = PageWriter(framing, page_bytes)
         self._memory = shared.limits.memory.reserve(client)
         self._own_bytes = SNAPSHOT_BYTES + COST_BYTES * filter.cost
         self._memory.grow(self._own_bytes)
+        try:
+            self._place = shared.limits.quotas.find(client).reserve("snapshots")
+        except OverLimit:
+            self._memory.release()
+            raise
         shared.records.enter()
         self._is_closed = False
         self._pages: PageSet | None = None  # while it reads pages of tasks
@@ -183,6 +193,7 @@ class Snapshot:
             self._is_closed = True
             self._restart()
             self._memory.release()
+            self._place.release()
             self._shared.records.leave()
 
     def _read_pages(self) -> SnapshotPage | None:
@@ -231,7 +242,7 @@ class Snapshot:
         position = None
         if is_done:
             position = shared.hub.flush()
-            workers = shared.workers()
+            workers = self._workers()
         self._ready_bytes = sum(map(len, tasks)) + 8 * len(workers)
         self._charge()
         self._ready = self._writer.write_all(shared.hub.id, tasks, workers, position)
@@ -261,17 +272,17 @@ class Snapshot:
         pending = 0 if self._scan is None else self._scan.key_count
         size_bytes = PAGED_BYTES * len(self._paged) + PENDING_BYTES * pending + self._ready_bytes
         if not self._memory.resize(self._own_bytes + size_bytes):
-            raise self._shared.limits.memory.over_limit()
+            raise self._memory.over_limit(self._own_bytes + size_bytes)
 
 
 def _leads_to_few(tasks: TaskTable, filter: Matcher) -> bool:
     """Return whether the ids in a filter lead to few tasks."""
     lookups = filter.lookups
-    if lookups is None or any(field == _PARENT_ID for field, _ in lookups):
+    if lookups is None or any(field in PARENT_ID_POSITIONS for field, _ in lookups):
         return False
     count = 0
     for field, value in lookups:
         count += len(tasks.keys(value))
-        if field == _ROOT_ID:
+        if field in ROOT_ID_POSITIONS:
             count += sum(len(root.members) for root in tasks.roots(value))
     return count <= FEW_TASKS

@@ -176,8 +176,9 @@ class SnapshotPages:
         if self._records_version != self._tasks.version and now - self._listed_at >= RELIST_SECONDS:
             records = list(self._tasks.newest())
             records.reverse()
-            if not self._memory.resize(self.size_bytes + 8 * (len(records) - len(self._records))):
-                raise self._limits.memory.over_limit()
+            size_bytes = self.size_bytes + 8 * (len(records) - len(self._records))
+            if not self._memory.resize(size_bytes):
+                raise self._memory.over_limit(size_bytes)
             self._records = records
             self._records_version, self._listed_at = self._tasks.version, now
 
@@ -198,7 +199,7 @@ class SnapshotPages:
         size_bytes = first = bits = 0
         end = after
         for count, record in enumerate(records, 1):
-            if get(record.key) is record and matches(record.task.keys()):
+            if get(record.key) is record and matches(record.keys()):
                 encoded = view(record)
                 if not encoded_tasks:
                     first = record.number

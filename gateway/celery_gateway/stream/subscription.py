@@ -157,7 +157,7 @@ class Subscription:
         try:
             return self._fill_buffer() if self._push is None else self._fill_transport(self._push)
         except OverLimit as error:
-            self._end_over_limit(error.reason)
+            self._end_over_limit(error)
             if self.closing != "limit":
                 self.fail(error)  # it was to end for a final reason, after what it cannot read now
         except Exception as error:
@@ -338,13 +338,13 @@ class Subscription:
         """Charge the client for the bytes that wait for it; end the stream if they are too many."""
         size_bytes = SUBSCRIPTION_BYTES + buffered_bytes
         if self._memory.amount != size_bytes and not self.is_ended and not self._memory.resize(size_bytes):
-            self._end_over_limit("memory")
+            self._end_over_limit(self._memory.over_limit(size_bytes))
 
     def _charge_full_buffer(self) -> None:
         if self._push is not None and self._push.is_full:
             self.charge(self._push.buffered_bytes())
 
-    def _end_over_limit(self, reason: str) -> None:
+    def _end_over_limit(self, error: OverLimit) -> None:
         if self.closing != "limit":
-            self._limits.count(reason, f"a stream to {self.client or 'an unknown address'}")
+            self._limits.count_error(error, f"a stream to {self.client or 'an unknown address'}")
             self.end("limit")

@@ -68,16 +68,6 @@ test("a missing WebSocket is an error at the first connection, not while a modul
   assert.equal(stdout, "no-websocket no WebSocket here: set the option WebSocket\n", stderr);
 });
 
-test("a token that no header can have is reported, not retried in silence", async () => {
-  const client = connect({ url: "http://127.0.0.1:9", token: "sécret\u2028" });
-  const error = await new Promise((resolve) => {
-    client.on("error", resolve);
-    client.task("u").subscribe(nothing);
-  });
-  client.close();
-  assert.ok(error instanceof TypeError, error);
-});
-
 test("credentials go to fetch, and only if they are given", async () => {
   for (const credentials of [undefined, "include", "omit"]) {
     const init = await new Promise((resolve) => {

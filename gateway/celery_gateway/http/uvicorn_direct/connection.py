@@ -17,7 +17,8 @@ from celery_gateway.http.request_limits import (
     client_over_limit,
     too_many_connections,
 )
-from celery_gateway.http.uvicorn_direct.config import server_limits
+from celery_gateway.http.tls_transport import TLS_BYTES
+from celery_gateway.http.uvicorn_direct.config import hsts_seconds, server_limits
 from celery_gateway.stream.keepalive import KeepaliveTimer
 from celery_gateway.stream.messages import CloseReason
 from celery_gateway.stream.subscription import Subscription
@@ -55,7 +56,9 @@ class DirectConnection:
     def _admit(self) -> bool:
         """Take a place for the connection; reject the connection if there is none."""
         client = self.client[0] if self.client else ""
-        self._guard = Guard(server_limits(self.config), client, self.transport.abort)
+        is_tls = self.transport.get_extra_info("sslcontext") is not None
+        tls_bytes = TLS_BYTES if is_tls else 0
+        self._guard = Guard(server_limits(self.config), client, self.transport.abort, tls_bytes)
         reason = self._guard.admit()
         if reason is not None:
             self._reject(too_many_connections(reason))
@@ -66,7 +69,8 @@ class DirectConnection:
         if error.reason is not None:
             self._guard.count(error.reason)
         if not self.transport.is_closing():
-            self.transport.write(as_http1(error.response()))
+            is_tls = self.transport.get_extra_info("sslcontext") is not None
+            self.transport.write(as_http1(error.response(), hsts_seconds(self.config) if is_tls else 0))
             if error.reason == "connections":
                 self.transport.close()  # its descriptor is needed
             else:

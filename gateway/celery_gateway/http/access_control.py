@@ -1,0 +1,180 @@
+"""Access control: who makes a request, and whether the request's endpoint is allowed.
+
+Rules:
+
+- A route is made by ``route`` or ``websocket_route``, with the kind of its endpoint (``scope.MAY``), or as
+  public. ``check_routes`` refuses any other, so that none can be forgotten.
+- The token is checked before any other work: before a parameter is parsed or a body is read.
+- An endpoint receives what its principal may see (``visible``), and has no other access to the pipeline.
+- A stream ends when its token expires or is revoked, when its session ends, and at a maximum age, if one is
+  set.
+"""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Literal
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from celery_gateway.access.authenticator import Authenticator
+from celery_gateway.access.principal import ANYONE, Principal
+from celery_gateway.errors import Forbidden, GatewayError, InvalidToken
+from celery_gateway.http.carriers import (
+    PRINCIPAL_KEY,
+    TRUSTED_PROXY_KEY,
+    Carried,
+    carried_token,
+    single_headers,
+)
+from celery_gateway.http.errors import error_of, respond
+from celery_gateway.http.sessions import Sessions
+from celery_gateway.http.visible import Visible
+from celery_gateway.pipeline import Pipeline
+from celery_gateway.stream.lifetimes import Lifetimes
+from celery_gateway.stream.subscription import Subscription
+
+Kind = Literal["events", "state", "workers", "metrics", "dashboard", "public"]
+_KIND_ATTRIBUTE: Final = "celery_gateway_kind"
+MIN_AGE_PART: Final = 0.9
+"""A stream may end after this part of the maximum age, so that not all end at the same time."""
+
+
+class AccessControl:
+    """Authenticates requests, and gives endpoints what their principals may see.
+
+    Args:
+        authenticator: checks tokens; ``None``: there is no authentication, and everything is allowed.
+        max_age_seconds: maximum duration of a stream; 0: no limit.
+
+    Attributes:
+        sessions: those of browsers.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, authenticator: Authenticator | None = None, max_age_seconds: float = 0.0
+    ) -> None:
+        self._pipeline = pipeline
+        self._authenticator = authenticator
+        self._max_age_seconds = max_age_seconds
+        self._lifetimes = Lifetimes()
+        self.sessions = Sessions(self._end_session)
+        if authenticator is not None:
+            authenticator.on_change = self._end_revoked
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is no authentication."""
+        return self._authenticator is None
+
+    def route(
+        self,
+        path: str,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        kind: Kind,
+        methods: Sequence[str] | None = None,
+    ) -> Route:
+        """Return a route whose requests are authenticated, unless it is public."""
+
+        async def checked(request: Request) -> Response:
+            await self._admit(request, kind)
+            return await endpoint(request)
+
+        route = Route(path, endpoint if kind == "public" else checked, methods=methods)
+        setattr(route, _KIND_ATTRIBUTE, kind)
+        return route
+
+    def websocket_route(
+        self, path: str, endpoint: Callable[[WebSocket], Awaitable[None]], kind: Kind
+    ) -> WebSocketRoute:
+        """Return the same for a WebSocket; an error of the gateway is the response to the handshake."""
+
+        async def checked(websocket: WebSocket) -> None:
+            try:
+                await self._admit(websocket, kind)
+                await endpoint(websocket)
+            except GatewayError as error:
+                response = error_of(error, self._pipeline.limits)
+                await respond(response, websocket.scope, websocket.receive, websocket.send)
+
+        route = WebSocketRoute(path, checked)
+        setattr(route, _KIND_ATTRIBUTE, kind)
+        return route
+
+    async def authenticate(self, token: str) -> Principal:
+        """Return the principal of a token; ``ANYONE`` without authentication.
+
+        Raises:
+            InvalidToken: the token is not valid.
+            Forbidden: it has no scope.
+        """
+        return ANYONE if self._authenticator is None else await self._authenticator.authenticate(token)
+
+    def visible(self, connection: HTTPConnection) -> Visible:
+        """Return what the principal of a request may see; the request was admitted by its route."""
+        return Visible(self._pipeline, connection.scope[PRINCIPAL_KEY][0])
+
+    def on_subscribed(self, connection: HTTPConnection, subscription: Subscription) -> None:
+        """End the stream of a request in time."""
+        principal, session = connection.scope[PRINCIPAL_KEY]
+        if principal.expires_at is not None:
+            self._lifetimes.end_after(subscription, principal.expires_at - time.time(), "expired")
+        if self._max_age_seconds:
+            seconds = self._max_age_seconds * random.uniform(MIN_AGE_PART, 1.0)
+            self._lifetimes.end_after(subscription, seconds, "drain")
+        if principal.credential or session:
+            self._lifetimes.own(subscription, (principal, session))
+
+    async def _admit(self, connection: HTTPConnection, kind: Kind) -> None:
+        identity = await self._identify(connection)
+        connection.scope[PRINCIPAL_KEY] = identity
+        if kind != "public" and kind not in identity[0].scope.may:
+            path = connection.scope["path"]
+            raise Forbidden(f"this token does not allow {path}: it requires {kind!r} in the scope's may")
+
+    async def _identify(self, connection: HTTPConnection) -> tuple[Principal, str]:
+        """Return the principal of a request, and the id of its session, or an empty text.
+
+        Raises:
+            InvalidToken: it has no valid token.
+            Forbidden: the token has no scope, or the user of a proxy is not allowed.
+        """
+        authenticator = self._authenticator
+        if authenticator is None:
+            return ANYONE, ""
+        if connection.scope.get(TRUSTED_PROXY_KEY):
+            principal = authenticator.proxy_principal(single_headers(connection.scope))
+            if principal is not None:
+                return principal, ""
+        carried: Carried = carried_token(connection.scope)
+        if carried.session and self.sessions.has_ended(carried.session):
+            raise InvalidToken("the session has ended: start another one with POST /session")
+        return await authenticator.authenticate(carried.token), carried.session
+
+    def _end_revoked(self) -> None:
+        authenticator = self._authenticator
+        if authenticator is not None:
+            self._lifetimes.end_owned(lambda owner: authenticator.is_revoked(owner[0]), "expired")  # type: ignore[index]
+
+    def _end_session(self, session: str) -> None:
+        self._lifetimes.end_owned(lambda owner: owner[1] == session, "expired")  # type: ignore[index]
+
+
+def check_routes(routes: Iterable[BaseRoute]) -> None:
+    """Check that each route declares its kind.
+
+    Raises:
+        RuntimeError: a route does not.
+    """
+    for route in routes:
+        if not hasattr(route, _KIND_ATTRIBUTE):
+            raise RuntimeError(f"the route {route} declares no kind of endpoint: make it by AccessControl")
+
+
+def kind_of(route: BaseRoute) -> Kind:
+    """Return the kind of endpoint that a route declares."""
+    kind: Kind = getattr(route, _KIND_ATTRIBUTE)
+    return kind

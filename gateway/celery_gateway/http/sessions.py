@@ -1,0 +1,44 @@
+"""Sessions of browsers: a cookie that has a token, and the id of a session that can be ended.
+
+Rules: the gateway stores no open session, so any gateway with the same ``--auth`` accepts the cookie. It
+remembers the sessions that have ended, so that a copy of the cookie is refused by this process, too.
+"""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+MAX_ENDED: Final = 100_000
+"""So many ended sessions are remembered, in about 15 MB."""
+ID_BYTES: Final = 12
+
+
+class Sessions:
+    """Makes and ends sessions.
+
+    Args:
+        on_end: is called with the id of a session that ends.
+    """
+
+    def __init__(self, on_end: Callable[[str], None]) -> None:
+        self._on_end = on_end
+        self._ended: OrderedDict[str, None] = OrderedDict()
+
+    def new_id(self) -> str:
+        """Return the id of a new session."""
+        return secrets.token_urlsafe(ID_BYTES)
+
+    def has_ended(self, id: str) -> bool:
+        """Return whether a session was ended lately."""
+        return id in self._ended
+
+    def end(self, id: str) -> None:
+        """End a session, and its streams. May be called again."""
+        if len(id) != len(self.new_id()):
+            return  # not one of ours: nothing is remembered for it
+        self._ended[id] = None
+        self._ended.move_to_end(id)
+        if len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+        self._on_end(id)
