@@ -2,8 +2,8 @@
 
     pip install 'django>=5' celery-gateway
     openssl rand -base64 48 > shop.secret
-    celery-gateway serve --auth access.toml --allow-origin http://localhost:8000
-    celery -A django_tokens worker -E
+    celery-gateway serve --auth auth.toml --allow-origin http://localhost:8000
+    celery -A django_tokens:celery worker -E
     python django_tokens.py runserver 8000
 
 Then open http://localhost:8000/. The page loads the JavaScript client from clients/js: build it first.

@@ -2,8 +2,8 @@
 
     pip install fastapi itsdangerous 'uvicorn[standard]' celery-gateway
     openssl rand -base64 48 > shop.secret
-    celery-gateway serve --auth access.toml --allow-origin http://localhost:8000
-    celery -A fastapi_tokens worker -E
+    celery-gateway serve --auth auth.toml --allow-origin http://localhost:8000
+    celery -A fastapi_tokens:celery worker -E
     uvicorn fastapi_tokens:app
 
 Then open http://localhost:8000/. The page loads the JavaScript client from clients/js: build it first.

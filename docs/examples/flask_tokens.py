@@ -2,8 +2,8 @@
 
     pip install flask celery-gateway
     openssl rand -base64 48 > shop.secret
-    celery-gateway serve --auth access.toml --allow-origin http://localhost:8000
-    celery -A flask_tokens worker -E -Q tenant-acme,tenant-globex
+    celery-gateway serve --auth auth.toml --allow-origin http://localhost:8000
+    celery -A flask_tokens:celery worker -E -Q tenant-acme,tenant-globex
     flask --app flask_tokens run --port 8000
 
 Then open http://localhost:8000/. The page uses EventSource with a session of the gateway, and

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.access.proxies import TrustedProxies
+from celery_gateway.access.redaction import Redactor
 from celery_gateway.broker.factory import source_for
 from celery_gateway.broker.urls import Access, Broker, brokers
 from celery_gateway.broker.worker_control import WorkerControl
@@ -61,7 +62,8 @@ class Gateway:
     Raises:
         SourceError: the broker's URL cannot be used.
         GatewayError: the access file cannot be used.
-        ValueError: a host, an origin, the public URL or a trusted proxy is malformed.
+        ValueError: a host, an origin, the public URL, a trusted proxy, a hidden field or a name of secrets
+            is malformed.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -213,7 +215,13 @@ def _pipeline(settings: Settings, limits: Limits) -> Pipeline:
         completions,
         limits,
         verbose_health=settings.verbose_health,
+        redact=_redactor(settings),
     )
+
+
+def _redactor(settings: Settings) -> Redactor | None:
+    redactor = Redactor(settings.hide, settings.redact, settings.redact_keys)
+    return redactor if redactor.is_needed else None
 
 
 def _remote(broker: Broker, settings: Settings) -> WorkerControl:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -66,6 +66,7 @@ class Pipeline:
         completions: streams that end when their target is complete.
         limits: those of all clients; by default the hub's.
         verbose_health: whether clients get reasons with the names and addresses of brokers.
+        redact: removes hidden fields and secrets from an event, in place, before anything reads it.
     """
 
     def __init__(
@@ -78,9 +79,11 @@ class Pipeline:
         limits: Limits | None = None,
         *,
         verbose_health: bool = False,
+        redact: Callable[[Event], None] | None = None,
     ) -> None:
         self.hub = hub
         self._verbose_health = verbose_health
+        self._redact = redact
         self.tasks = tasks
         self.records = CurrentRecords(tasks)
         self.workers = workers
@@ -185,6 +188,8 @@ class Pipeline:
             self._refused.count(refused)
         now = _now()
         for event in events:
+            if self._redact is not None:
+                self._redact(event)
             if feed.remote is not None and event["type"].startswith("worker-"):
                 feed.remote.on_event(event)
             process = self.workers.on_event(event, now, arrived)

@@ -95,10 +95,10 @@ class Site:
         self.folder = folder
         port = free_port()
         self.url = f"http://localhost:{port}"
-        shutil.copy(EXAMPLES / "access.toml", folder)
+        shutil.copy(EXAMPLES / "auth.toml", folder)
         self.secret = folder / "shop.secret"
         self.secret.write_text(secrets.token_urlsafe(48) + "\n")
-        options = ["--auth", str(folder / "access.toml"), "--allow-origin", self.url]
+        options = ["--auth", str(folder / "auth.toml"), "--allow-origin", self.url]
         self.gateway = GatewayProcess(broker, folder, options=options)
         self._port = str(port)
         self._environment = {
@@ -111,7 +111,7 @@ class Site:
 
     @contextmanager
     def running(self) -> Iterator["Site"]:
-        worker = ("-m", "celery", "-A", self.name, "worker", "-E", "-c", "2", "-l", "INFO")
+        worker = ("-m", "celery", "-A", f"{self.name}:celery", "worker", "-E", "-c", "2", "-l", "INFO")
         server = [part.format(port=self._port) for part in self.example.server]
         with ExitStack() as stack:
             stack.callback(self.gateway.stop)
@@ -294,8 +294,12 @@ def test_the_page(site: Site, page: Page, browser: Browser) -> None:
             assert "SUCCESS" not in other.locator("#text").inner_text()
         else:
             expect(other.locator("#text")).to_have_text("live")
-            queued = other.locator("li").count()
-            other.get_by_role("button", name="Start").click()
-            expect(other.locator("li")).to_have_count(queued + 1)
+            with other.expect_response("**/start") as response:
+                other.get_by_role("button", name="Start").click()
+            started = response.value.json()["id"]
+            with closing(site.logged_in("bob")) as bob:
+                token = site.token(bob, started)
+            assert wait_for(lambda: site.get(f"/tasks/{started}", token).status_code == 200, 10)
+            expect(other.locator("li")).to_have_count(len(site.get("/tasks", token).json()["tasks"]))
     finally:
         context.close()

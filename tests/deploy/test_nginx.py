@@ -601,5 +601,6 @@ def test_nginx_takes_every_file(tmp_path: Path) -> None:
     assert {path.name for path in SHIPPED.glob("*.conf")} == {
         *("nginx.conf", "celery-gateway.conf", "upstream.conf", "upstream-replicas.conf", "proxy.conf"),
         *(KEPT, STRIPPED, "tls.conf", "tokens.conf", "require-token.conf", "session.conf"),
+        "authenticated-user.conf",  # tests/clients/test_oauth2_proxy.py
     }
     assert "test is successful" in Nginx(tmp_path / "nginx", free_port()).check()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_gateway.events.event import Event
+from celery_gateway.events.fields import Fields
 from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
@@ -54,7 +55,7 @@ def root_of(tasks: TaskTable, root_id: str = "r") -> Root:
 
 
 def read(tasks: TaskTable, root_id: str = "r", fields: frozenset[str] | None = None) -> dict[str, Any]:
-    workflow = Workflow(root_id, fields)
+    workflow = Workflow(root_id, Fields(fields))
     for record in root_of(tasks, root_id).members.values():
         workflow.add(record)
     return finished(workflow)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_gateway.events.event import encode
+from celery_gateway.events.fields import ALL_FIELDS, Fields
 from celery_gateway.stream import record_view as views
 from celery_gateway.stream.framing import FORMATS, WEBSOCKET, text_message
 from celery_gateway.stream.record_view import RecordView, record_view
@@ -28,7 +29,7 @@ class Table:
         self.records = records
         self.asked: list[Asked] = []
 
-    def find(self, uuid: str, cluster: str | None, fields: frozenset[str] | None) -> bytes | None:
+    def find(self, uuid: str, cluster: str | None, fields: Fields) -> bytes | None:
         self.asked.append((uuid, cluster, fields))
         record = self.records.get(uuid)
         return None if record is None else encode(record)
@@ -54,21 +55,21 @@ def test_a_record_is_looked_up_by_the_ids_of_the_event(
 ) -> None:
     table = Table()
     event = {"id": "e-1", "type": "task-started", **fields}
-    assert write(record_view(NDJSON, None, 0, table.find), event) == event | {"record": None}
-    assert table.asked == [(*asked, None)]
+    assert write(record_view(NDJSON, ALL_FIELDS, 0, table.find), event) == event | {"record": None}
+    assert table.asked == [(*asked, ALL_FIELDS)]
 
 
 @pytest.mark.parametrize("fields", [{}, {"uuid": None}])
 def test_an_event_without_a_uuid_has_no_record_and_keeps_its_own(fields: dict[str, Any]) -> None:
     table = Table()
     event = {"id": "e-1", "type": "worker-heartbeat", "record": 1, **fields}
-    assert write(record_view(NDJSON, None, 0, table.find), event) == event
+    assert write(record_view(NDJSON, ALL_FIELDS, 0, table.find), event) == event
     assert table.asked == []
 
 
 def test_a_field_of_the_application_is_replaced_not_repeated() -> None:
     table = Table(u=RECORD)
-    for fields in (None, frozenset({"record", "state"})):
+    for fields in (ALL_FIELDS, Fields(frozenset({"record", "state"}))):
         line = record_view(NDJSON, fields, 0, table.find).event(b"e-1", encode(EVENT | {"record": {"n": 1}}))
         assert line.count(b'"record"') == 1
         assert json.loads(line)["record"] == RECORD
@@ -76,7 +77,7 @@ def test_a_field_of_the_application_is_replaced_not_repeated() -> None:
 
 def test_fields_are_those_of_the_event_and_of_the_record() -> None:
     table = Table(u=RECORD)
-    fields = frozenset({"state"})
+    fields = Fields(frozenset({"state"}))
     assert write(record_view(NDJSON, fields, 0, table.find), EVENT) == {
         "id": "e-1",
         "type": "task-started",
@@ -95,7 +96,7 @@ def test_each_framing_writes_it_in_its_own_way() -> None:
         WEBSOCKET: text_message(expected),
     }
     for framing, frame in written.items():
-        view = record_view(framing, None, 0, table.find)
+        view = record_view(framing, ALL_FIELDS, 0, table.find)
         assert view.event(b"e-1", encode(EVENT)) == frame
         assert view.keepalive(b"e-1") == framing.keepalive(b"e-1")
 
@@ -107,7 +108,7 @@ def test_event_and_record_together_are_not_longer_than_the_limit(
 ) -> None:
     table = Table(u=RECORD | {"result": "r" * record_chars})
     event = EVENT | {"result": "r" * event_chars}
-    line = record_view(NDJSON, None, limit, table.find).event(b"e-1", encode(event))
+    line = record_view(NDJSON, ALL_FIELDS, limit, table.find).event(b"e-1", encode(event))
     assert len(line) <= limit + 1
     told = json.loads(line)
     record = told["record"]
@@ -120,10 +121,10 @@ def test_clients_that_ask_for_the_same_share_a_view_which_goes_with_the_last_of_
     gc.collect()
     before = len(views._views)
     table = Table()
-    kept = [record_view(NDJSON, frozenset({"state"}), 0, table.find) for _ in range(3)]
+    kept = [record_view(NDJSON, Fields(frozenset({"state"})), 0, table.find) for _ in range(3)]
     assert kept[0] is kept[1] is kept[2]
-    assert record_view(NDJSON, None, 0, table.find) is not kept[0]
-    assert record_view(NDJSON, frozenset({"state"}), 0, Table().find) is not kept[0]
+    assert record_view(NDJSON, ALL_FIELDS, 0, table.find) is not kept[0]
+    assert record_view(NDJSON, Fields(frozenset({"state"})), 0, Table().find) is not kept[0]
     kept.clear()
     gc.collect()
     assert len(views._views) == before
@@ -131,5 +132,6 @@ def test_clients_that_ask_for_the_same_share_a_view_which_goes_with_the_last_of_
 
 def test_it_costs_more_than_the_fields_alone() -> None:
     long = frozenset(str(number) * 1_000 for number in range(50))
-    costs = [record_view(NDJSON, fields, 0, Table().find).cost for fields in (None, frozenset({"a"}), long)]
+    fields = (ALL_FIELDS, Fields(frozenset({"a"})), Fields(long))
+    costs = [record_view(NDJSON, each, 0, Table().find).cost for each in fields]
     assert costs == sorted(costs) and NDJSON.cost < costs[0] < costs[-1]

@@ -6,14 +6,17 @@ ends, with all it started, at the end of its standard input, or at SIGTERM.
 
 Bodies and answers of the control server are JSON; a failed command answers 500 with what went wrong.
 
-- A test reaches the gateway through doors, each a port of its own: `POST /doors {"tokens", "pages"}` ->
-  `{"id", "url"}`, then `POST /doors/{id}/cut | hang-up | stall | resume | refuse`, and
+- A test reaches the gateway through doors, each a port of its own: `POST /doors {"tokens", "pages", "auth"}`
+  -> `{"id", "url"}`; with `auth` it leads to another gateway, with authentication. Then
+  `POST /doors/{id}/cut | hang-up | stall | resume | refuse`, and
   `POST /doors/{id}/answers {"statuses", "retry_after", "tokens"}`; `GET /doors/{id}` -> `{"connects", "open",
   "tokens"}`, and `DELETE` when done.
 - Tasks: `POST /run {"kind", "args"}` -> `{"uuid", "root_id"}`, `POST /revoke {"uuid"}`.
 - Events of a test's own making: `POST /publish {"bodies"}`, and numbered ones at a rate: `POST /load
-  {"name", "count", "per_second", "batch", "padding"}` -> `{"id"}`, `POST /load/{id}/stop`,
+  {"name", "count", "per_second", "batch", "padding", "is_task"}` -> `{"id"}`, `POST /load/{id}/stop`,
   `GET /load/{id}` -> `{"sent", "done"}`.
+- Tokens of that gateway: `POST /tokens/sign {"seconds", "any", "may"}` -> `{"token"}` (a JSON Web Token);
+  `POST /tokens/create {"name", "may"}` -> `{"token"}` (a static one), `POST /tokens/remove {"name"}`.
 - Outages: `POST /gateway/restart {"kill"}`, `/broker/restart`, `/broker/cut`, `/workers/start` ->
   `{"hostname"}`, `/workers/kill {"hostname"}`.
 - `GET /logs`; `GET /page/…`: the files of the folder `--pages`, here and at every door that has pages.
@@ -39,7 +42,7 @@ from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import uvicorn
@@ -51,6 +54,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from tests.support.access_file import AccessFile
 from tests.support.celery_app import create_app
 from tests.support.gateway_process import GatewayProcess
 from tests.support.proxy import Proxy
@@ -64,6 +68,7 @@ KEEPALIVE_SECONDS = 2
 HISTORY_BYTES = 32 << 20
 """Small enough to be filled by a test, large enough for clients that are stopped for some seconds."""
 HEAD_BYTES = 64 << 10
+SUBPROTOCOL_PREFIX = "celery-gateway.bearer."
 KEEP_ALIVE_SECONDS = 600
 """How long the control server keeps an idle connection: a client must not reuse one that is being closed."""
 
@@ -80,7 +85,7 @@ class Door(Proxy):
 
 
 class Guard:
-    """Reads the first request of each connection, and forwards it to the gateway or answers it.
+    """Reads the first request of each connection, and forwards it to a gateway or answers it.
 
     It answers preflights (CORS), `GET /page/…`, the next requests for which there are `statuses`, and, with
     401, those without any of the `tokens` (`None`: no token is required).
@@ -142,8 +147,10 @@ class Guard:
             file = self._pages / Path(url.path).name
             kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
             return _response(200, {"Content-Type": kind}, file.read_bytes())
-        bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        token = bearer or parse_qs(url.query).get("access_token", [None])[0]
+        token: str | None = headers.get("authorization", "").removeprefix("Bearer ") or None
+        for subprotocol in headers.get("sec-websocket-protocol", "").split(","):
+            if subprotocol.strip().startswith(SUBPROTOCOL_PREFIX):
+                token = subprotocol.strip().removeprefix(SUBPROTOCOL_PREFIX)
         self.seen.append(token)
         if self.statuses:
             return _refusal(self.statuses.pop(0), self.retry_after)
@@ -173,7 +180,10 @@ def _response(status: int, headers: dict[str, str], body: bytes = b"") -> bytes:
 
 
 class Load(Thread):
-    """Publishes `count` events `task-tick` of one task, numbered from 0 as `n`, `batch` of them a message."""
+    """Publishes `count` events `task-tick` of one task, numbered from 0 as `n`, `batch` of them a message.
+
+    With `is_task` a `task-received` comes first: the gateway knows the task's name, so scopes may allow it.
+    """
 
     def __init__(
         self,
@@ -183,6 +193,7 @@ class Load(Thread):
         per_second: float | None = None,
         batch: int = 1,
         padding: int = 0,
+        is_task: bool = False,
     ) -> None:
         super().__init__(daemon=True, name=f"load {name}")
         self.sent = 0
@@ -191,12 +202,18 @@ class Load(Thread):
         self._event = {"type": "task-tick", "name": name, "uuid": str(uuid4()), "hostname": "tick@host"}
         self._event |= {"padding": "x" * padding, "utcoffset": 0, "pid": 1}
         self._batch = batch
+        self._is_task = is_task
         self._gap_seconds = batch / per_second if per_second else 0.0
 
     def run(self) -> None:
         publisher = Publisher(self._url)
         due = time.monotonic()
         try:
+            if self._is_task:
+                clock = {"clock": 0, "timestamp": time.time()}
+                publisher.send(
+                    self._event | {"type": "task-received", "root_id": self._event["uuid"]} | clock
+                )
             while self.sent < self.count:
                 numbers = range(self.sent, min(self.sent + self._batch, self.count))
                 events = [self._event | {"n": n, "clock": n, "timestamp": time.time()} for n in numbers]
@@ -230,6 +247,8 @@ class Lab:
                 *("--history-bytes", str(HISTORY_BYTES)),
             ),
         )
+        self.access = AccessFile(folder)
+        self._guarded: GatewayProcess | None = None
         self.workers: dict[str, Worker] = {}
 
     def start(self, ends: ExitStack) -> None:
@@ -238,11 +257,24 @@ class Lab:
         ends.enter_context(self.broker_proxy)
         ends.callback(self.celery.close)
         ends.callback(self.gateway.stop, 3)
+        ends.callback(self._stop_guarded)
         self.gateway.launch()
         ends.callback(self._kill_workers)
         self.start_worker("prefork")
         if not wait_for(self.gateway.is_ready, 20):
             raise RuntimeError(f"the gateway is not ready:\n{self.gateway.tail()}")
+
+    def guarded_port(self) -> int:
+        """Return the port of the gateway with authentication, which starts when it is first used."""
+        if self._guarded is None:
+            options = ("--auth", str(self.access.path), "--root-path", ROOT_PATH, "--allow-origin", "*")
+            self._guarded = GatewayProcess(self.rabbitmq.url, self.folder, options=options)
+            self._guarded.start()
+        return self._guarded.port
+
+    def _stop_guarded(self) -> None:
+        if self._guarded is not None:
+            self._guarded.stop(3)
 
     def start_worker(self, pool: str) -> str:
         # One that is to be killed takes no tasks from the other.
@@ -295,6 +327,8 @@ class Lab:
 
     def logs(self) -> str:
         processes = {"gateway": self.gateway, "rabbitmq": self.rabbitmq} | self.workers
+        if self._guarded is not None:
+            processes["gateway with authentication"] = self._guarded
         return "\n\n".join(f"{name}:\n{process.tail(30)}" for name, process in processes.items())
 
     def _kill_workers(self) -> None:
@@ -368,6 +402,12 @@ class Control:
                 await asyncio.to_thread(lab.celery.control.revoke, body["uuid"], terminate=True)
             case "/publish":
                 await asyncio.to_thread(lab.publish, body["bodies"])
+            case "/tokens/sign":
+                return JSONResponse({"token": lab.access.sign(**body)})
+            case "/tokens/create":
+                return JSONResponse({"token": lab.access.create(**body)})
+            case "/tokens/remove":
+                lab.access.remove(body["name"])
             case "/gateway/restart":
                 await self._by_main(lambda: lab.restart_gateway(body.get("kill", False)))
             case "/broker/restart":
@@ -384,12 +424,13 @@ class Control:
 
     async def _new_door(self, request: Request) -> Response:
         lab, body = self._lab, await _body(request)
-        tokens, has_pages = body.get("tokens"), body.get("pages", False)
+        accepted, has_pages = body.get("tokens"), body.get("pages", False)
+        port = await self._by_main(lab.guarded_port) if body.get("auth") else lab.gateway.port
         guard = None
         if has_pages or "tokens" in body:
-            guard = Guard(lab.gateway.port, tokens, lab.pages if has_pages else None)
+            guard = Guard(port, accepted, lab.pages if has_pages else None)
             await guard.start()
-        door = Door(lab.gateway.port if guard is None else guard.port)
+        door = Door(port if guard is None else guard.port)
         door.guard = guard
         await asyncio.to_thread(door.__enter__)
         id = str(next(lab.numbers))
@@ -402,8 +443,8 @@ class Control:
             await asyncio.to_thread(self._close_door, id)
             return JSONResponse({})
         door = self._lab.doors[id]
-        tokens = [] if door.guard is None else door.guard.seen
-        return JSONResponse({"connects": door.connects, "open": door.open, "tokens": tokens})
+        seen = [] if door.guard is None else door.guard.seen
+        return JSONResponse({"connects": door.connects, "open": door.open, "tokens": seen})
 
     def _close_door(self, id: str) -> None:
         door = self._lab.doors.pop(id)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from celery_gateway.events.event import id_text
+from celery_gateway.events.fields import ALL_FIELDS
 from celery_gateway.state.current_records import CurrentRecords
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
@@ -65,7 +66,7 @@ def derive(case: Object, blank: Object) -> list[list[Object]]:
             shown["adds"] = added
         if is_last:
             uuid, cluster = id_text(event["uuid"]) or "", event.get("cluster")
-            record = json.loads(records.find(uuid, cluster, None) or b"{}")
+            record = json.loads(records.find(uuid, cluster, ALL_FIELDS) or b"{}")
             known = before.get(f"{cluster} {uuid}", blank)
             shown["record"] = {name: record[name] for name in record if known.get(name, ...) != record[name]}
             before[f"{cluster} {uuid}"] = record

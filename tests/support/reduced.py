@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from celery_gateway.events.event import Event
+from celery_gateway.events.fields import Fields
 from celery_gateway.state.process import Process
 from celery_gateway.state.task import view
 from celery_gateway.state.task_record import Record
@@ -130,7 +131,7 @@ def inconsistencies(reducer: Reducer) -> Iterator[str]:
                 assigned.setdefault(process, set()).add(record.key)
     for root_id, members in by_root.items():
         (root,) = reducer.tasks.roots(root_id)
-        workflow = Workflow(root_id, frozenset())
+        workflow = Workflow(root_id, Fields(frozenset()))
         for record in members:
             workflow.add(record)
         tree = msgspec.json.decode(b"".join(workflow.pieces()) + b"}")

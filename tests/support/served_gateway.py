@@ -13,6 +13,8 @@ from celery_gateway.broker.source import Sink, Status
 from celery_gateway.feed import Feed
 from celery_gateway.http.app import create_app
 from celery_gateway.http.guard import ServerLimits
+from celery_gateway.http.server import secured
+from celery_gateway.http.tls import Certificate
 from celery_gateway.http.uvicorn_direct.config import Config
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
 from celery_gateway.http.uvicorn_direct.websocket_connection import DirectWebSocket
@@ -42,7 +44,8 @@ class ServedGateway:
 
     Attributes:
         send_buffer_bytes: the system's send buffer of each connection; 0: the default.
-        server_limits: the limits that all connections share. Set both before ``opened``.
+        server_limits: the limits that all connections share.
+        certificate: with it, the gateway serves HTTPS. Set these three before ``opened``.
     """
 
     def __init__(self, source: QuietSource | None = None) -> None:
@@ -57,6 +60,7 @@ class ServedGateway:
         self.config: uvicorn.Config
         self.send_buffer_bytes = 0
         self.server_limits = ServerLimits(self.pipeline.limits, 1_000, SLOW_SECONDS)
+        self.certificate: Certificate | None = None
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["ServedGateway"]:
@@ -68,7 +72,9 @@ class ServedGateway:
         config = Config(
             self.app,
             self.server_limits,
-            http=DirectHTTP,
+            http=secured(DirectHTTP, self.certificate, self.server_limits)
+            if self.certificate
+            else DirectHTTP,
             ws=DirectWebSocket,
             ws_ping_interval=None,
             ws_per_message_deflate=False,

@@ -157,7 +157,7 @@ export function stream(
     if (!members.size) return; // a listener has closed it
     alive();
     const wanted = request(); // before the token arrives: later members are for the next request
-    if (reopen && status === "open") return reopen(wanted);
+    if (reopen && isOpen) return reopen(wanted);
     ending.abort();
     const { signal } = (ending = new AbortController());
     const live =

@@ -117,6 +117,15 @@ def read(path: str | Path) -> AccessFile:
         raise GatewayError(f"cannot read the file of --auth, {path}: {error}") from None
 
 
+def read_static_tokens(path: str | Path) -> tuple[StaticToken, ...]:
+    """Read and check the static tokens only, without the files that other tables refer to.
+
+    Raises:
+        GatewayError: the file is missing, or malformed there.
+    """
+    return _static_tokens(Table(Path(path), "", _document(Path(path))))
+
+
 def versions(paths: Iterable[Path]) -> dict[Path, FileVersion]:
     """Return the present versions of files."""
     return {path: _version(path) for path in paths}
@@ -144,18 +153,14 @@ class _Reader:
         root.allow("quota", "tokens", "issuers", "proxy")
         # Only who may write this file can grant access. It has no secrets to read: only hashes.
         self._check_mode(self._path, stat.S_IWOTH, "can be changed by other users of this machine", "o-w")
-        tokens = tuple(_static_token(name, table) for name, table in root.tables("tokens"))
-        digests: dict[str, str] = {}
-        for token in tokens:
-            if (other := digests.setdefault(token.digest, token.name)) != token.name:
-                raise root.error(f"tokens.{token.name}.hash", f"tokens.{other} has the same hash")
+        tokens = _static_tokens(root)
         issuers = tuple(self._issuer(name, table) for name, table in root.tables("issuers"))
         proxy = _proxy(root.table("proxy")) if "proxy" in root else None
         if not tokens and not issuers and proxy is None:
-            raise root.error(
-                "",
-                "it has no [tokens.NAME], no [issuers.NAME] and no [proxy], so nobody could connect. Run "
-                f"celery-gateway token create NAME --auth {self._path}",
+            # No error: a running gateway would keep the version before, and so a token that was removed.
+            self._warnings.append(
+                f"{self._path} has no [tokens.NAME], no [issuers.NAME] and no [proxy], so all requests are "
+                f"refused: run celery-gateway token create NAME --auth {self._path}"
             )
         quota = dict(root.quota())
         return AccessFile(tokens, issuers, proxy, quota, self._watched, tuple(self._warnings))
@@ -226,6 +231,15 @@ def _document(path: Path) -> dict[str, Any]:
         raise GatewayError(f"{path}: byte {error.start} is no UTF-8, which TOML requires") from None
     except tomllib.TOMLDecodeError as error:
         raise GatewayError(f"{path}: invalid TOML: {error}") from None
+
+
+def _static_tokens(root: Table) -> tuple[StaticToken, ...]:
+    tokens = tuple(_static_token(name, table) for name, table in root.tables("tokens"))
+    names: dict[str, str] = {}
+    for token in tokens:
+        if (other := names.setdefault(token.digest, token.name)) != token.name:
+            raise root.error(f"tokens.{token.name}.hash", f"tokens.{other} has the same hash")
+    return tokens
 
 
 def _static_token(name: str, table: Table) -> StaticToken:

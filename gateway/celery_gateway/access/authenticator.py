@@ -1,8 +1,8 @@
 """From a token to a principal, by the access file, which is read again when it has changed.
 
 A new version of the file takes effect within about a second. If it is malformed, the version before stays,
-and an error is logged. Principals of JSON Web Tokens are kept until their tokens end, so that each is verified
-once; changed keys and a changed file drop them.
+and an error is logged. Principals of JSON Web Tokens are kept until their tokens end, so that each token is
+verified once; changed keys and a changed file drop them.
 """
 
 import asyncio
@@ -142,15 +142,12 @@ class Authenticator:
                 await jwks.fetch()
         # Tables that were replaced in the meantime do not count.
         issuers = self._issuers.get(claimed.issuer, ())
-        used: list[Issuer] = []
+        principal, issuer = jwt_verifier.verify(token, claimed, issuers, self._keys)
+        return replace(principal, credential=f"{_JWT}:{issuer.fingerprint}:{key}")
 
-        def keys(issuer: Issuer) -> tuple[jwt.PyJWK, ...]:
-            used.append(issuer)
-            jwks = self._jwks_of(issuer)
-            return jwks.keys if jwks else (issuer.key,) if issuer.key is not None else ()
-
-        principal = jwt_verifier.verify(token, claimed, issuers, keys)
-        return replace(principal, credential=f"{_JWT}:{used[-1].fingerprint}:{key}")
+    def _keys(self, issuer: Issuer) -> tuple[jwt.PyJWK, ...]:
+        jwks = self._jwks_of(issuer)
+        return jwks.keys if jwks else (issuer.key,) if issuer.key is not None else ()
 
     def _jwks_of(self, issuer: Issuer) -> Jwks | None:
         return self._jwks.get((issuer.jwks_url, issuer.algorithm))

@@ -89,8 +89,10 @@ def candidates(keys: Iterable[jwt.PyJWK], key_id: str | None) -> list[jwt.PyJWK]
     return [key for key in keys if key_id is None or key.key_id is None or key.key_id == key_id]
 
 
-def verify(token: str, claimed: Unverified, issuers: Iterable[Issuer], keys: Keys) -> Principal:
-    """Return the principal of a token, without its credential.
+def verify(
+    token: str, claimed: Unverified, issuers: Iterable[Issuer], keys: Keys
+) -> tuple[Principal, Issuer]:
+    """Return the principal of a token, without its credential, and the table that it is by.
 
     Args:
         token: a token that ``unverified`` has read.
@@ -114,7 +116,7 @@ def verify(token: str, claimed: Unverified, issuers: Iterable[Issuer], keys: Key
             except _DECODING_ERRORS:
                 raise InvalidToken("the token is malformed: a header or claim has a wrong type") from None
             else:
-                return _principal(claims, issuer)
+                return _principal(claims, issuer), issuer
     raise InvalidToken(_reason(max(problems, key=_rank, default=None)))
 
 
@@ -183,5 +185,5 @@ def _scope(claims: dict[str, Any], issuer: Issuer) -> Scope:
     except (ValueError, TypeError, RecursionError):
         # Not the text of the error: it quotes the claim, in any characters.
         raise InvalidToken(
-            f"the claim {SCOPE_CLAIM} of the token is no valid scope; celery_gateway.tokens.sign makes valid ones"
+            f"the claim {SCOPE_CLAIM} of the token is no valid scope; celery_gateway.tokens.sign makes one"
         ) from None

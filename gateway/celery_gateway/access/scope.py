@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from celery_gateway.errors import BadRequest, Forbidden
 from celery_gateway.events.event import FILTER_FIELDS, SCOPE_POSITIONS
-from celery_gateway.events.fields import Fields
+from celery_gateway.events.fields import NEVER_HIDDEN, Fields
 from celery_gateway.events.filter import AnyOf, Filter, both, for_scope
 from celery_gateway.events.filter_parser import build_any
 from celery_gateway.events.matcher import Matcher
@@ -29,22 +29,6 @@ MAX_ALTERNATIVES: Final = 20
 """Maximum number of filters in ``any``."""
 MAX_PAIRS: Final = 500
 """Maximum number of alternatives of a request's filter, times those of the scope."""
-NEVER_HIDDEN: Final = frozenset(
-    (
-        "id",
-        "type",
-        "uuid",
-        "root_id",
-        "parent_id",
-        "name",
-        "state",
-        "time",
-        "timestamp",
-        "truncated",
-        "cluster",
-    )
-)
-"""Fields that the gateway itself needs to identify events and tasks."""
 _KEYS: Final = ("any", "hide", "may")
 _EVERYTHING: Final = AnyOf(frozenset((Filter(),)))
 

@@ -1,31 +1,39 @@
-"""Names of secrets, such as ``db_password``: which names count, and where texts may have them. Pure."""
+"""Names of secrets, such as ``db_password``: which names count, and how to find them. Pure."""
 
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
 
-SEPARATOR: Final = r"[_.-]?"
-"""Between the words of a name: ``api_key``, ``api-key``, ``api.key``, ``apikey``."""
 _ANYWHERE: Final = (
     *("password", "passwords", "passwd", "passphrase", "passphrases", "passcode", "pwd"),
-    *("password_hash", "password_digest"),
-    *("secret", "secrets", "authorization", "credential", "credentials", "cookie", "cookies"),
-    # Not tokens: max_tokens and total_tokens are numbers.
+    *(
+        "password_hash",
+        "secret",
+        "secrets",
+        "authorization",
+        "credential",
+        "credentials",
+        "cookie",
+        "cookies",
+    ),
+    # Not every plural of token: max_tokens and total_tokens are numbers.
     *("token", "access_tokens", "api_tokens", "auth_tokens", "refresh_tokens"),
     *("api_key", "api_keys", "access_key", "access_keys", "account_key", "auth_key", "encryption_key"),
     *("master_key", "private_key", "private_keys", "secret_key", "secret_keys", "shared_key", "signing_key"),
     *("ssh_key", "session_id", "session_key", "amz_signature", "goog_signature"),
 )
 """Names that count also at the end of a longer word, such as ``dbpassword``."""
-_AS_WORDS: Final = ("auth", "cred", "creds", "jwt", "oauth", "otp", "sig")
+_AS_WORDS: Final = ("auth", "bearer", "cred", "creds", "jwt", "oauth", "otp", "sig")
 """Names that count only as a whole word: ``basic_auth`` and ``basicAuth``, but not ``xauth``."""
 _AS_LAST_WORD: Final = "pass"
 """Counts only after another word: ``db_pass``."""
-_DIGITS: Final = r"\d{0,3}"
-"""``password1`` and ``password2`` are the fields of a form in Django."""
+DIGITS: Final = r"\d{0,3}"
+"""Behind a name: ``password1`` and ``password2`` are the fields of a form in Django."""
 _MAX_NAME_CHARS: Final = 100
-"""What is compared of a longer name is its end."""
+"""Of a longer name only the end is read."""
+_BETWEEN_WORDS: Final = r"[_.-]?"
+_SEPARATORS: Final = re.compile(r"[_.-]+")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -33,47 +41,55 @@ class SecretNames:
     """The names whose values are secrets.
 
     Args:
-        names: further names; they count as whole words.
+        further: names beside those that always count. They count as whole words.
 
     Attributes:
-        pattern: a regular expression of the names in lower case, with digits behind; the group ``word`` has
-            the name. Its alternatives begin with letters, so that a search is fast.
-        has: whether a name is one of a secret: ``has("X-Api-Key")``.
-        may_be_in: whether a text may have such a name, credentials of HTTP, or a URL with a password. It may
-            return True for other texts, too; it takes less than a microsecond for short texts.
+        words: regular expressions of the names in lower case, between bars. Each begins with a character, so
+            that a search is fast.
+        has: returns whether a name is that of a secret: ``has("X-Api-Key")``.
+        may_be_in: returns False if a text has no such name, no credentials of HTTP, and no URL with a
+            password; it takes less than a microsecond for a short text.
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        builtin = self._with(())
-        # One that counts already is left out: it would hide the shorter name at its end.
-        further = tuple(name for name in names if not _find(builtin, name))
-        self.pattern = self._with(further)
-        self._end = re.compile(self.pattern + r"\Z")
-        self.has: Callable[[str], bool] = lru_cache(maxsize=4_096)(self._has)
-        self.may_be_in: Callable[[str], bool] = _may_be_in
-        if further:
-            words = re.compile("|".join(map(_words, further)))
-            self.may_be_in = lambda text: _may_be_in(text) or words.search(lowered(text)) is not None
-
-    def _with(self, further: Iterable[str]) -> str:
-        words = sorted({*_ANYWHERE, *_AS_WORDS, _AS_LAST_WORD, *further}, key=len, reverse=True)
+    def __init__(self, further: Iterable[str] = ()) -> None:
         self._anywhere = re.compile("|".join(map(_words, _ANYWHERE)))
-        return rf"(?P<word>{'|'.join(map(_words, words))}){_DIGITS}"
+        self.words = _alternatives((*_ANYWHERE, *_AS_WORDS, _AS_LAST_WORD))
+        self._end = self._compile_end()
+        # A name that counts already is left out: it would hide the shorter name at its end.
+        added = [name for name in further if not self._has(name)]
+        if added:
+            self.words = f"{_alternatives(added)}|{self.words}"
+            self._end = self._compile_end()
+        self.has: Callable[[str], bool] = lru_cache(maxsize=4_096)(self._has)
+        self.may_be_in = _may_be_in
+        if added:
+            search = re.compile(_alternatives(added)).search
+            self.may_be_in = lambda text: _may_be_in(text) or search(lowered(text)) is not None
+
+    def _compile_end(self) -> re.Pattern[str]:
+        return re.compile(rf"(?P<word>{self.words}){DIGITS}\Z")
 
     def _has(self, name: str) -> bool:
         name = name.strip()[-_MAX_NAME_CHARS:]
-        return any(self.counts(name, found) for found in _ends(self._end, lowered(name)))
+        found = self._end.search(lowered(name))
+        while found and not self.counts(name, found):
+            found = self._end.search(lowered(name), found.start() + 1)
+        return found is not None
 
     def counts(self, text: str, found: re.Match[str]) -> bool:
-        """Return whether a name that was found in the lowered text is a name or a word of its own there."""
+        """Return whether a match in the lowered text is the end of a name, as the rules of its word require.
+
+        Args:
+            text: the text itself.
+            found: with the group ``word``.
+        """
         word, start = found["word"], found.start("word")
         if self._anywhere.fullmatch(word):
             return True
         before = text[start - 1] if start else ""
-        is_word = not before.isalnum() or (text[start].isupper() and not before.isupper())
-        if word == _AS_LAST_WORD:
-            return is_word and before != "" and (before.isalnum() or before in "_-.")
-        return is_word
+        if before.isalpha() and not (before.islower() and text[start].isupper()):
+            return False
+        return word != _AS_LAST_WORD or (before != "" and (before.isalnum() or before in "_-"))
 
 
 def lowered(text: str) -> str:
@@ -85,32 +101,23 @@ def lowered(text: str) -> str:
     return (text if text.isascii() else text.replace("İ", "i")).lower()
 
 
-def _find(pattern: str, name: str) -> bool:
-    return re.search(pattern + r"\Z", lowered(name)) is not None
-
-
-def _ends(pattern: re.Pattern[str], name: str) -> Iterable[re.Match[str]]:
-    """Yield each match at the end of a name, the longest first."""
-    found = pattern.search(name)
-    while found:
-        yield found
-        found = pattern.search(name, found.start() + 1)
+def _alternatives(names: Iterable[str]) -> str:
+    return "|".join(map(_words, sorted(names, key=len, reverse=True)))
 
 
 def _words(name: str) -> str:
-    """Return a regular expression of a name in lower case, in any of its spellings.
+    """Return a regular expression of a name in lower case, for all its spellings.
 
-    >>> _words("apiKey") == _words("api-key") == "api" + SEPARATOR + "key"
-    True
+    >>> _words("apiKey"), _words("api-key"), _words("iban")
+    ('api[_.-]?key', 'api[_.-]?key', 'iban')
     """
-    words = re.split(r"[_.-]+", lowered(_CAMEL.sub("_", name)))
-    return SEPARATOR.join(re.escape(word) for word in words if word)
+    words = _SEPARATORS.split(lowered(_CAMEL.sub("_", name)))
+    return _BETWEEN_WORDS.join(re.escape(word) for word in words if word)
 
 
 def _may_be_in(text: str) -> bool:
     text = text.lower()
-    # Faster than a regular expression, and than a loop.
-    return (
+    return (  # faster than a regular expression, and than a loop
         "pass" in text
         or "secret" in text
         or "token" in text

@@ -43,7 +43,7 @@ def gateway(context: click.Context, **options: Any) -> None:
     Examples:
       celery -A proj gateway
       celery -A proj gateway --port 9000 --control
-      GATEWAY_HOST=0.0.0.0 celery -A proj gateway --root-path /celery
+      celery -A proj gateway --host 0.0.0.0 --auth auth.toml --tls-cert tls.pem
     """
     is_app_given = context.parent is None or bool(context.parent.params.get("app"))
     try:

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from celery_gateway.cli.options import LISTENING, with_options
-from celery_gateway.cli.serve import beyond_loopback
 from celery_gateway.http.interrupt import EXIT_CODE
 from celery_gateway.settings import Settings
 
@@ -25,6 +24,7 @@ def demo(**options: Any) -> None:
     """
     from celery_gateway.asgi import Gateway
     from celery_gateway.demo.cluster import Cluster
+    from celery_gateway.http.listener import UnprotectedAddress
     from celery_gateway.http.server import serve
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
@@ -38,12 +38,17 @@ def demo(**options: Any) -> None:
             f"  Paste   curl -N '{url}/events?name=shop.*'\n"
             f"          curl -N '{url}/events?format=ndjson&type=task-failed,task-retried'\n"
         )
-        if warning := beyond_loopback(url):
-            click.echo(f"Warning: {warning}", err=True)
+        if settings.insecure:
+            click.echo("Warning: --insecure: everyone who can connect to the port can read it", err=True)
 
+    settings = Settings(broker="memory://localhost", **options)
     try:
-        settings = Settings(broker="memory://localhost", **options)
         is_interrupted = serve(Gateway(settings), settings, start)
+    except UnprotectedAddress:
+        raise click.UsageError(
+            f"refused to listen on {settings.host}: other machines can reach this address. The demo has no "
+            "authentication: use --host 127.0.0.1, or --insecure to listen all the same"
+        ) from None
     finally:
         cluster.stop()
     if is_interrupted:

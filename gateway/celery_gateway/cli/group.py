@@ -10,6 +10,7 @@ from celery_gateway.cli.demo import demo
 from celery_gateway.cli.environment import variable_warnings, variables
 from celery_gateway.cli.serve import serve
 from celery_gateway.cli.tail import tail
+from celery_gateway.cli.token import token
 from celery_gateway.http.interrupt import raise_on_ctrl_c
 
 
@@ -39,3 +40,4 @@ cli.add_command(serve)
 cli.add_command(tail)
 cli.add_command(check)
 cli.add_command(demo)
+cli.add_command(token)

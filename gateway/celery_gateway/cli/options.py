@@ -9,6 +9,7 @@ from typing import Any, Final, get_type_hints
 import click
 
 from celery_gateway.access.proxies import parse_proxy
+from celery_gateway.access.redaction import parse_hide, parse_redact_keys
 from celery_gateway.broker.transport_options import merged_options, transport_option
 from celery_gateway.cli import config_file
 from celery_gateway.cli.environment import PortOption
@@ -164,6 +165,8 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "allow_origins": _origins,
     "trusted_proxies": _proxies,
     "max_event_bytes": _max_event_bytes,
+    "hide": parse_hide,
+    "redact_keys": parse_redact_keys,
 }
 
 

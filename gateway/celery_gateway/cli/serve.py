@@ -1,9 +1,9 @@
 """``celery-gateway serve``."""
 
-import ipaddress
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +17,8 @@ from celery_gateway.settings import Settings
 _EPILOG = """\b
 Exit codes:
    0  stopped by SIGTERM
-   1  it could not start: the address or the URL of the broker cannot be used
-   2  wrong options
+   1  it could not start: the address, a file or the URL of the broker cannot be used
+   2  wrong options, or an address that others can reach without --auth
  130  stopped by Ctrl-C
 """
 
@@ -38,7 +38,7 @@ def serve(**options: Any) -> None:
     Examples:
       celery-gateway serve --broker amqp://guest:guest@localhost:5672//
       celery-gateway serve --broker redis://localhost:6379/0 --port 9000
-      GATEWAY_HOST=0.0.0.0 celery-gateway serve --config gateway.toml --root-path /celery
+      celery-gateway serve --host 0.0.0.0 --auth auth.toml --tls-cert tls.pem
     """
     run(Settings(**options))
 
@@ -51,12 +51,17 @@ def run(settings: Settings, warnings: Sequence[str] = ()) -> None:
         warnings: logged before the gateway starts.
 
     Raises:
-        GatewayError: the address cannot be listened on, or the URL of the broker cannot be used.
+        click.UsageError: other machines could reach the gateway without authentication, or a setting is
+            missing.
+        GatewayError: the address cannot be listened on, a file or the URL of the broker cannot be used.
         SystemExit: the gateway was stopped by Ctrl-C.
     """
     exit_on_ctrl_c()
+    if settings.tls_key and not settings.tls_cert:
+        raise click.UsageError("--tls-key needs --tls-cert: it is the key of that certificate")
     # Imported here, since they load the whole server, which --help and tail do not need.
     from celery_gateway.asgi import Gateway
+    from celery_gateway.http.listener import UnprotectedAddress
     from celery_gateway.http.server import serve as run_server
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
@@ -71,32 +76,55 @@ def run(settings: Settings, warnings: Sequence[str] = ()) -> None:
 
     def announce(url: str) -> None:
         log.info(
-            "celery-gateway %s: listening on %s; %s; try: curl -N %s/events",
+            "celery-gateway %s: listening on %s; %s; try: curl -N %s%s/events",
             __version__,
             url,
             _described(settings),
+            "-H 'Authorization: Bearer TOKEN' " if settings.auth else "",
             url,
         )
-        if warning := beyond_loopback(url):
+        for warning in access_warnings(settings, url, os.environ):
             log.warning(warning)
 
-    if run_server(Gateway(settings), settings, announce):
+    try:
+        is_interrupted = run_server(Gateway(settings), settings, announce)
+    except UnprotectedAddress as error:
+        raise click.UsageError(str(error)) from None  # with the exit code of wrong options
+    if is_interrupted:
         sys.exit(EXIT_CODE)
 
 
-def beyond_loopback(url: str) -> str | None:
-    """Return a warning if other machines can reach the address that a gateway listens on.
+def access_warnings(settings: Settings, url: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield warnings about who can read the events of a gateway that has started.
 
-    >>> beyond_loopback("http://127.0.0.1:8555") is None
-    True
+    Args:
+        url: the address that it listens on.
+        environment: variables and their values.
+
+    >>> list(access_warnings(Settings(), "http://127.0.0.1:8555", {}))
+    []
     """
+    from celery_gateway.http.listener import is_loopback
+
     host = urlsplit(url).hostname or ""
-    if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
-        return None
-    return (
-        f"{host} is not a loopback address: everybody who can reach the port can read all events, because "
-        "there is no authentication. Use --host 127.0.0.1, or a proxy that requires a token (deploy/nginx)"
-    )
+    if settings.auth and settings.insecure:
+        yield "--insecure (GATEWAY_INSECURE) has no effect with --auth: each request needs a token"
+    if not is_loopback(host):
+        if not settings.auth:
+            yield (
+                f"INSECURE: {host} is not a loopback address, and there is no authentication: everyone who "
+                "can connect to the port can read all events. Set --auth FILE (docs/security.md), or "
+                "--host 127.0.0.1"
+            )
+        elif not (settings.tls_cert or settings.trusted_proxies):
+            yield (
+                f"tokens and events travel in clear text: {host} is not a loopback address, and there is no "
+                "TLS. Set --tls-cert, or put a proxy with TLS in front and name it with --trusted-proxies"
+            )
+    if settings.hsts_seconds and not (settings.tls_cert or settings.trusted_proxies):
+        yield "--hsts has no effect: it needs --tls-cert, or a proxy with TLS that --trusted-proxies names"
+    if "FORWARDED_ALLOW_IPS" in environment and not settings.trusted_proxies:
+        yield "the environment variable FORWARDED_ALLOW_IPS has no effect: use --trusted-proxies"
 
 
 def _described(settings: Settings) -> str:

@@ -1,6 +1,7 @@
 """Which fields of an object a client gets: those that it wants, without hidden ones. Pure."""
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,20 @@ class Fields:
 
 
 ALL_FIELDS = Fields()
+
+NEVER_HIDDEN: Final = frozenset(
+    (
+        "id",
+        "type",
+        "uuid",
+        "root_id",
+        "parent_id",
+        "name",
+        "state",
+        "time",
+        "timestamp",
+        "truncated",
+        "cluster",
+    )
+)
+"""Fields that the gateway itself needs to identify events and tasks."""

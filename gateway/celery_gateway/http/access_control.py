@@ -80,7 +80,7 @@ class AccessControl:
         """Return a route whose requests are authenticated, unless it is public."""
 
         async def checked(request: Request) -> Response:
-            await self._admit(request, kind)
+            await self.admit(request, kind)
             return await endpoint(request)
 
         route = Route(path, endpoint if kind == "public" else checked, methods=methods)
@@ -94,7 +94,7 @@ class AccessControl:
 
         async def checked(websocket: WebSocket) -> None:
             try:
-                await self._admit(websocket, kind)
+                await self.admit(websocket, kind)
                 await endpoint(websocket)
             except GatewayError as error:
                 response = error_of(error, self._pipeline.limits)
@@ -128,10 +128,16 @@ class AccessControl:
         if principal.credential or session:
             self._lifetimes.own(subscription, (principal, session))
 
-    async def _admit(self, connection: HTTPConnection, kind: Kind) -> None:
+    async def admit(self, connection: HTTPConnection, kind: Kind) -> None:
+        """Authenticate a request, and check that its principal may use a kind of endpoint.
+
+        Raises:
+            InvalidToken: it has no valid token.
+            Forbidden: the token has no scope that allows it, or the user of a proxy is not allowed.
+        """
         identity = await self._identify(connection)
         connection.scope[PRINCIPAL_KEY] = identity
-        if kind != "public" and kind not in identity[0].scope.may:
+        if kind not in identity[0].scope.may:
             path = connection.scope["path"]
             raise Forbidden(f"this token does not allow {path}: it requires {kind!r} in the scope's may")
 

@@ -58,7 +58,8 @@ def carried_token(scope: Scope) -> Carried:
     cookies = [value for name, value in headers if name == b"cookie"]
     if cookies and scope.get(TRUSTS_COOKIES_KEY, False) and (value := _cookie(cookies)):
         session, _, token = value.partition(".")
-        return Carried(token, session)
+        if token:
+            return Carried(token, session)
     raise InvalidToken(
         "no token: send the header 'Authorization: Bearer TOKEN', or start a session with POST /session",
         is_missing=True,

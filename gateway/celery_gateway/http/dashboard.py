@@ -4,14 +4,33 @@ import base64
 import hashlib
 import re
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
+
+Access = Literal["open", "token", "session", "login", "forbidden"]
+_OPEN: Final = '<html lang="en" data-access="open">'
 
 
 class Dashboard(NamedTuple):
-    """The page, and the value of its header ``Content-Security-Policy``."""
+    """The page, and the value of its header ``Content-Security-Policy``.
+
+    Attributes:
+        html: the page without authentication.
+        policy: the same for every ``page``.
+    """
 
     html: str
     policy: str
+
+    def page(self, access: Access) -> str:
+        """Return the page for a request.
+
+        Args:
+            access: ``open``: there is no authentication. ``token``: a header, a query parameter or a proxy
+                has authenticated the request. ``session``: a cookie has; the page can end the session.
+                ``login``: nothing has, so the page is a form for a token. ``forbidden``: the same form, for a
+                token whose scope does not allow the dashboard.
+        """
+        return self.html.replace(_OPEN, _OPEN.replace("open", access), 1)
 
 
 def load() -> Dashboard:

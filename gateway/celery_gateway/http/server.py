@@ -154,7 +154,7 @@ def serve(gateway: Application, settings: Settings, on_started: Callable[[str], 
     http, websocket, make_config = _connections()
     limits = ServerLimits(gateway.limits, _max_connections(), settings.slow_seconds)
     if certificate is not None:
-        http = _secured(http, certificate, limits)
+        http = secured(http, certificate, limits)
     config = make_config(
         gateway,
         limits,
@@ -205,7 +205,7 @@ def _plain_config(app: Any, limits: ServerLimits, *, hsts_seconds: int, **option
     return uvicorn.Config(app, **options)
 
 
-def _secured(http: Any, certificate: Certificate, limits: ServerLimits) -> Callable[..., Any]:
+def secured(http: Any, certificate: Certificate, limits: ServerLimits) -> Callable[..., Any]:
     """Return uvicorn's option ``http`` for connections over TLS.
 
     Args:

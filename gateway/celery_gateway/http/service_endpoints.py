@@ -3,8 +3,12 @@
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from celery_gateway.errors import Forbidden, InvalidToken
 from celery_gateway.http.access_control import AccessControl
+from celery_gateway.http.carriers import PRINCIPAL_KEY
+from celery_gateway.http.dashboard import Access as PageAccess
 from celery_gateway.http.dashboard import load
+from celery_gateway.http.errors import error_of
 from celery_gateway.http.metrics import CONTENT_TYPE, Metrics
 from celery_gateway.pipeline import Pipeline
 
@@ -18,41 +22,65 @@ class ServiceEndpoints:
         self._access = access
         self._pipeline = pipeline
         self._metrics = Metrics(pipeline.statistics)
-        self._page, policy = load()
-        self._page_headers = {"Content-Security-Policy": policy, **_PAGE_HEADERS}
+        self._page = load()
+        self._page_headers = {"Content-Security-Policy": self._page.policy, **_PAGE_HEADERS}
         self.routes = [
-            access.route("/", self.dashboard, "dashboard"),
+            access.route("/", self.dashboard, "public"),
             access.route("/healthz", self.healthz, "public"),
             access.route("/readyz", self.readyz, "public"),
             access.route("/metrics", self.metrics, "metrics"),
         ]
 
     async def dashboard(self, request: Request) -> Response:
-        """Return the dashboard's page."""
-        return HTMLResponse(self._page, headers=self._page_headers)
+        """Return the dashboard's page; or its form for a token, if the request has none that allows it."""
+        access: PageAccess = "open"
+        refused: Response | None = None
+        if not self._access.is_open:
+            try:
+                await self._access.admit(request, "dashboard")
+            except (InvalidToken, Forbidden) as error:
+                if "text/html" not in request.headers.get("accept", ""):
+                    raise
+                refused = error_of(error, self._pipeline.limits)
+                access = "login" if isinstance(error, InvalidToken) else "forbidden"
+            else:
+                access = "session" if request.scope[PRINCIPAL_KEY][1] else "token"
+        response = HTMLResponse(self._page.page(access), headers=self._page_headers)
+        if refused is not None:
+            response.status_code = refused.status_code
+            response.headers["WWW-Authenticate"] = refused.headers["WWW-Authenticate"]
+        return response
 
     async def healthz(self, request: Request) -> Response:
         """Return whether the gateway works: 503 means that a restart is required."""
-        if self._pipeline.crashes:
-            body = {"status": "failed", "reason": "; ".join(self._pipeline.crashes)}
-            return JSONResponse(body, status_code=503)
-        return JSONResponse({"status": "alive"})
+        if crashes := self._pipeline.crashes:
+            return self._health(503, "failed", {"reason": "; ".join(crashes)})
+        return self._health(200, "alive", {})
 
     async def readyz(self, request: Request) -> Response:
         """Return whether the gateway consumes from a broker: 503 while it consumes from none."""
         statuses = self._pipeline.statuses
         # One broker of several is enough: else the outage of one would take every replica out of service.
         is_ready = any(status.is_consuming for status in statuses.values())
-        body: dict[str, object] = {
-            "status": "ready" if is_ready else "not ready",
+        details: dict[str, object] = {
             "reason": "; ".join(
                 f"{cluster}: {status.reason}" if cluster else status.reason
                 for cluster, status in statuses.items()
             ),
         }
         if None not in statuses:
-            body["clusters"] = {str(cluster): status._asdict() for cluster, status in statuses.items()}
-        return JSONResponse(body, status_code=200 if is_ready else 503)
+            details["clusters"] = {str(cluster): status._asdict() for cluster, status in statuses.items()}
+        return self._health(200 if is_ready else 503, "ready" if is_ready else "not ready", details)
+
+    def _health(self, status_code: int, status: str, details: dict[str, object]) -> Response:
+        """Return the response of a health check: anyone may request it, also if there is authentication.
+
+        Args:
+            details: may have the names of brokers, so they are left out then.
+        """
+        return JSONResponse(
+            {"status": status} | (details if self._access.is_open else {}), status_code=status_code
+        )
 
     async def metrics(self, request: Request) -> Response:
         """Return the metrics as Prometheus text."""

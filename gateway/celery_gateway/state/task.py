@@ -116,6 +116,29 @@ class Task(msgspec.Struct, gc=False):  # in no reference cycle
         )
 
 
+def view(
+    task: Task,
+    children: Iterable[str],
+    attempts: Iterable[Attempt] | None = None,
+    fields: Fields = ALL_FIELDS,
+) -> bytes:
+    """Return a task as JSON, with the fields that are not in its record.
+
+    Args:
+        children: the uuids of the tasks that it has started.
+        attempts: those of its current run, in order; ``None`` to leave them out.
+        fields: the fields to keep beside ``uuid``.
+    """
+    json = encode_fields(task, fields)
+    if "children" in fields:
+        json += b',"children":%b' % encode(list(children))
+    if "stale" in fields:
+        json += stale_field(task)
+    if attempts is not None and "attempts" in fields:
+        json += b',"attempts":%b' % encode_attempts(attempts, fields)
+    return json + b"}"
+
+
 def encode_fields(task: Task, fields: Fields) -> bytes:
     """Return a task as JSON without the last brace.
 
@@ -144,7 +167,7 @@ def stale_field(task: Task) -> bytes:
 
 
 VIEW_FIELDS = (*Task.__struct_fields__, "children", "stale", "attempts")
-"""The fields of a task's view (``Record.view``), in order. ``stale``: the task is lost."""
+"""The fields of ``view``, in order. ``stale``: the task is lost."""
 
 
 def encode_attempts(attempts: Iterable[Attempt], fields: Fields = ALL_FIELDS) -> bytes:

@@ -1,13 +1,13 @@
 """The place of a task in the task table. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from celery_gateway.events.event import Event, Keys, encode, id_text
+from celery_gateway.events.event import Event, Keys, id_text
 from celery_gateway.events.fields import ALL_FIELDS, Fields
 from celery_gateway.state.attempt import Attempts
 from celery_gateway.state.shared_text import shared
-from celery_gateway.state.task import Task, encode_attempts, encode_fields, stale_field
+from celery_gateway.state.task import Task, view
 
 
 class Origin(NamedTuple):
@@ -99,16 +99,17 @@ class Record(Attempts):
             with_attempts: whether all fields include the attempts.
             is_visible: returns whether a child is listed; ``None``: all are.
         """
-        json = encode_fields(self.task, fields)
-        if "children" in fields:
-            children = self.children.values() if self.children else ()
-            ids = [child.task.uuid for child in children if is_visible is None or is_visible(child)]
-            json += b',"children":%b' % encode(ids)
-        if "stale" in fields:
-            json += stale_field(self.task)
-        if shows_attempts(fields, with_attempts):
-            json += b',"attempts":%b' % encode_attempts(self.current_run(), fields)
-        return json + b"}"
+        children: Iterable[str] = ()
+        if "children" in fields and self.children:
+            shown = self.children.values()
+            children = [child.task.uuid for child in shown if is_visible is None or is_visible(child)]
+        attempts = self.current_run() if shows_attempts(fields, with_attempts) else None
+        return view(self.task, children, attempts, fields)
+
+    @property
+    def child_ids(self) -> list[str]:
+        """The uuids of the tasks that it has started."""
+        return [child.task.uuid for child in self.children.values()] if self.children else []
 
 
 def shows_attempts(fields: Fields, with_attempts: bool) -> bool:

@@ -19,8 +19,9 @@ export interface Test {
   readonly isAlone?: boolean;
   /** It waits for most of its time, so it is begun early. */
   readonly isLong?: boolean;
-  /** In a browser it has a page of its own: from the lab, or from a door of its own, beside the gateway. */
-  readonly page?: "lab" | "door";
+  /** In a browser it has a page of its own: from the lab, or beside a gateway, from a door of its own. `auth`: beside the
+   * gateway with authentication. */
+  readonly page?: "lab" | "door" | "auth";
   run(t: Trial): Promise<void>;
 }
 

@@ -146,7 +146,7 @@ let names = 0;
 
 /** Runs a test of several tabs, with a gateway of their own origin. */
 async function runInTabs(it, transport) {
-  const { id, url } = await command("/doors", { pages: true });
+  const { id, url } = await command("/doors", { pages: true, auth: it.auth });
   const context = await browser.newContext();
   const errors = [];
   try {
@@ -154,6 +154,7 @@ async function runInTabs(it, transport) {
       name: `tick.${Date.now().toString(36)}.${++names}`,
       transport,
       command,
+      labUrl: lab.url,
       async open(count) {
         const opened = [];
         while (opened.length < count) {
@@ -184,7 +185,8 @@ async function runInTabs(it, transport) {
 
 /** A page with the list of tests; most of them can share one. */
 async function openPage(origin) {
-  const url = origin === "door" ? (await command("/doors", { pages: true })).url : lab.url;
+  const isDoor = origin === "door" || origin === "auth";
+  const url = isDoor ? (await command("/doors", { pages: true, auth: origin === "auth" })).url : lab.url;
   const context = await browser.newContext();
   const tab = await context.newPage();
   const errors = [];

@@ -1,8 +1,8 @@
 /** Who may read: tokens, and answers other than yes. */
-import { type Client, GatewayError } from "../../dist/index.js";
+import { type Client, GatewayError, type Gap, login, logout } from "../../dist/index.js";
 import { read, record } from "./events.js";
 import type { Test } from "./list.js";
-import { type Trial, unique } from "./trial.js";
+import { numbers, type Told, type Trial, unique } from "./trial.js";
 
 /** Each is given in turn, the last one for ever; `given` are those that were. */
 function tokens(...words: string[]) {
@@ -22,6 +22,30 @@ async function hears(t: Trial, client: Client, timeoutMs?: number): Promise<void
     return told.length > 0;
   };
   await t.until("an event comes", comes, timeoutMs);
+}
+
+/** A client of the gateway with authentication, and all that it emits. */
+async function guarded(t: Trial, token: () => Promise<string>, name: string) {
+  const { url } = await t.door({ auth: true });
+  const client = t.connect({ url, token });
+  const told: Told[] = [];
+  const statuses: string[] = [];
+  const errors: unknown[] = [];
+  const gaps: Gap[] = [];
+  client.on("status", (status) => statuses.push(status));
+  client.on("error", (error) => errors.push(error));
+  client.on("gap", (gap) => gaps.push(gap));
+  client.events({ name, type: "task-tick" }, { onGap: (gap) => told.push(gap) }).subscribe((event) => told.push(event));
+  await t.open(client);
+  return { url, client, told, statuses, errors, gaps };
+}
+
+/** Each of the events was received once, in order, without an error or another status than `open`. */
+async function whole(t: Trial, { told, statuses, errors, gaps }: Awaited<ReturnType<typeof guarded>>, count: number) {
+  await t.until("the last event comes", () => told.at(-1)?.["n"] === count - 1, 30_000);
+  t.equal(numbers(told), Array.from({ length: count }, (_, n) => n), "the events");
+  t.equal(new Set(told.map((event) => event["id"])).size, count, "the number of ids");
+  t.equal([gaps, errors, statuses], [[], [], ["connecting", "open"]], "gaps, errors, statuses");
 }
 
 /** What a client says on its way to its end. */
@@ -58,7 +82,7 @@ export const access: Test[] = [
   {
     name: "token: a string goes with each request, as it is",
     async run(t) {
-      const token = "a+b/c~==";
+      const token = t.transport === "sse" ? "a+b/c~==" : "a+b.c~-_";
       const door = await t.door({ tokens: [token] });
       await hears(t, t.connect({ url: door.url, token }));
       t.ok((await door.state()).tokens.every((seen) => seen === token), "the token");
@@ -93,6 +117,98 @@ export const access: Test[] = [
       const door = await t.door({ tokens: ["new"] });
       t.equal((await fails(t, t.connect({ url: door.url, token: "old" }))).status, 401, "status");
       t.equal((await door.state()).tokens, ["old"], "what was tried");
+    },
+  },
+  {
+    name: "token: it expires again and again while events flow: each event once, and no gap",
+    isLong: true,
+    async run(t) {
+      const name = unique("tick");
+      let calls = 0;
+      const token = () => {
+        calls += 1;
+        return t.sign(2, { name: [name] });
+      };
+      const given = await guarded(t, token, name);
+      const count = 2_000;
+      const load = await t.load(name, count, { per_second: 200, is_task: true });
+      const task = given.client.task(unique("never"));
+      task.subscribe(() => undefined);
+      await load.done();
+      await whole(t, given, count);
+      t.ok(calls >= 4, `it was asked for ${calls} tokens`);
+      t.equal([task.status, task.error], ["unknown", null], "another watch of this connection");
+    },
+  },
+  {
+    name: "token: a static token is removed while events flow, and the next one resumes",
+    async run(t) {
+      const names = [1, 2].map(() => unique("token").replaceAll(".", "-"));
+      const create = (name: string) => t.command<{ token: string }>("/tokens/create", { name, may: ["events"] });
+      const made = await Promise.all(names.map(create));
+      const { token, given } = tokens(...made.map(({ token }) => token));
+      const { url } = await t.door({ auth: true });
+      await t.until("the gateway has both", async () => {
+        const headers = { Authorization: `Bearer ${made[1]!.token}` };
+        return (await fetch(`${url}/events/none`, { headers })).status !== 401;
+      });
+      const name = unique("tick");
+      const all = await guarded(t, token, name);
+      const load = await t.load(name, 1_000, { per_second: 250 });
+      await t.until("events come", () => all.told.length > 50);
+      await t.command("/tokens/remove", { name: names[0] });
+      await load.done();
+      await whole(t, all, 1_000);
+      t.equal(given.length, 2, "how often it was asked for a token");
+    },
+  },
+  {
+    name: "token: a foreign scope sees nothing",
+    async run(t) {
+      const [own, foreign] = [unique("tick"), unique("tick")];
+      const { client, url, told } = await guarded(t, () => t.sign(600, { name: [own] }), own);
+      const others = [record(client.events({ name: foreign })), record(client.events({ name: `*${foreign.slice(6)}` }))];
+      const everything = record(client.events());
+      const { uuid } = await t.run("canvas.add", 1, 2);
+      const watches = [client.task(uuid), client.workflow(uuid)];
+      for (const watch of watches) watch.subscribe(() => undefined);
+      const open = t.connect({ url: (await t.door()).url });
+      t.equal((await open.task(uuid).ready).result, "3", "the task has run");
+      for (const each of [foreign, own]) await (await t.load(each, 20, { is_task: true })).done();
+      await t.until("its own events come", () => told.length === 20 && everything.length >= 21);
+      t.equal(everything.filter((event) => event.name !== own), [], "all events");
+      t.equal(others, [[], []], "foreign events");
+      t.equal(watches.map(({ value, status }) => [value, status]), [[null, "unknown"], [null, "unknown"]], "the foreign task");
+      const since = read(client.events({ name: [own, foreign], type: "task-tick" }, { since: "5m" }), 19);
+      t.equal((await since).filter((event) => event.name !== own), [], "the history");
+      const error = await t.rejects("no workers", read(t.connect({ url, token: "cgw_x" }).events(), -1), 30_000).catch((late) => late);
+      if (t.transport === "sse") t.equal([error.status, error.code], [401, "invalid-token"], "an unknown token");
+    },
+  },
+  {
+    name: "token: login begins a session of cookies, for the client and for EventSource; logout ends it",
+    runs: ["chromium sse", "chromium websocket"],
+    page: "auth",
+    async run(t) {
+      const [url, name] = ["/celery", unique("tick")];
+      t.equal((await fetch(`${url}/events`)).status, 401, "without a session");
+      t.equal((await t.rejects("a bad token", login(url, "cgw_bad"))).status, 401, "the status of a bad token");
+      await login(url, await t.sign(600, { name: [name] }));
+      t.ok(!document.cookie.includes("celery"), "scripts cannot read the cookie");
+      const client = t.connect({ url });
+      const told = record(client.events({ name, type: "task-tick" }));
+      const source = new EventSource(`${url}/events?name=${name}&type=task-tick`);
+      const heard: unknown[] = [];
+      source.onmessage = ({ data }) => heard.push(JSON.parse(data));
+      await t.open(client);
+      await t.until("the EventSource is open", () => source.readyState === EventSource.OPEN);
+      await (await t.load(name, 10, { is_task: true })).done();
+      await t.until("both have all events", () => told.length === 10 && heard.length === 10);
+      await logout(url);
+      await t.until("the EventSource is refused", () => source.readyState === EventSource.CLOSED, 20_000);
+      await t.until("the client is not connected", () => client.status !== "open");
+      if (t.transport === "sse") await t.until("the client is closed", () => client.status === "closed");
+      t.equal((await fetch(`${url}/events`)).status, 401, "after the session");
     },
   },
   {

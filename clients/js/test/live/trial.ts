@@ -46,8 +46,8 @@ export class Trial {
     return client;
   }
 
-  /** A way to the gateway that nobody else takes. */
-  async door(options: { tokens?: string[] | null; pages?: boolean } = {}): Promise<Door> {
+  /** A way to the gateway that nobody else takes; with `auth` to the one with authentication. */
+  async door(options: { tokens?: string[] | null; pages?: boolean; auth?: boolean } = {}): Promise<Door> {
     const { id, url } = await this.command<{ id: string; url: string }>("/doors", options);
     const door = new Door(this, id, url);
     this.#ends.push(() => fetch(`${this.surroundings.labUrl}/doors/${id}`, { method: "DELETE" }));
@@ -67,6 +67,11 @@ export class Trial {
     });
     if (!response.ok) throw new Error(`${path}: ${await response.text()}`);
     return response.json();
+  }
+
+  /** A JSON Web Token of the gateway with authentication. */
+  async sign(seconds: number, ...any: object[]): Promise<string> {
+    return (await this.command<{ token: string }>("/tokens/sign", { seconds, any })).token;
   }
 
   /** Starts a task by its name, or a chain of additions. */
@@ -146,6 +151,8 @@ export interface LoadOptions {
   readonly per_second?: number;
   readonly batch?: number;
   readonly padding?: number;
+  /** A `task-received` comes first. Otherwise no scope with a name allows the events. */
+  readonly is_task?: boolean;
 }
 
 /** Events that are being published. */
