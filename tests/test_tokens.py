@@ -1,4 +1,4 @@
-"""`celery_gateway.tokens.sign`: tokens that the gateway accepts, and that make exactly the given tasks visible."""
+"""`celery_gateway.tokens.sign`: tokens that the gateway accepts, with exactly the given scope."""
 
 import subprocess
 import sys
@@ -16,8 +16,6 @@ from celery_gateway.events.pattern import escape
 from celery_gateway.tokens import ALGORITHMS, DEFAULT_AUDIENCE, MAX_TOKEN_BYTES, hmac_secret, sign
 from tests.support.token_issuer import ISSUER, PUBLIC_KEY_ALGORITHMS, SECRET, private_pem, public_pem
 
-pytestmark = pytest.mark.unit
-
 
 def principal(token: str, algorithm: str = "HS256", secret: bytes = SECRET.encode()) -> Principal:
     """Verify a token as the gateway does."""
@@ -30,6 +28,7 @@ def principal(token: str, algorithm: str = "HS256", secret: bytes = SECRET.encod
     return jwt_verifier.verify(token, jwt_verifier.unverified(token), [issuer], lambda _: [key])[0]
 
 
+@pytest.mark.unit
 def test_the_gateway_accepts_what_is_signed() -> None:
     now = time.time()
     made = principal(sign(SECRET, issuer=ISSUER, subject="alice", uuid="7f3c"))
@@ -39,6 +38,7 @@ def test_the_gateway_accepts_what_is_signed() -> None:
     assert made.expires_at is not None and now + 900 <= made.expires_at <= now + 903
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("algorithm", PUBLIC_KEY_ALGORITHMS)
 def test_private_keys(algorithm: str) -> None:
     pem = private_pem(algorithm)
@@ -48,6 +48,7 @@ def test_private_keys(algorithm: str) -> None:
         assert jwt.get_unverified_header(token) == {"alg": algorithm, "kid": "k1", "typ": "JWT"}
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("arguments", "filters"),
     [
@@ -63,6 +64,7 @@ def test_filters(arguments: dict[str, Any], filters: list[dict[str, list[str]]])
     assert principal(sign(SECRET, issuer=ISSUER, **arguments)).scope == Scope.parse({"any": filters})
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("field", ["uuid", "root_id"])
 @pytest.mark.parametrize("text", ["*", "?", "!x", "a,b", "a\\*", "[x]"])
 def test_ids_are_no_patterns(field: str, text: str) -> None:
@@ -73,11 +75,13 @@ def test_ids_are_no_patterns(field: str, text: str) -> None:
         assert made.scope.is_restricted
 
 
+@pytest.mark.unit
 def test_hide_and_may() -> None:
     scope = principal(sign(SECRET, issuer=ISSUER, any=[{}], hide=["args"], may=["state", "workers"])).scope
     assert (scope.hide, scope.may) == ({"args"}, {"state", "workers"})
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -128,24 +132,27 @@ def test_errors_are_clear_and_have_no_secret(arguments: dict[str, Any], expected
         assert secret not in str(error.value)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("key", [SECRET, SECRET + "\n", f" {SECRET}\r\n", SECRET.encode() + b"\n"])
 def test_line_breaks_around_a_secret_do_not_count(key: str | bytes) -> None:
     """A back end reads the file with `read_text()`, and the gateway the same file."""
     assert principal(sign(key, issuer=ISSUER, uuid="x"), secret=f"{SECRET}\n".encode())
 
 
+@pytest.mark.unit
 def test_binary_secrets_are_taken_as_they_are() -> None:
     binary = b"\n" + bytes(range(200, 250)) + b"\n"
     assert hmac_secret(binary) == binary
     assert principal(sign(binary, issuer=ISSUER, uuid="x"), secret=binary)
 
 
+@pytest.mark.unit
 def test_each_algorithm_of_the_gateway_can_be_signed() -> None:
     assert set(ALGORITHMS) == {"HS256", *PUBLIC_KEY_ALGORITHMS}
 
 
 def test_the_server_is_not_imported() -> None:
-    """A back end imports this module: the server, msgspec and celery stay out, and cryptography is optional."""
+    """A back end imports this module: the server and celery stay out, and cryptography is optional."""
     code = f"""
 import sys
 sys.modules["cryptography"] = None  # as if it were not installed
@@ -163,6 +170,3 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
-
-
-test_the_server_is_not_imported.pytestmark = [pytest.mark.integration]  # type: ignore[attr-defined]

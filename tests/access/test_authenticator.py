@@ -86,7 +86,7 @@ async def running(folder: AccessFolder) -> AsyncIterator[Authenticator]:
 
 async def wait_until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -157,6 +157,7 @@ async def test_json_web_tokens(folder: AccessFolder) -> None:
         await authenticator.authenticate(token(celery_gateway=None))
 
 
+@pytest.mark.slow
 async def test_a_token_is_verified_once_until_it_ends(
     folder: AccessFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +373,7 @@ async def test_no_secret_is_logged(
         assert secret not in everything
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.text() | st.from_regex(r"(cgw_)?[A-Za-z0-9_.-]{0,60}", fullmatch=True))
 def test_garbage_is_an_invalid_token(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

@@ -65,7 +65,7 @@ async def test_the_end_of_one_caller_is_not_that_of_the_others(server: JwksServe
     server.delay.clear()
     first, second = asyncio.create_task(keys.fetch()), asyncio.create_task(keys.fetch())
     async with asyncio.timeout(5):
-        while not server.requests:
+        while not server.requests:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)

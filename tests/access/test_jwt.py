@@ -360,6 +360,7 @@ _odd_headers = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.text()
@@ -371,6 +372,7 @@ def test_garbage_is_an_invalid_token(text: str) -> None:
         verify(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(_odd_headers, _odd_claims)
 def test_signed_garbage_is_an_error_of_the_gateway(headers: dict[str, Any], changed: dict[str, Any]) -> None:

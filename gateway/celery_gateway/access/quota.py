@@ -74,7 +74,7 @@ def check_quota(table: Mapping[str, object]) -> Mapping[str, float]:
         if name not in QUOTA_DEFAULTS:
             raise ValueError(f"unknown quota {name!r}; allowed are {', '.join(QUOTA_DEFAULTS)}")
         minimum = MINIMA.get(name, 1)
-        if type(value) is not int or value < minimum:
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ValueError(f"invalid quota {name} = {value!r}: it must be a whole number from {minimum:,} up")
         checked[name] = value
     return checked

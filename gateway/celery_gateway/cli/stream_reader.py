@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import SplitResult
 
@@ -42,7 +42,7 @@ class StreamReader:
     Args:
         url: the URL of the gateway.
         parameters: of the request; the format must be NDJSON.
-        token: for ``Authorization: Bearer``.
+        token: returns the token for ``Authorization: Bearer``, or nothing. Called for each connection.
         status: shows that the reader waits for a response, or for the next connection.
 
     Raises:
@@ -50,11 +50,15 @@ class StreamReader:
     """
 
     def __init__(
-        self, url: SplitResult, parameters: httpx.QueryParams, token: str | None, status: StatusLine
+        self,
+        url: SplitResult,
+        parameters: httpx.QueryParams,
+        token: Callable[[], str | None],
+        status: StatusLine,
     ) -> None:
         self._url = f"{url.geturl()}/events"
         self._parameters = parameters
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._token = token
         self._transport, proxy = transport_to(url)
         self._shown_url = redacted(self._url) + (f" through the proxy {proxy}" if proxy else "")
         self._status = status
@@ -71,7 +75,6 @@ class StreamReader:
         """
         with httpx.Client(
             timeout=httpx.Timeout(CONNECT_SECONDS, read=SILENCE_SECONDS),
-            headers=self._headers,
             transport=self._transport,
             follow_redirects=True,
         ) as client:
@@ -98,6 +101,10 @@ class StreamReader:
     def _connection(self, client: httpx.Client) -> Iterator[tuple[str, Message]]:
         """Yield the messages of one connection."""
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
+        if token := self._token():
+            if not (token.isascii() and token.isprintable()):
+                raise GatewayError("invalid token: it has characters that a header cannot have")
+            headers["Authorization"] = f"Bearer {token}"
         with client.stream("GET", self._url, params=self._parameters, headers=headers) as response:
             if response.status_code >= 500 and self._last_id:
                 raise httpx.ConnectError(f"the gateway returned {response.status_code}")

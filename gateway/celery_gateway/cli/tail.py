@@ -4,6 +4,8 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -16,6 +18,7 @@ from celery_gateway.cli.proxy import parse
 from celery_gateway.cli.status_line import OutputClosed, StatusLine, TimedOut
 from celery_gateway.cli.stream_reader import StreamReader
 from celery_gateway.cli.terminal import printable, printable_json
+from celery_gateway.errors import GatewayError
 from celery_gateway.events.event import FILTER_FIELDS
 
 DEFAULT_URL: Final = "http://127.0.0.1:8555"
@@ -93,10 +96,23 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
     envvar="GATEWAY_TOKEN",
     show_envvar=True,
     metavar="TOKEN",
-    help="Bearer token for a proxy in front of the gateway (Authorization: Bearer TOKEN).",
+    help="Bearer token (Authorization: Bearer TOKEN). Other users can see it in the list of processes; "
+    "the variable and --token-file are safer.",
+)
+@click.option(
+    "--token-file",
+    envvar="GATEWAY_TOKEN_FILE",
+    show_envvar=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the bearer token. It is read again for each connection, so the token can be renewed.",
 )
 def tail(
-    url: str, timeout_seconds: float | None, as_json: bool, token: str | None, **query: str | tuple[str, ...]
+    url: str,
+    timeout_seconds: float | None,
+    as_json: bool,
+    token: str | None,
+    token_file: Path | None,
+    **query: str | tuple[str, ...],
 ) -> None:
     """Print events live.
 
@@ -115,12 +131,13 @@ def tail(
     """
     address = parse(url)
     parameters = _parameters(query, as_json)
+    read_token = partial(_read_token, token_file) if token_file else lambda: token
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     with StatusLine(timeout_seconds) as status:
         try:
-            reader = StreamReader(address, parameters, token, status)
+            reader = StreamReader(address, parameters, read_token, status)
             sys.exit(_print(reader, query, as_json, status))
         except TimedOut:
             with status.hidden():
@@ -130,6 +147,19 @@ def tail(
         except (BrokenPipeError, OutputClosed):
             # What is left must not be flushed at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _read_token(file: Path) -> str:
+    """Return the token in a file.
+
+    Raises:
+        GatewayError: the file cannot be read, or is not text.
+    """
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise GatewayError(f"cannot read the token file {file}: {reason}") from None
 
 
 def _parameters(query: dict[str, Any], as_json: bool) -> httpx.QueryParams:

@@ -25,6 +25,7 @@ from celery_gateway.access.principal import ANYONE, Principal
 from celery_gateway.errors import Forbidden, GatewayError, InvalidToken
 from celery_gateway.http.carriers import (
     PRINCIPAL_KEY,
+    QUOTA_KEY,
     TRUSTED_PROXY_KEY,
     Carried,
     carried_token,
@@ -63,7 +64,8 @@ class AccessControl:
         self._lifetimes = Lifetimes()
         self.sessions = Sessions(self._end_session)
         if authenticator is not None:
-            authenticator.on_change = self._end_revoked
+            authenticator.on_change = self._on_change
+            pipeline.limits.quotas.set_general(authenticator.quota)
 
     @property
     def is_open(self) -> bool:
@@ -137,6 +139,7 @@ class AccessControl:
         """
         identity = await self._identify(connection)
         connection.scope[PRINCIPAL_KEY] = identity
+        connection.scope[QUOTA_KEY] = self._pipeline.limits.quotas.of(identity[0])
         if kind not in identity[0].scope.may:
             path = connection.scope["path"]
             raise Forbidden(f"this token does not allow {path}: it requires {kind!r} in the scope's may")
@@ -160,9 +163,11 @@ class AccessControl:
             raise InvalidToken("the session has ended: start another one with POST /session")
         return await authenticator.authenticate(carried.token), carried.session
 
-    def _end_revoked(self) -> None:
+    def _on_change(self) -> None:
+        """Apply new quotas, and end the streams of revoked tokens."""
         authenticator = self._authenticator
         if authenticator is not None:
+            self._pipeline.limits.quotas.set_general(authenticator.quota)
             self._lifetimes.end_owned(lambda owner: authenticator.is_revoked(owner[0]), "expired")  # type: ignore[index]
 
     def _end_session(self, session: str) -> None:

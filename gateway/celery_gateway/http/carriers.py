@@ -24,6 +24,8 @@ TRUSTS_COOKIES_KEY: Final = "celery_gateway.trusts_cookies"
 """The key of whether the cookies of a request count (see ``origin``)."""
 PRINCIPAL_KEY: Final = "celery_gateway.principal"
 """The key of a request's principal and session, once it is admitted (see ``access_control``)."""
+QUOTA_KEY: Final = "celery_gateway.quota"
+"""The key of the quota of that principal."""
 TRUSTED_PROXY_KEY: Final = "celery_gateway.trusted_proxy"
 """The key of whether a request comes from a trusted proxy (see ``access.proxies``)."""
 MAX_COOKIE_CHARS: Final = 4_000

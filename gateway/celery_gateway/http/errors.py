@@ -44,7 +44,8 @@ def error_of(error: GatewayError, limits: Limits) -> Response:
     if isinstance(error, BadRequest):
         return bad_request(error)
     if isinstance(error, QuotaExceeded):
-        response = error_response(429, "quota", str(error), reason=error.reason)
+        limits.count_error(error)
+        response = error_response(429, "quota", str(error), reason=error.reason, limit=error.limit)
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_seconds)))
         return response
     if isinstance(error, OverLimit):

@@ -1,7 +1,7 @@
 """Fair shares of time for large requests, and cancellation of requests whose clients have disconnected.
 
 Rules: one request at a time has the turn, for about ``SLICE_SECONDS``. Turns are round-robin among clients
-(by IP address), and first come, first served among the requests of a client. So a client with a hundred large
+(principals, or IP addresses), and first come, first served among the requests of a client. So a client with a hundred large
 requests takes no more time from another client than a client with a single request.
 """
 
@@ -14,13 +14,14 @@ from typing import Final, Self
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from celery_gateway.access.quota import UNLIMITED, Place, Quota
 from celery_gateway.errors import OverLimit
 from celery_gateway.stream.round_robin import RoundRobin
 
 SLICE_SECONDS: Final = 0.001
 """How long a request has the turn, in seconds; at most one step longer."""
 MAX_QUEUED: Final = 200
-"""Maximum number of queued requests of a client. Behind a proxy all users may be one client."""
+"""Maximum number of queued requests of a client without a quota. Behind a proxy all users may be one client."""
 
 
 class TurnQueue:
@@ -101,30 +102,40 @@ class FairShare:
     Between two turns the event loop runs everything else that is ready.
 
     Args:
-        client: the address of the client.
+        client: the address of the client, or the name of its principal.
+        quota: that of the principal.
 
     Raises:
         OverLimit: too many requests of the client are queued (on entry).
     """
 
-    def __init__(self, turns: TurnQueue, client: str) -> None:
+    def __init__(self, turns: TurnQueue, client: str, quota: Quota = UNLIMITED) -> None:
         self._turns = turns
         self._client = client
+        self._quota = quota
+        self._place: Place | None = None
         self._has_turn = False
         self._ends_at = 0.0
 
     async def __aenter__(self) -> Self:
-        if self._turns.queued(self._client) >= MAX_QUEUED:
+        if self._quota is UNLIMITED and self._turns.queued(self._client) >= MAX_QUEUED:
             raise OverLimit(
                 "lookups",
                 f"too many requests: {MAX_QUEUED} of this client are queued, the maximum; "
                 "send fewer at the same time",
             )
-        await self._turns.acquire(self._client)
+        self._place = self._quota.reserve("lookups")
+        try:
+            await self._turns.acquire(self._client)
+        except BaseException:
+            self._place.release()
+            raise
         self._begin()
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        if self._place is not None:
+            self._place.release()
         if self._has_turn:
             self._turns.release()
 

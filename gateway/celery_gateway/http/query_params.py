@@ -10,11 +10,12 @@ from starlette.datastructures import QueryParams
 from starlette.requests import HTTPConnection
 
 from celery_gateway.access.principal import ANYONE
+from celery_gateway.access.quota import UNLIMITED, Quota
 from celery_gateway.errors import BadRequest
 from celery_gateway.events.event import FILTER_FIELDS
 from celery_gateway.events.filter_parser import parse
 from celery_gateway.events.pattern import MAX_QUOTED_CHARS, quoted
-from celery_gateway.http.carriers import PRINCIPAL_KEY
+from celery_gateway.http.carriers import PRINCIPAL_KEY, QUOTA_KEY
 from celery_gateway.http.stream_query import SnapshotQuery, StreamQuery, bad_value, check_stream, parse_fields
 from celery_gateway.stream.framing import FORMATS
 
@@ -66,6 +67,12 @@ def client_of(request: HTTPConnection) -> str:
     """
     principal, _ = request.scope.get(PRINCIPAL_KEY, (ANYONE, ""))
     return principal.name or (request.client.host if request.client else "")
+
+
+def quota_of(request: HTTPConnection) -> Quota:
+    """Return the quota of a request's principal; one without limits if there is no authentication."""
+    quota: Quota = request.scope.get(QUOTA_KEY, UNLIMITED)
+    return quota
 
 
 def query_parameters(request: HTTPConnection) -> QueryParams:

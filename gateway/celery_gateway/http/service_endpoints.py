@@ -54,8 +54,8 @@ class ServiceEndpoints:
     async def healthz(self, request: Request) -> Response:
         """Return whether the gateway works: 503 means that a restart is required."""
         if crashes := self._pipeline.crashes:
-            return self._health(503, "failed", {"reason": "; ".join(crashes)})
-        return self._health(200, "alive", {})
+            return self._health("failed", 503, {"reason": "; ".join(crashes)})
+        return self._health("alive", 200, {})
 
     async def readyz(self, request: Request) -> Response:
         """Return whether the gateway consumes from a broker: 503 while it consumes from none."""
@@ -70,9 +70,9 @@ class ServiceEndpoints:
         }
         if None not in statuses:
             details["clusters"] = {str(cluster): status._asdict() for cluster, status in statuses.items()}
-        return self._health(200 if is_ready else 503, "ready" if is_ready else "not ready", details)
+        return self._health("ready" if is_ready else "not ready", 200 if is_ready else 503, details)
 
-    def _health(self, status_code: int, status: str, details: dict[str, object]) -> Response:
+    def _health(self, status: str, status_code: int, details: dict[str, object]) -> Response:
         """Return the response of a health check: anyone may request it, also if there is authentication.
 
         Args:

@@ -23,7 +23,7 @@ from celery_gateway.events.event import encode, pick
 from celery_gateway.http.access_control import AccessControl
 from celery_gateway.http.fair_share import FairShare, TurnQueue, while_connected
 from celery_gateway.http.json_response import JSONBuilder
-from celery_gateway.http.query_params import client_of, query_parameters
+from celery_gateway.http.query_params import client_of, query_parameters, quota_of
 from celery_gateway.http.state_query import (
     PageTokens,
     event_fields,
@@ -200,7 +200,7 @@ class StateEndpoints:
         try:
             async with (
                 while_connected(request.receive),
-                FairShare(self._turns, client_of(request)) as share,
+                FairShare(self._turns, client_of(request), quota_of(request)) as share,
             ):
                 yield _Work(share, builder)
         except BaseException:

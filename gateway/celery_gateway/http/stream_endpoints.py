@@ -15,7 +15,7 @@ from celery_gateway.http.direct_transport import direct_transport
 from celery_gateway.http.errors import error_response
 from celery_gateway.http.fair_share import StartLimiter
 from celery_gateway.http.query_json import posted_query
-from celery_gateway.http.query_params import client_of, stream_query
+from celery_gateway.http.query_params import client_of, quota_of, stream_query
 from celery_gateway.http.stream_query import StreamQuery
 from celery_gateway.http.stream_response import DirectResponse, head_response, portable_response
 from celery_gateway.http.subscribe import is_complete, subscribe
@@ -58,6 +58,7 @@ class StreamEndpoints:
 
     async def events(self, request: Request) -> Response:
         """Start a stream of SSE or NDJSON."""
+        quota_of(request).take("new_streams_per_second")
         try:
             query = await self._query(request)
         except ClientDisconnect:
@@ -88,6 +89,7 @@ class StreamEndpoints:
 
     async def websocket(self, websocket: WebSocket) -> None:
         """Start a stream over WebSocket."""
+        quota_of(websocket).take("new_streams_per_second")
         await serve_websocket(
             websocket,
             self._access,

@@ -59,7 +59,9 @@ class DirectResponse(Response):
         keepalive_timer: KeepaliveTimer,
         media_type: str,
     ) -> None:
-        super().__init__(headers=_HEADERS, media_type=media_type)
+        # The connection ends with the stream: a client that reconnects at once must not reuse it (RFC 9112
+        # section 9.6).
+        super().__init__(headers=_HEADERS | {"Connection": "close"}, media_type=media_type)
         del self.headers["content-length"]
         self._subscription = subscription
         self._transport = transport

@@ -6,15 +6,17 @@ Rules: a message is JSON in text, with an ``op``:
 - ``{"op": "open", …}`` starts another stream in place of this one (``query_json``);
 - ``{"op": "ping"}`` requests a ``gateway-pong``.
 
-A message that is invalid is answered with ``gateway-error``, and the stream continues.
+A message that is invalid or beyond a quota is answered with ``gateway-error``, and the stream continues.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from celery_gateway.errors import BadRequest, Forbidden, OverLimit
+from celery_gateway.errors import BadRequest, Forbidden, OverLimit, QuotaExceeded
+from celery_gateway.http.errors import RETRY_SECONDS
 from celery_gateway.http.query_json import MAX_BYTES, alternatives, json_query
 from celery_gateway.http.query_params import check_names
 from celery_gateway.http.stream_query import StreamQuery, bad_value
@@ -55,6 +57,7 @@ class WebSocketSession:
     ) -> None:
         self._visible = visible
         self._client = client
+        self._quota = visible.pipeline.limits.quotas.find(client)
         self._framing = framing
         self._on_subscribed = on_subscribed
         self._on_replaced = on_replaced
@@ -65,6 +68,7 @@ class WebSocketSession:
         if self.subscription.closing is not None:
             return  # its last message is sent, or about to be
         try:
+            self._quota.take("operations_per_second")
             self._run(_message(text))
         except BadRequest as error:
             self.subscription.send(
@@ -76,13 +80,13 @@ class WebSocketSession:
             )
             self.subscription.send(message)
         except OverLimit as error:
-            self._visible.pipeline.limits.count(error.reason, "a message over WebSocket")
-            self.subscription.send(messages.error_message(self.subscription.id, "limit", str(error), "op"))
+            self._visible.pipeline.limits.count_error(error, "a message over WebSocket")
+            self.subscription.send(_over_limit(self.subscription.id, error))
         except Exception as error:
             self.subscription.fail(error)
 
-    def _subscribe(self, query: StreamQuery) -> Subscription:
-        subscription = subscribe(self._visible, query, self._framing, self._client)
+    def _subscribe(self, query: StreamQuery, replaces: Subscription | None = None) -> Subscription:
+        subscription = subscribe(self._visible, query, self._framing, self._client, replaces)
         self._on_subscribed(subscription)
         return subscription
 
@@ -96,13 +100,24 @@ class WebSocketSession:
             filter = self._visible.restrict(alternatives(message.get("any"), "any"))
             self._visible.pipeline.hub.refilter(self.subscription, filter)
         elif operation == "open":
+            self._quota.take("new_streams_per_second")
             query = json_query(message, "ndjson")
-            another = self._subscribe(query)
+            another = self._subscribe(query, self.subscription)
             before, self.subscription = self.subscription, another
             self._on_replaced(self)
             before.close()
         else:
             raise bad_value("op", 'invalid message: its "op" must be "filter", "open" or "ping"')
+
+
+def _over_limit(id: bytes, error: OverLimit) -> messages.ControlMessage:
+    """Return the answer to an operation that is refused now, with what the response to a request has."""
+    if isinstance(error, QuotaExceeded):
+        retry_ms = math.ceil(1_000 * error.retry_seconds)
+        details = {"status": 429, "reason": error.reason, "limit": error.limit, "retry_ms": retry_ms}
+        return messages.error_message(id, "quota", str(error), "op", details)
+    details = {"status": 503, "reason": error.reason, "retry_ms": 1_000 * RETRY_SECONDS}
+    return messages.error_message(id, "limit", str(error), "op", details)
 
 
 def _message(text: str | None) -> dict[str, Any]:

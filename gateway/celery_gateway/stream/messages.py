@@ -108,9 +108,16 @@ def pong_message(id: bytes) -> ControlMessage:
     return _message("gateway-pong", id)
 
 
-def error_message(id: bytes, code: str, message: str, parameter: str) -> ControlMessage:
-    """Make the answer to an invalid message of a client; the stream continues."""
-    return _message("gateway-error", id, code=code, message=message, parameter=parameter)
+def error_message(
+    id: bytes, code: str, message: str, parameter: str, details: Mapping[str, object] | None = None
+) -> ControlMessage:
+    """Make the answer to an invalid message of a client; the stream continues.
+
+    Args:
+        details: more fields.
+    """
+    fields = {"code": code, "message": message, "parameter": parameter, **(details or {})}
+    return _message("gateway-error", id, **fields)
 
 
 def bookmark_message(id: bytes) -> ControlMessage:
