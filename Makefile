@@ -19,7 +19,7 @@ DOCS := $(VENV)/docs
 # The tests of the code that uses other packages, for test-lowest. (All tests: make test-lowest ARGS=tests.)
 LOWEST_TESTS := tests/http/test_streams.py tests/http/test_websocket.py tests/http/test_events.py tests/http/test_query_json.py \
 	tests/http/test_self_test.py tests/deploy/test_dependencies.py tests/events/test_normalize.py tests/cli/test_cli.py \
-	tests/broker/test_redis.py
+	tests/broker/test_redis.py tests/test_tokens.py tests/access/test_jwt.py tests/access/test_jwks.py
 
 .PHONY: help install demo test test-unit test-js test-lowest matrix bench soak fuzz docs lint format constraints audit sbom clean
 .DEFAULT_GOAL := help
@@ -147,7 +147,7 @@ $(LOWEST)/.installed: pyproject.toml .ci/lowest.py | $(BIN)/python
 	@echo "Installing the lowest versions of all packages into $(LOWEST)"
 	@rm -rf $(LOWEST) && $(BIN)/python -m venv $(LOWEST) && $(BIN)/python .ci/lowest.py >$(LOWEST)/constraints.txt
 	@$(call pip_of,$(LOWEST),--upgrade 'pip>=25.1')
-	@$(call pip_of,$(LOWEST),--constraint $(LOWEST)/constraints.txt -e '.[redis]' --group test)
+	@$(call pip_of,$(LOWEST),--constraint $(LOWEST)/constraints.txt -e '.[redis,jwt]' --group test)
 	@touch $@
 
 $(SUPPLY)/.installed: pyproject.toml | $(BIN)/python

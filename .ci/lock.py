@@ -2,8 +2,8 @@
 
 Run by `make constraints`, which installs the programs into PATH. It writes into deploy/docker:
 
-- `constraints.txt`: the dependencies of the gateway;
-- `constraints-redis.txt`: the same, with the extra `redis`;
+- `constraints.txt`: the dependencies of the gateway, with the extra `jwt`, which each image has;
+- `constraints-redis.txt`: the same, with the extra `redis` as well;
 - `build.txt`: the packages that build the wheel of the gateway (`[build-system]` of pyproject.toml).
 
 The locks are for all platforms and for Python 3.11 and newer: requirements of some platforms have markers.
@@ -39,10 +39,11 @@ def compile_lock(target: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    compile_lock("constraints.txt", "pyproject.toml")
+    compile_lock("constraints.txt", "pyproject.toml", "--extra=jwt")
     compile_lock(
         "constraints-redis.txt",
         "pyproject.toml",
+        "--extra=jwt",
         "--extra=redis",
         "--constraint=deploy/docker/constraints.txt",
     )

@@ -16,8 +16,11 @@ import pytest_asyncio
 from starlette.routing import BaseRoute, Route
 
 import celery_gateway
+from celery_gateway.access import access_file
+from celery_gateway.access.scope import MAY, Scope
 from celery_gateway.asgi import Gateway
 from celery_gateway.broker.diagnosis import CODES
+from celery_gateway.errors import GatewayError
 from celery_gateway.settings import Settings
 from celery_gateway.stream.messages import CLOSE_CODES, GapReason, Resume
 
@@ -27,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(celery_gateway.__file__).parent
 HTTP_API = (ROOT / "docs" / "http-api.md").read_text("utf-8")
 STREAM_PROTOCOL = (ROOT / "docs" / "stream-protocol.md").read_text("utf-8")
+SECURITY = (ROOT / "docs" / "security.md").read_text("utf-8")
 ANY_CODE = r"[a-z-]+"
 WITHOUT_PARAMETERS = {"/", "/healthz", "/readyz", "/metrics"}
 
@@ -180,6 +184,8 @@ def pattern_of(code: ast.expr) -> str:
             return re.escape(text)
         case ast.JoinedStr(values=parts):
             return "".join(map(pattern_of, parts))
+        case ast.IfExp(body=body, orelse=orelse):
+            return f"{pattern_of(body)}|{pattern_of(orelse)}"
     return ANY_CODE
 
 
@@ -206,3 +212,35 @@ def test_every_module_that_is_named_exists(page: str) -> None:
     modules = {name for name in names if re.fullmatch(r"[a-z_]+/(?:[a-z_/]+\.py|[a-z_/]*)?", name)}
     assert len(modules) > 5
     assert not sorted(name for name in modules if not (PACKAGE / name).exists())
+
+
+def test_the_access_files_in_the_docs_are_valid(tmp_path: Path) -> None:
+    (tmp_path / "shop.secret").write_text("x" * 64)
+    texts = re.findall(r"(?ms)^```toml\n(.*?)^```$", SECURITY)
+    texts.append((ROOT / "docs" / "examples" / "auth.toml").read_text("utf-8"))
+    assert len(texts) >= 4
+    for text in texts:
+        path = tmp_path / "auth.toml"
+        path.write_text(text)
+        access_file.read(path)
+
+
+@pytest.mark.parametrize(
+    "table", ["", "[tokens.a]", "[issuers.a]", "[proxy]", '[proxy]\nuser_header = "X-User"\n[proxy.users.a]']
+)
+def test_every_key_of_the_access_file_is_documented(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "auth.toml"
+    path.write_text(f"{table}\nno-such = 1\n")
+    with pytest.raises(GatewayError, match="unknown key") as refused:
+        access_file.read(path)
+    allowed = str(refused.value).partition("allowed are ")[2].split(", ")
+    keys = {found for name in named(SECURITY) for found in re.split(r"[\[\].\s\"]+", name)}
+    assert allowed != [""]
+    assert not sorted(set(allowed) - keys)
+
+
+def test_every_key_of_a_scope_is_documented() -> None:
+    with pytest.raises(ValueError, match="unknown key") as refused:
+        Scope.parse({"no-such": 1})
+    allowed = str(refused.value).partition("allowed are ")[2].split(", ")
+    assert not missing([*allowed, *MAY], SECURITY.partition("\n## Scopes\n")[2].partition("\n## ")[0])

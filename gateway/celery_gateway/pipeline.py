@@ -252,8 +252,9 @@ class Pipeline:
 
     def _emit(self, events: Iterable[Event]) -> None:
         for event in events:
-            self.hub.append(event, self.tasks.origin_keys(event))
-            self.completions.on_event(event)
+            origin_keys = self.tasks.origin_keys(event)
+            self.hub.append(event, origin_keys)
+            self.completions.on_event(event, origin_keys)
 
     def _emit_lost(self, now: float) -> None:
         """Emit the loss of tasks whose processes are gone."""

@@ -105,7 +105,8 @@ def test_the_installed_versions_are_allowed() -> None:
 
 
 def lock_of(extra: str | None = None) -> dict[str, locks.Pin]:
-    return locks.read(DOCKER / (f"constraints-{extra}.txt" if extra else "constraints.txt"))
+    """The lock of an extra. Each image has the extra `jwt`."""
+    return locks.read(DOCKER / ("constraints.txt" if extra in (None, "jwt") else f"constraints-{extra}.txt"))
 
 
 LOCKS = sorted(path.name for path in DOCKER.glob("*.txt"))

@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from celery_gateway import __version__
+from celery_gateway.access import access_file
 from celery_gateway.cli.serve import serve
 from celery_gateway.http.allowed_hosts import Policy
 from celery_gateway.http.server import DRAIN_SECONDS
@@ -476,7 +477,9 @@ def test_the_base_has_the_form_that_kubernetes_asks_for() -> None:
 def test_the_example_becomes_what_kubernetes_asks_for(tmp_path: Path) -> None:
     shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
     example = tmp_path / "kubernetes" / "example"
-    shutil.copy(example / "broker.env.example", example / "broker.env")
+    for name in ("broker.env", "auth.toml"):
+        shutil.copy(example / f"{name}.example", example / name)
+    access_file.read(example / "auth.toml")
     done = subprocess.run(["kubectl", "kustomize", example], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     documents = manifests(done.stdout)
@@ -488,6 +491,12 @@ def test_the_example_becomes_what_kubernetes_asks_for(tmp_path: Path) -> None:
     secret = variables["GATEWAY_BROKER"]["valueFrom"]["secretKeyRef"]
     assert secret["name"] == documents["Secret"]["metadata"]["name"]
     assert secret["key"] in documents["Secret"]["data"]
+    (volume,) = documents["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert volume["secret"]["secretName"] == documents["Secret"]["metadata"]["name"]
+    assert {item["key"] for item in volume["secret"]["items"]} <= documents["Secret"]["data"].keys()
+    (mount,) = container["volumeMounts"]
+    (item,) = volume["secret"]["items"]
+    assert variables["GATEWAY_AUTH"]["value"] == f"{mount['mountPath']}/{item['path']}"
     assert container["image"].endswith(f":{__version__}")
     (rule,) = documents["Ingress"]["spec"]["rules"]
     backend = rule["http"]["paths"][0]["backend"]["service"]
@@ -541,7 +550,8 @@ def test_the_pod_keeps_to_the_restricted_profile() -> None:
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & spec.keys()
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+    assert all(volume.keys() == {"name", "secret"} for volume in spec["volumes"])
     assert spec["automountServiceAccountToken"] is False
     assert documents["ServiceAccount"]["automountServiceAccountToken"] is False
     assert spec["serviceAccountName"] == documents["ServiceAccount"]["metadata"]["name"]

@@ -374,6 +374,13 @@ class TestTokens:
         for kind in KINDS:
             with closing(messages(guarded, kind, access_token=TOKEN)) as opened:
                 assert next(opened)["type"] == "gateway-open"
+        url, bearer = f"ws://127.0.0.1:{guarded.port}/celery/ws", f"celery-gateway.bearer.{TOKEN}"
+        for offered in (["celery-gateway", bearer], [bearer, "celery-gateway"]):
+            with connect(url, subprotocols=offered) as websocket:  # type: ignore[arg-type]
+                assert websocket.subprotocol == "celery-gateway"
+        for wrong in (f"{bearer}0", f"x{bearer}", "celery-gateway.bearer.1"):
+            with pytest.raises(InvalidStatus):
+                connect(url, subprotocols=["celery-gateway", wrong])  # type: ignore[list-item]
         tail = [sys.executable, "-m", "celery_gateway", "tail", guarded.url, "--json", "--token", TOKEN]
         with subprocess.Popen(tail, stdout=subprocess.PIPE) as process:
             try:
@@ -489,7 +496,8 @@ def test_what_the_gateway_is_told(tmp_path: Path, way: str, path: str) -> None:
         headers = {"Authorization": "Bearer t", "Last-Event-ID": "e-1", "Origin": "https://shop.example"}
         with running(nginx):
             httpx.get(
-                f"{nginx.url}/workflows/a%2Fb?x=%2C", headers=headers | {"X-Forwarded-For": "192.0.2.7"}
+                f"{nginx.url}/workflows/a%2Fb?x=%2C",
+                headers=headers | {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-User": "admin"},
             )
         expected = {
             **headers,
@@ -501,7 +509,7 @@ def test_what_the_gateway_is_told(tmp_path: Path, way: str, path: str) -> None:
         }
         assert len(asked) == 1
         assert {key: asked[0].get(key) for key in expected} == expected
-        assert "Connection" not in asked[0] and "Upgrade" not in asked[0]
+        assert asked[0].keys().isdisjoint({"Connection", "Upgrade", "X-Forwarded-User"})
 
 
 def test_the_session_of_the_site_decides(

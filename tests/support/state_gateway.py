@@ -11,17 +11,21 @@ from typing import Any
 
 import httpx
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
+from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.broker.source import Source
 from celery_gateway.events.message import Message
 from celery_gateway.feed import Feed
 from celery_gateway.http.allowed_hosts import Policy
 from celery_gateway.http.app import create_app
 from celery_gateway.http.origin import OriginCheck
+from celery_gateway.http.query_secrets import hide_secrets
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
 from celery_gateway.pipeline import Pipeline
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
+from celery_gateway.stream.completion import Completions
 from celery_gateway.stream.hub import Hub
 from celery_gateway.stream.limits import DEFAULT_MEMORY_BYTES, Limits
 from tests.support.publisher import received, task_event
@@ -34,7 +38,10 @@ clock = count(1)
 
 
 class StateGateway:
-    """A gateway without a broker, and an HTTP client of it; tests pass messages to its pipeline."""
+    """A gateway without a broker, and an HTTP client of it; tests pass messages to its pipeline.
+
+    With an `authenticator`, requests need a token: a `Gateway` has the same parts in the same order.
+    """
 
     def __init__(
         self,
@@ -45,24 +52,42 @@ class StateGateway:
         clusters: tuple[str, ...] = (),
         source: Source | None = None,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        authenticator: Authenticator | None = None,
+        wait_known_seconds: float = 30.0,
+        max_event_bytes: int = 0,
+        max_connection_age_seconds: float = 0.0,
         **options: Any,
     ) -> None:
         self.feeds = {name: Feed(name, source or QuietSource()) for name in clusters or (None,)}
+        tasks = TaskTable(max_tasks=max_tasks, clusters=clusters, keeps_origins=authenticator is not None)
+        hub = Hub(max_event_bytes=max_event_bytes)
         self.pipeline = Pipeline(
             self.feeds.values(),
-            TaskTable(max_tasks=max_tasks, clusters=clusters),
+            tasks,
             WorkerTable(has_clusters=bool(clusters)),
-            Hub(),
+            hub,
+            Completions(tasks, hub, wait_known_seconds=wait_known_seconds),
             limits=Limits(memory_bytes=memory_bytes),
             **options,
         )
-        self.app = OriginCheck(
-            create_app(self.pipeline, slow_seconds=slow_seconds, root_path=root_path),
+        self._checked = OriginCheck(
+            create_app(
+                self.pipeline,
+                authenticator,
+                slow_seconds=slow_seconds,
+                root_path=root_path,
+                max_connection_age_seconds=max_connection_age_seconds,
+            ),
             Policy(allow_hosts=["gateway"], allow_origins=["https://shop.example"]),
         )
         self._client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self.app), base_url="http://gateway"
         )
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        hide_secrets(scope)
+        await self._checked(scope, receive, send)
 
     def put(self, *events: Event, cluster: str | None = None) -> None:
         """Process events as one message of a broker."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -79,6 +80,23 @@ def token(
 ) -> str:
     """A token that a key has signed."""
     return jwt.encode(claims(**changed), key, algorithm, headers)
+
+
+def issuer_file(folder: Path, more: str = "") -> str:
+    """Write an access file of this issuer, with its secret, without leeway; return its path.
+
+    Args:
+        more: further tables.
+    """
+    folder.mkdir(exist_ok=True)
+    secret, path = folder / "issuer.secret", folder / "issuer.toml"
+    secret.touch(0o600)
+    secret.write_text(SECRET)
+    path.write_text(
+        f'[issuers.shop]\nissuer = "{ISSUER}"\nalgorithm = "HS256"\nsecret_file = "{secret.name}"\n'
+        f"leeway_seconds = 0\n{more}"
+    )
+    return str(path)
 
 
 def segment(value: Any) -> str:

@@ -2,11 +2,12 @@
 
 - ``scope``: which events and tasks a token may read, without which fields, and which endpoints. Pure
 - ``principal``: who makes a request: a name, a scope, and the end of the token. Pure
-- ``access_file``: the TOML file of ``--auth``
+- ``access_file``, ``access_table``: the TOML file of ``--auth``, and one of its tables
 - ``static_tokens``: random tokens, of which the file has the hashes. Pure
-- ``jwt_verifier``, ``jwks``: JSON Web Tokens of issuers, and their keys
+- ``jwt_verifier``, ``jwt_keys``, ``jwks``: JSON Web Tokens of issuers, their keys, and keys behind URLs
 - ``authenticator``: from a token to a principal; reads the file again when it has changed
-- ``quota``: what each principal may use
+- ``quota``: what each principal may use. Pure
+- ``failures``: failed authentications by address. Pure
 - ``redaction``: secrets and hidden fields of events, removed on arrival. Pure
 - ``proxies``: the addresses of proxies whose headers are trusted, and what these headers say. Pure
 """

@@ -185,7 +185,8 @@ class Authenticator:
 
     async def _reload(self) -> None:
         watched = self._file.watched
-        if not self._error and watched == await asyncio.to_thread(access_file.versions, watched):
+        if watched == await asyncio.to_thread(access_file.versions, watched):
+            self._error = ""  # after an error: the file is the one before again
             return
         try:
             # A malformed version is read again each second: the fix may be in a file that it refers to.

@@ -10,8 +10,9 @@ Rules:
 - Tokens with ``crit`` are refused: no extension is supported.
 - Whatever is wrong with a token is an ``InvalidToken``. Its text has no part of the token, and only ASCII.
 
-A verification takes this long on one core: 40 µs with HS256, 65 µs with RS256 (2048 bits), 105 µs with ES256,
-140 µs with EdDSA (PyJWT 2.15, cryptography 50). This is short enough for the event loop; a thread costs more.
+From a token to a principal takes 95 µs with HS256, 125 µs with RS256 (2048 bits), 155 µs with ES256, and
+190 µs with EdDSA, on one core (PyJWT 2.15, cryptography 50). This is short enough for the event loop, and is
+done once for each token: see ``authenticator``.
 """
 
 import json

@@ -75,7 +75,9 @@ def check_quota(table: Mapping[str, object]) -> Mapping[str, float]:
             raise ValueError(f"unknown quota {name!r}; allowed are {', '.join(QUOTA_DEFAULTS)}")
         minimum = MINIMA.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise ValueError(f"invalid quota {name} = {value!r}: it must be a whole number from {minimum:,} up")
+            raise ValueError(
+                f"invalid quota {name} = {value!r}: it must be a whole number from {minimum:,} up"
+            )
         checked[name] = value
     return checked
 

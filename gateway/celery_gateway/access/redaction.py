@@ -147,7 +147,8 @@ def parse_redact_keys(values: Sequence[str]) -> tuple[str, ...]:
 def _listed(values: Sequence[str], kind: str, example: str) -> tuple[str, ...]:
     if isinstance(values, str):
         values = [values]
-    names = [name.strip() for value in values for name in value.split(",")]
+    # In the environment, values are separated by spaces: "args, kwargs" comes as "args," and "kwargs".
+    names = [name.strip() for value in values for name in value.strip().removesuffix(",").split(",")]
     if not all(names):
         raise ValueError(f"a {kind} is empty; separate several with one comma each, such as {example}")
     return tuple(dict.fromkeys(names))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
 
-_ANYWHERE: Final = (
+ANYWHERE: Final = (
     *("password", "passwords", "passwd", "passphrase", "passphrases", "passcode", "pwd"),
     *(
         "password_hash",
@@ -24,9 +24,9 @@ _ANYWHERE: Final = (
     *("ssh_key", "session_id", "session_key", "amz_signature", "goog_signature"),
 )
 """Names that count also at the end of a longer word, such as ``dbpassword``."""
-_AS_WORDS: Final = ("auth", "bearer", "cred", "creds", "jwt", "oauth", "otp", "sig")
+AS_WORDS: Final = ("auth", "bearer", "cred", "creds", "jwt", "oauth", "otp", "sig")
 """Names that count only as a whole word: ``basic_auth`` and ``basicAuth``, but not ``xauth``."""
-_AS_LAST_WORD: Final = "pass"
+AS_LAST_WORD: Final = "pass"
 """Counts only after another word: ``db_pass``."""
 DIGITS: Final = r"\d{0,3}"
 """Behind a name: ``password1`` and ``password2`` are the fields of a form in Django."""
@@ -34,6 +34,8 @@ _MAX_NAME_CHARS: Final = 100
 """Of a longer name only the end is read."""
 _BETWEEN_WORDS: Final = r"[_.-]?"
 _SEPARATORS: Final = re.compile(r"[_.-]+")
+_Tree = dict[str, "_Tree"]
+"""What follows a beginning of names; the empty text means that a name ends."""
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -52,13 +54,13 @@ class SecretNames:
     """
 
     def __init__(self, further: Iterable[str] = ()) -> None:
-        self._anywhere = re.compile("|".join(map(_words, _ANYWHERE)))
-        self.words = _alternatives((*_ANYWHERE, *_AS_WORDS, _AS_LAST_WORD))
+        self._anywhere = re.compile(_alternatives(ANYWHERE))
+        self.words = _alternatives((*ANYWHERE, *AS_WORDS, AS_LAST_WORD))
         self._end = self._compile_end()
         # A name that counts already is left out: it would hide the shorter name at its end.
         added = [name for name in further if not self._has(name)]
         if added:
-            self.words = f"{_alternatives(added)}|{self.words}"
+            self.words = _alternatives((*ANYWHERE, *AS_WORDS, AS_LAST_WORD, *added))
             self._end = self._compile_end()
         self.has: Callable[[str], bool] = lru_cache(maxsize=4_096)(self._has)
         self.may_be_in = _may_be_in
@@ -89,7 +91,7 @@ class SecretNames:
         before = text[start - 1] if start else ""
         if before.isalpha() and not (before.islower() and text[start].isupper()):
             return False
-        return word != _AS_LAST_WORD or (before != "" and (before.isalnum() or before in "_-"))
+        return word != AS_LAST_WORD or (before != "" and (before.isalnum() or before in "_-"))
 
 
 def lowered(text: str) -> str:
@@ -102,17 +104,37 @@ def lowered(text: str) -> str:
 
 
 def _alternatives(names: Iterable[str]) -> str:
-    return "|".join(map(_words, sorted(names, key=len, reverse=True)))
+    """Return a regular expression of names, without a group around it: the longest that matches counts.
 
+    Names that begin alike are tried together, which takes a third of the time.
 
-def _words(name: str) -> str:
-    """Return a regular expression of a name in lower case, for all its spellings.
-
-    >>> _words("apiKey"), _words("api-key"), _words("iban")
-    ('api[_.-]?key', 'api[_.-]?key', 'iban')
+    >>> _alternatives(["apiKey", "jwt", "api-keys"])
+    'api[_.-]?key(?:s)?|jwt'
     """
-    words = _SEPARATORS.split(lowered(_CAMEL.sub("_", name)))
-    return _BETWEEN_WORDS.join(re.escape(word) for word in words if word)
+    tree: _Tree = {}
+    for name in names:
+        node = tree
+        for part in _parts(name):
+            node = node.setdefault(part, {})
+        node[""] = {}
+    return _joined(tree)
+
+
+def _joined(tree: _Tree) -> str:
+    return "|".join(part + _below(node) for part, node in tree.items() if part)
+
+
+def _below(tree: _Tree) -> str:
+    below = _joined(tree)
+    if "" in tree:
+        return f"(?:{below})?" if below else ""
+    return below if len(tree) == 1 else f"(?:{below})"
+
+
+def _parts(name: str) -> list[str]:
+    """Return regular expressions of the characters of a name in lower case, in all its spellings."""
+    words = [word for word in _SEPARATORS.split(lowered(_CAMEL.sub("_", name))) if word]
+    return [part for word in words for part in (_BETWEEN_WORDS, *map(re.escape, word))][1:]
 
 
 def _may_be_in(text: str) -> bool:

@@ -10,6 +10,7 @@ Rules:
   set.
 """
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -40,6 +41,8 @@ from celery_gateway.stream.subscription import Subscription
 
 Kind = Literal["events", "state", "workers", "metrics", "dashboard", "public"]
 _KIND_ATTRIBUTE: Final = "celery_gateway_kind"
+MAX_DELAYED: Final = 1_000
+"""Maximum number of responses that wait because of invalid tokens: each takes memory."""
 MIN_AGE_PART: Final = 0.9
 """A stream may end after this part of the maximum age, so that not all end at the same time."""
 
@@ -61,6 +64,7 @@ class AccessControl:
         self._pipeline = pipeline
         self._authenticator = authenticator
         self._max_age_seconds = max_age_seconds
+        self._delayed = 0
         self._lifetimes = Lifetimes()
         self.sessions = Sessions(self._end_session)
         if authenticator is not None:
@@ -99,12 +103,26 @@ class AccessControl:
                 await self.admit(websocket, kind)
                 await endpoint(websocket)
             except GatewayError as error:
+                await self.delay(websocket, error)
                 response = error_of(error, self._pipeline.limits)
                 await respond(response, websocket.scope, websocket.receive, websocket.send)
 
         route = WebSocketRoute(path, checked)
         setattr(route, _KIND_ATTRIBUTE, kind)
         return route
+
+    async def delay(self, connection: HTTPConnection, error: GatewayError) -> None:
+        """Delay the response to an invalid token if there were too many from its address (``failures``)."""
+        if not isinstance(error, InvalidToken) or error.is_missing:
+            return
+        address = connection.client.host if connection.client else ""
+        delay_seconds = self._pipeline.limits.failures.delay_seconds(address)
+        if delay_seconds and self._delayed < MAX_DELAYED:
+            self._delayed += 1
+            try:
+                await asyncio.sleep(delay_seconds)
+            finally:
+                self._delayed -= 1
 
     async def authenticate(self, token: str) -> Principal:
         """Return the principal of a token; ``ANYONE`` without authentication.

@@ -55,7 +55,7 @@ def create_app(
     starlette = Starlette(
         routes=routes,
         exception_handlers={
-            GatewayError: partial(_gateway_error, limits),
+            GatewayError: partial(_gateway_error, access, limits),
             HTTPException: _http_error,
             Exception: _internal_error,
         },
@@ -78,8 +78,11 @@ class StartsInTurn:
         await self._app(scope, receive, send)
 
 
-async def _gateway_error(limits: Limits, request: Request, error: Exception) -> Response:
+async def _gateway_error(
+    access: AccessControl, limits: Limits, request: Request, error: Exception
+) -> Response:
     assert isinstance(error, GatewayError)
+    await access.delay(request, error)
     return error_of(error, limits)
 
 

@@ -21,7 +21,7 @@ from celery_gateway.stream.round_robin import RoundRobin
 SLICE_SECONDS: Final = 0.001
 """How long a request has the turn, in seconds; at most one step longer."""
 MAX_QUEUED: Final = 200
-"""Maximum number of queued requests of a client without a quota. Behind a proxy all users may be one client."""
+"""Maximum number of queued requests of a client without a quota. Behind a proxy it may be all users."""
 
 
 class TurnQueue:

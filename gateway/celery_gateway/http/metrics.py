@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from celery_gateway.access.quota import COUNTED, QUOTA_DEFAULTS
 from celery_gateway.events.normalize import REFUSED_REASONS
 from celery_gateway.feed import FeedStatistics
 from celery_gateway.pipeline import PipelineStatistics
@@ -111,6 +112,29 @@ _METRICS: tuple[_Single | _Labelled, ...] = (
         "Clients refused or disconnected because of a limit, by reason.",
         "reason",
         lambda s: [(reason, s.limits.refused.get(reason, 0)) for reason in REASONS],
+    ),
+    _Labelled(
+        _COUNTER,
+        "quota_exceeded",
+        "Requests refused and streams ended because of the quota of a principal, by quota.",
+        "quota",
+        lambda s: [(name, s.limits.quotas.exceeded.get(name, 0)) for name in QUOTA_DEFAULTS],
+    ),
+    _Labelled(
+        _GAUGE,
+        "quota_in_use",
+        "What all principals use of their quotas, by quota.",
+        "quota",
+        lambda s: [(name, s.limits.quotas.in_use.get(name, 0)) for name in COUNTED],
+    ),
+    _Single(
+        _GAUGE, "quota_principals", "Principals whose use is recorded.", lambda s: s.limits.quotas.principals
+    ),
+    _Single(
+        _COUNTER,
+        "failed_authentications",
+        "Requests with an invalid token.",
+        lambda s: s.limits.failed_authentications,
     ),
     _Single(_GAUGE, "tasks_known", "Tasks in the table.", lambda s: s.tasks.known),
     _Single(

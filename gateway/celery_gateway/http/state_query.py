@@ -4,8 +4,10 @@ Rules: an unknown parameter or a bad value is an error, never ignored. ``query_p
 streams share.
 """
 
+import re
 import secrets
-from typing import NamedTuple
+from hashlib import blake2b
+from typing import Final, NamedTuple
 
 from starlette.datastructures import QueryParams
 
@@ -13,6 +15,7 @@ from celery_gateway.errors import BadRequest
 from celery_gateway.events.event import FILTER_FIELDS
 from celery_gateway.events.filter import Filter
 from celery_gateway.events.filter_parser import parse
+from celery_gateway.events.pattern import quoted
 from celery_gateway.http.query_params import ACCESS_TOKEN, check_parameters, only, requested_fields
 from celery_gateway.http.stream_query import bad_value
 from celery_gateway.state.task import VIEW_FIELDS
@@ -22,6 +25,10 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 
 WORKER_FILTERS = ("hostname", "cluster")
+_PART_BYTES: Final = 8
+"""Length of each of the two parts of a page token: an authentication tag, and an encrypted number."""
+_KEY_BYTES: Final = 32
+_TOKEN: Final = re.compile(r"(?P<epoch>[0-9a-f]{8})-(?P<rest>[0-9a-f]{1,32})")
 _EVENT_PARAMETERS = ("fields", ACCESS_TOKEN)
 _TASK_PARAMETERS = ("cluster", "fields", ACCESS_TOKEN)
 _TASK_LIST_PARAMETERS = (*FILTER_FIELDS, "limit", "cursor", "fields", ACCESS_TOKEN)
@@ -58,15 +65,28 @@ class PageTokens:
     """The page tokens (``cursor=``) of one run of the gateway.
 
     A token has the number of the last task on a page. Numbers start again with each run, so a token also has
-    the run's epoch.
+    the run's epoch. The number is encrypted and authenticated: it shows how many tasks there are of others,
+    and a client that could choose one could find the number of each of its tasks.
     """
 
     def __init__(self) -> None:
         self._epoch = secrets.token_hex(4)
+        self._key = secrets.token_bytes(_KEY_BYTES)
 
     def token(self, number: int) -> str:
-        """Return the token of the page behind a task's number."""
-        return f"{self._epoch}-{number}"
+        """Return the token of the page behind a task's number; always the same, so that ETags are, too."""
+        tag = self._tag(number)
+        return f"{self._epoch}-{tag.hex()}{number ^ self._pad(tag):0{2 * _PART_BYTES}x}"
+
+    def _tag(self, number: int) -> bytes:
+        """Return the authentication tag of a number, which its encryption begins with (as in RFC 5297)."""
+        return blake2b(
+            number.to_bytes(_PART_BYTES), digest_size=_PART_BYTES, key=self._key, person=b"tag"
+        ).digest()
+
+    def _pad(self, tag: bytes) -> int:
+        """Return the number that encrypts another one with XOR."""
+        return int.from_bytes(blake2b(tag, digest_size=_PART_BYTES, key=self._key, person=b"pad").digest())
 
     def number(self, token: str) -> int:
         """Return the number in a token.
@@ -74,18 +94,20 @@ class PageTokens:
         Raises:
             BadRequest: the token is malformed, or of another run.
         """
-        epoch, _, digits = token.partition("-")
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
-            message = f"invalid cursor={token!r}: it must be the cursor of a previous page"
-            raise bad_value("cursor", message)
-        if epoch != self._epoch:
+        found = _TOKEN.fullmatch(token)
+        if found is not None and found["epoch"] != self._epoch:
             raise BadRequest(
                 f"expired cursor={token!r}: it is from another gateway or from before a restart; "
                 "start again with the first page",
                 code="cursor-expired",
                 parameter="cursor",
             )
-        return int(digits)
+        if found is not None and len(found["rest"]) == 4 * _PART_BYTES:
+            tag = bytes.fromhex(found["rest"][: 2 * _PART_BYTES])
+            number = int(found["rest"][2 * _PART_BYTES :], 16) ^ self._pad(tag)
+            if secrets.compare_digest(tag, self._tag(number)):
+                return number
+        raise bad_value("cursor", f"invalid cursor={quoted(token)}: it must be the cursor of a previous page")
 
 
 def event_fields(parameters: QueryParams) -> frozenset[str] | None:

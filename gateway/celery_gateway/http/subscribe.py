@@ -25,12 +25,19 @@ def is_complete(visible: Visible, query: StreamQuery) -> bool:
     )
 
 
-def subscribe(visible: Visible, query: StreamQuery, framing: PlainFraming, client: str = "") -> Subscription:
+def subscribe(
+    visible: Visible,
+    query: StreamQuery,
+    framing: PlainFraming,
+    client: str = "",
+    replaces: Subscription | None = None,
+) -> Subscription:
     """Return a subscription for a request: what its filter passes of what is visible.
 
     Args:
         framing: how its messages are encoded.
         client: who is charged, see ``query_params.client_of``.
+        replaces: the subscription that the client will close for this one; see ``Hub.subscribe``.
 
     Raises:
         Forbidden: the scope does not allow a parameter of the request.
@@ -48,6 +55,7 @@ def subscribe(visible: Visible, query: StreamQuery, framing: PlainFraming, clien
         _snapshot(visible, query, framing, client),
         snapshot_when_resumed=query.snapshot is not None and query.snapshot.is_due_when_resumed,
         client=client,
+        replaces=replaces,
     )
     subscription.send(pipeline.status(subscription.id))
     if target is not None:

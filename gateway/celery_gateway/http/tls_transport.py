@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from celery_gateway.http.guard import Guard, ServerLimits
 from celery_gateway.http.request_limits import as_http1, https_required
@@ -61,8 +61,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     # ---- the handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._below = transport
+        self._below = cast(asyncio.Transport, transport)  # uvloop's have no base class
         peer = transport.get_extra_info("peername")
         self._guard = Guard(
             self._limits, peer[0] if isinstance(peer, tuple) else "", transport.abort, TLS_BYTES
@@ -97,7 +96,9 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._send()
-            if not self._below.is_closing():
+            if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
+                self._below.abort()
+            elif not self._below.is_closing():
                 self._below.resume_reading()
         except ssl.SSLError as error:
             self._send()  # the alert
@@ -130,9 +131,6 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._receive(data)
             return
         self._handshake_bytes += len(data)
-        if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
-            self._below.abort()
-            return
         self._unread += data
         self._below.pause_reading()
         if not self._is_scheduled:

@@ -30,14 +30,26 @@ class Root:
         unready: how many tasks have not ended.
         lost: how many of those are lost.
         unsent: of how many tasks no ``task-sent`` has arrived.
+        strangers: the members without an ``Origin``, if there are scopes: only a custom event has given them
+            this root. ``None`` if there was none.
     """
 
-    __slots__ = ("id", "members", "unready", "lost", "unsent")
+    __slots__ = ("id", "members", "unready", "lost", "unsent", "strangers")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.members: dict[str, Record] = {}
         self.unready = self.lost = self.unsent = 0
+        self.strangers: dict[str, Record] | None = None
+
+    def set_stranger(self, record: Record, is_stranger: bool) -> None:
+        """Set whether a member is among ``strangers``."""
+        if is_stranger:
+            if self.strangers is None:
+                self.strangers = {}
+            self.strangers[record.key] = record
+        elif self.strangers is not None:
+            self.strangers.pop(record.key, None)
 
     def count(self, task: Task, by: int) -> None:
         """Add a task to the counts (``by`` 1), or remove it (-1)."""
@@ -140,6 +152,7 @@ class TaskGraph:
         if root is None or root.members.pop(record.key, None) is None:
             return
         root.count(record.task, -1)
+        root.set_stranger(record, False)
         if not root.members:
             del self._roots[self._key_beside(record, root.id)]
             self.size_bytes -= ROOT_BYTES

@@ -12,7 +12,7 @@ from celery_gateway.events.event import Event, id_text
 from celery_gateway.state.shared_text import shared
 from celery_gateway.state.task import Task
 from celery_gateway.state.task_graph import TaskGraph
-from celery_gateway.state.task_record import Record
+from celery_gateway.state.task_record import UNKNOWN_ORIGIN, Record
 from celery_gateway.state.text_size import text_bytes
 
 _RANKS = {"task-sent": 1, "task-received": 2}
@@ -20,19 +20,28 @@ NAMING_TYPES = frozenset(_RANKS)
 """The types of the events that always name their task."""
 
 
-def set_names(record: Record, event: Event, graph: TaskGraph) -> tuple[int, Record | None]:
+def set_names(
+    record: Record, event: Event, graph: TaskGraph, *, keeps_origin: bool = False
+) -> tuple[int, Record | None]:
     """Set the names of a task from an event that has some, unless a better event has set them.
+
+    Args:
+        keeps_origin: whether the event sets the ``Origin`` of the task, too.
 
     Returns:
         By how many bytes the record has grown, and the parent if it has a new child.
     """
     task, event_type = record.task, event["type"]
     rank = _RANKS.get(event_type, 0)
+    if keeps_origin and rank:
+        record.set_origin(event)
     if rank < record.name_rank or (not rank and task.root_id is not None):
         return 0, None
     record.name_rank = rank
     name = event.get("name")
-    root_id, parent_id = id_text(event.get("root_id")), id_text(event.get("parent_id"))
+    # Scopes compare the root of the origin: a later event must not move the task into another workflow.
+    root_id = record.origin.root_id or id_text(event.get("root_id"))
+    parent_id = id_text(event.get("parent_id"))
     grown, parent = 0, None
     if type(name) is str and name != task.name:
         grown = text_bytes(name)
@@ -43,6 +52,8 @@ def set_names(record: Record, event: Event, graph: TaskGraph) -> tuple[int, Reco
         root_id = task.uuid
     if root_id is not None and root_id != task.root_id:
         grown += graph.set_root(record, root_id)
+    if keeps_origin and (root := graph.root_of(record)) is not None:
+        root.set_stranger(record, record.origin is UNKNOWN_ORIGIN)
     # A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
     if parent_id is not None and parent_id != task.parent_id and parent_id != task.uuid:
         parent, grown_by_parent = graph.set_parent(record, parent_id)

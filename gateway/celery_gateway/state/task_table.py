@@ -292,9 +292,7 @@ class TaskTable:
         return record
 
     def _set_names(self, event: Event, record: Record) -> None:
-        if self.keeps_origins and event["type"] in NAMING_TYPES:
-            record.set_origin(event)
-        grown, parent = set_names(record, event, self._graph)
+        grown, parent = set_names(record, event, self._graph, keeps_origin=self.keeps_origins)
         if parent is not None:
             self._order.touch(parent)
         if grown:

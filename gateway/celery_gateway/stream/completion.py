@@ -18,7 +18,8 @@ from collections import OrderedDict
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from celery_gateway.events.event import Event, id_text
+from celery_gateway.events.event import Event, Keys, id_text
+from celery_gateway.events.event import keys as event_keys
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.state.task_record import Record
 from celery_gateway.state.task_table import TaskTable
@@ -127,15 +128,22 @@ class Completions:
         waiting.subscriptions[subscription] = asyncio.get_running_loop().time()
         self._schedule(target, waiting)
 
-    def on_event(self, event: Event) -> None:
-        """Check the targets of an event that is in the table and in the stream."""
+    def on_event(self, event: Event, origin_keys: Keys = ()) -> None:
+        """Check the targets of an event that is in the table and in the stream.
+
+        Args:
+            origin_keys: see ``Hub.append``. An event that a target's scope does not pass has no effect on it.
+        """
         if not self._waiting:
             return
         uuid, root_id = id_text(event.get("uuid")), id_text(event.get("root_id"))
+        keys = event_keys(event) + origin_keys
         # A task may turn out to have another root than itself.
         for field, value in {("uuid", uuid), ("root_id", root_id), ("root_id", uuid)}:
             by_target = self._waiting.get((field, value)) if value is not None else None
             for target, waiting in tuple(by_target.items()) if by_target else ():
+                if target.visible is not None and not target.visible.matches(keys):
+                    continue
                 if waiting.due is not None and waiting.due[0] == "ready":
                     waiting.cancel()  # the quiet time begins again
                 self._schedule(target, waiting)
@@ -222,7 +230,12 @@ class Completions:
 
     def _workflow_completion(self, target: Target) -> Completion | None:
         roots = self._tasks.roots(target.value, target.cluster)
-        if not roots:
+        visible, strangers = target.visible, []
+        if visible is not None:
+            others = [record for root in roots if root.strangers for record in root.strangers.values()]
+            strangers = [record.task for record in others if not visible.matches(record.keys())]
+        known = sum(len(root.members) for root in roots) - len(strangers)
+        if not known:
             for record in self._find(target):
                 root_id = record.task.root_id
                 if root_id is None:  # it had started before the gateway consumed
@@ -230,9 +243,9 @@ class Completions:
                 message = f"the task {target.value!r} belongs to the root {root_id!r}"
                 return Completion("unknown", 0.0, {"message": message, "root_id": root_id})
             return self._unknown(target, f"no event of the workflow {target.value!r} has been seen")
-        known = sum(len(root.members) for root in roots)
-        unready, lost = sum(root.unready for root in roots), sum(root.lost for root in roots)
-        is_sure = not any(root.unsent for root in roots)
+        unready = sum(root.unready for root in roots) - sum(not task.is_ready for task in strangers)
+        lost = sum(root.lost for root in roots) - sum(task.lost is not None for task in strangers)
+        is_sure = sum(root.unsent for root in roots) == sum(task.sent is None for task in strangers)
         details = {"known": known, "ready": known - unready, "sent_events": is_sure}
         if not unready:
             quiet_seconds = target.quiet_seconds

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from typing import Final, NamedTuple
 
+from celery_gateway.access.failures import Failures
 from celery_gateway.access.quota import UNLIMITED, Quota, Quotas, QuotaStatistics
 from celery_gateway.errors import OverLimit, QuotaExceeded
 
@@ -165,6 +166,7 @@ class LimitsStatistics(NamedTuple):
     filter_cost: int
     refused: dict[str, int]
     quotas: QuotaStatistics
+    failed_authentications: int
 
 
 class Limits:
@@ -174,11 +176,13 @@ class Limits:
         memory: bytes that are kept for clients, or because of them.
         filters: the cost of their filters (``Filter.cost``).
         quotas: what each principal may use.
+        failures: failed authentications.
         refused: how often a client was refused or disconnected, by reason (``REASONS``).
     """
 
     def __init__(self, *, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
         self.quotas = quotas = Quotas()
+        self.failures = Failures()
         self.memory = Budget(
             memory_bytes,
             "memory",
@@ -195,7 +199,11 @@ class Limits:
     def statistics(self) -> LimitsStatistics:
         """Return what is in use, and the counts."""
         return LimitsStatistics(
-            self.memory.used, self.filters.used, dict(self.refused), self.quotas.statistics()
+            self.memory.used,
+            self.filters.used,
+            dict(self.refused),
+            self.quotas.statistics(),
+            self.failures.count,
         )
 
     def count(self, reason: str, details: str = "") -> None:

@@ -1,0 +1,580 @@
+"""Nothing outside of a scope is visible: two tenants, scopes, endpoints, transports and parameters.
+
+Two checks find leaks. An oracle decides for each event and each task whether it is visible. And a tenant gets
+the same responses, byte by byte, from a gateway that has never received an event of the other tenant: that
+finds what nobody has listed.
+"""
+
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from celery_gateway.access.authenticator import Authenticator
+from tests.support.asgi_exchange import Exchange
+from tests.support.served_gateway import until
+from tests.support.state_gateway import StateGateway
+from tests.support.token_issuer import issuer_file, token
+from tests.support.two_tenants import BANK, SHOP, Oracle, World, texts, world
+
+pytestmark = pytest.mark.unit
+
+Scope = dict[str, Any]
+ROOTS = [f"shop-uuid-{number}" for number in range(1, 10)]
+
+OF_THE_SHOP: dict[str, Scope] = {
+    "root": {"any": [{"root_id": ROOTS}]},
+    "one-root": {"any": [{"root_id": "shop-uuid-1"}]},
+    "uuid": {"any": [{"uuid": ["shop-uuid-1", "shop-uuid-4", "shop-uuid-5", "shop-uuid-6"]}]},
+    "uuid-glob": {"any": [{"uuid": "shop-*"}]},
+    "name": {"any": [{"name": "shop.*"}]},
+    "not-name": {"any": [{"name": "!bank.*"}]},
+    "not-root": {"any": [{"root_id": ["!bank-*"]}]},
+    "not-queue": {"any": [{"queue": "!bank-queue", "name": ["!bank*"]}]},
+    "queue": {"any": [{"queue": "shop-queue"}]},
+    "parent": {"any": [{"parent_id": "shop-uuid-1", "name": "shop.*"}]},
+    "hostname": {"any": [{"hostname": ["worker@shop", "gen1@shop"]}]},
+    "type": {"any": [{"type": "task-*", "name": "shop.*"}]},
+    "state": {"any": [{"state": ["SUCCESS", "FAILURE"], "root_id": ROOTS}]},
+    "several": {"any": [{"name": "shop.*", "queue": "shop-queue"}, {"uuid": "shop-uuid-2"}, {"queue": "x"}]},
+    "hidden": {"any": [{"name": "shop.*"}], "hide": ["args", "kwargs", "result", "traceback", "note"]},
+    "nothing": {"any": []},
+    "nothing-known": {"any": [{"name": "shop.none"}]},
+}
+"""Scopes that show nothing of the bank."""
+OTHERS: dict[str, Scope] = {
+    "all": {},
+    "any-filter": {"any": [{}]},
+    "ended": {"any": [{"state": ["SUCCESS", "FAILURE"]}]},
+    "type-of-all": {"any": [{"type": ["task-succeeded", "audit-*"]}]},
+    "named": {"any": [{"name": "*"}]},
+    "queued": {"any": [{"queue": "?*"}]},
+    "both": {"any": [{"name": "bank.*", "state": "!SUCCESS"}, {"root_id": "shop-uuid-1"}]},
+    "bank": {"any": [{"name": "bank.*"}]},
+}
+SCOPES = OF_THE_SHOP | OTHERS
+COMPARABLE_TASKS = [name for name in SCOPES if name not in ("hostname", "type", "type-of-all")]
+"""Scopes of which the oracle decides for tasks, too: a task has no single type or hostname."""
+
+FILTERS = [
+    "",
+    "name=bank.*",
+    "root_id=bank-uuid-1,shop-uuid-1",
+    "uuid=bank-uuid-1,bank-uuid-18,shop-uuid-1",
+    "parent_id=shop-uuid-1",
+    "queue=bank-queue,shop-queue",
+    "hostname=worker@*",
+    "state=SUCCESS,PROGRESS",
+    "name=!nothing",
+    "type=task-*,audit-*",
+]
+"""What a client of the shop asks for."""
+
+
+class Attacker:
+    """A gateway that has received the events of a world, and the tokens of all scopes."""
+
+    def __init__(self, folder: Path, may: tuple[str, ...]) -> None:
+        self.gateway = StateGateway(
+            authenticator=Authenticator(issuer_file(folder)), max_tasks=40, wait_known_seconds=0.2
+        )
+        self.oracle = Oracle()
+        self.epoch = self.gateway.pipeline.hub.id.decode().partition("-")[0]
+        self._headers: dict[str, dict[str, str]] = {}
+        for name, scope in SCOPES.items():
+            claim = scope | {"may": list(may)}
+            for number in range(4):  # several principals, so that no quota is reached
+                text = token(celery_gateway=claim, sub=f"{name}-{number}")
+                self._headers[f"{name}-{number}"] = {"authorization": f"Bearer {text}"}
+        self.ids: dict[str, str] = {}
+
+    def headers(self, scope: str, number: int = 0) -> dict[str, str]:
+        return self._headers[f"{scope}-{number % 4}"]
+
+    async def receive(self, part: list[dict[str, Any]]) -> None:
+        """Process events, and wait until the last one is in the stream."""
+        self.gateway.put(*part)
+        self.oracle.receive(part)
+        await until(lambda: self.gateway.pipeline.tasks.next_deadline is None)
+        self.oracle.release()
+
+    async def request(self, scope: str, target: str, **options: Any) -> Exchange:
+        options["headers"] = self.headers(scope) | options.get("headers", {})
+        return await Exchange(self.gateway.app, target, **options).done()
+
+    async def find_ids(self) -> None:
+        """Find the id of each event, as a client with all rights."""
+        stream = await Exchange(
+            self.gateway.app, "/events?since=earliest&format=ndjson", headers=self.headers("all", 3)
+        ).until(lambda stream: len(stream.body.split(b"\n")) > len(self.oracle.emitted) + 2)
+        self.ids = {message["mark"]: message["id"] for message in stream.messages if "mark" in message}
+        stream.disconnect()
+        await stream.done()
+
+    def comparable(self, text: bytes) -> str:
+        """A response without the log's own ids, and the times of the gateway's own clock."""
+        plain = re.sub(rf"{self.epoch}-\d+~?", "ID", text.decode())
+        plain = re.sub(r'"(since|retry_ms)":[\d.]+', r'"\1":0', plain)
+        return re.sub(r'"cursor":"[^"]*"', '"cursor":"…"', plain)
+
+
+ALL_KINDS = ("events", "state", "workers")
+
+
+@asynccontextmanager
+async def worlds(folder: Path, seed: int, may: tuple[str, ...] = ALL_KINDS) -> AsyncIterator[Any]:
+    """Two gateways, one with both tenants and one with the shop alone, after their early events."""
+    both = world(seed)
+    pair = Attacker(folder / "both", may), Attacker(folder / "alone", may)
+    alone: World = both.without(BANK)
+    for attacker, part in zip(pair, (both.early, alone.early), strict=True):
+        await attacker.receive(part)
+    yield pair, (both.late, alone.late)
+
+
+# ------------------------------------------------------------------------------------------- streams
+
+TRANSPORTS = ("sse", "ndjson", "post", "websocket", "websocket-filter", "websocket-open")
+BEGINNINGS = ("", "since=earliest", "since=1h", "last_event_id={first}", "snapshot=1")
+
+
+def stream(attacker: Attacker, scope: str, transport: str, query: str, number: int = 0) -> Exchange:
+    """Begin a stream; with `websocket-*`, operations replace the filter later."""
+    app, headers = attacker.gateway.app, attacker.headers(scope, number)
+    if transport == "sse":
+        return Exchange(app, f"/events?{query}", headers=headers)
+    if transport == "ndjson":
+        return Exchange(app, f"/events?{query}&format=ndjson", headers=headers)
+    if transport == "post":
+        return Exchange(
+            app,
+            "/events?format=ndjson",
+            method="POST",
+            headers=headers,
+            body=json.dumps(as_json(query)).encode(),
+        )
+    exchange = Exchange(app, f"/ws?{query}", headers=headers, subprotocols=())
+    if transport == "websocket-filter":
+        exchange.send_json({"op": "filter", "any": [{}]})
+        exchange.send_json({"op": "filter", "any": as_json(query).get("any", [{}])})
+    elif transport == "websocket-open":
+        exchange.send_json({"op": "open"} | as_json(query))
+    return exchange
+
+
+def as_json(query: str) -> dict[str, Any]:
+    """A query as the JSON of `POST /events`."""
+    values: dict[str, Any] = {}
+    for name, _, value in (pair.partition("=") for pair in query.split("&") if pair):
+        if name in ("since", "last_event_id", "view", "max_event_bytes"):
+            values[name] = value
+        elif name == "snapshot":
+            values[name] = True
+        elif name == "fields":
+            values[name] = value.split(",")
+        else:
+            values.setdefault("any", [{}])[0][name] = value.split(",")
+    return values
+
+
+def marks(exchange: Exchange) -> list[str]:
+    return [message["mark"] for message in exchange.messages if "mark" in message]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_streams_carry_exactly_what_the_oracle_allows(tmp_path: Path, seed: int) -> None:
+    """All scopes at the same time, so that shared work of the hub cannot mix them up."""
+    both = world(seed)
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    await attacker.receive(both.early)
+    await attacker.find_ids()
+    before = len(attacker.oracle.emitted)
+    first = attacker.ids[attacker.oracle.emitted[0].mark]
+    streams: dict[tuple[str, str, str], Exchange] = {}
+    for index, (scope, beginning) in enumerate(product(SCOPES, BEGINNINGS)):
+        transport = TRANSPORTS[(index + seed) % len(TRANSPORTS)]
+        query = beginning.format(first=first)
+        streams[scope, transport, beginning] = stream(attacker, scope, transport, query, index)
+    for each in streams.values():
+        assert (await each.begun()).status in (101, 200), each.body
+    await attacker.receive(both.late)
+    attacker.gateway.pipeline.hub.close()
+    for (scope, transport, beginning), exchange in streams.items():
+        await exchange.done()
+        visible = attacker.oracle.events(SCOPES[scope])
+        live = [mark for mark in visible if mark in {each.mark for each in attacker.oracle.emitted[before:]}]
+        after_first = [mark for mark in visible if mark != attacker.oracle.emitted[0].mark]
+        expected = {"last_event_id={first}": after_first, "since=earliest": visible, "since=1h": visible}
+        assert marks(exchange) == expected.get(beginning, live), (scope, transport, beginning)
+        if scope in COMPARABLE_TASKS:
+            shown = {
+                task["uuid"]
+                for message in exchange.messages
+                if message["type"] == "gateway-snapshot"
+                for task in message["tasks"]
+            }
+            allowed = attacker.oracle.uuids(SCOPES[scope])
+            assert shown <= allowed, (scope, transport)
+        if scope in OF_THE_SHOP:
+            assert_nothing_of_the_bank(exchange.messages)
+            assert_nothing_hidden(exchange.messages, SCOPES[scope])
+
+
+def assert_nothing_of_the_bank(value: Any) -> None:
+    found = [text for text in texts(value) if "bank" in text]
+    assert not found, f"texts of the other tenant: {found[:5]}"
+
+
+def assert_nothing_hidden(value: Any, scope: Mapping[str, Any]) -> None:
+    hidden = set(scope.get("hide", ())) & set(texts(value))
+    assert not hidden, f"hidden fields: {hidden}"
+
+
+STREAM_QUERIES = [
+    *FILTERS,
+    "snapshot=1",
+    "since=earliest&view=record",
+    "since=earliest&fields=args,state,mark,children,note",
+    "since=earliest&max_event_bytes=2000",
+    "snapshot=1&view=record&uuid=shop-uuid-1,bank-uuid-1",
+    "last_event_id=unknown-1&since=earliest",
+    "since=earliest&root_id=shop-uuid-1",
+    "since=1h&name=*",
+]
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+async def test_streams_are_the_same_without_the_other_tenant(tmp_path: Path, seed: int) -> None:
+    async with worlds(tmp_path, seed) as (pair, lates):
+        opened: list[dict[tuple[str, str], Exchange]] = []
+        for attacker, late in zip(pair, lates, strict=True):
+            streams: dict[tuple[str, str], Exchange] = {}
+            for index, (scope, query) in enumerate(product(OF_THE_SHOP, STREAM_QUERIES)):
+                transport = TRANSPORTS[(index + seed) % 4]
+                streams[scope, query] = stream(attacker, scope, transport, query, index)
+            for index, scope in enumerate(OTHERS):
+                streams[scope, ""] = stream(attacker, scope, "ndjson", "snapshot=1", index)
+            for each in streams.values():
+                await each.begun()
+            await attacker.receive(late)
+            attacker.gateway.pipeline.hub.close()
+            for each in streams.values():
+                await each.done()
+            opened.append(streams)
+        assert_same(pair, opened)
+
+
+def assert_same(pair: tuple[Attacker, Attacker], opened: list[dict[Any, Exchange]]) -> None:
+    for key, exchange in opened[0].items():
+        if key[0] not in OF_THE_SHOP:
+            continue
+        other = opened[1][key]
+        assert exchange.status == other.status, key
+        ours, theirs = (
+            each.comparable(
+                "\n".join(exchange.texts).encode()
+                if exchange.texts
+                else b"\n".join(line for line in exchange.body.split(b"\n") if not line.startswith(b"retry"))
+            )
+            for each, exchange in zip(pair, (exchange, other), strict=True)
+        )
+        assert ours == theirs, key
+
+
+async def test_a_stream_resumes_after_any_event_of_others_without_a_word_about_it(tmp_path: Path) -> None:
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    both = world(6)
+    await attacker.receive([*both.early, *both.late])
+    await attacker.find_ids()
+    emitted = [each.mark for each in attacker.oracle.emitted]
+    visible = attacker.oracle.events(SCOPES["name"])
+    streams = {}
+    for index, mark in enumerate(emitted):
+        query = f"last_event_id={attacker.ids[mark]}&format=ndjson"
+        streams[mark] = Exchange(
+            attacker.gateway.app, f"/events?{query}", headers=attacker.headers("name", index)
+        )
+    for each in streams.values():
+        await each.begun()
+    attacker.gateway.pipeline.hub.close()
+    for mark, each in streams.items():
+        await each.done()
+        later = set(emitted[emitted.index(mark) + 1 :])
+        assert marks(each) == [mark for mark in visible if mark in later]
+        assert {message["type"] for message in each.messages if "mark" not in message} <= {
+            "gateway-open",
+            "gateway-status",
+            "gateway-close",
+        }
+
+
+async def test_waiting_for_what_is_not_visible_is_like_waiting_for_what_is_unknown(tmp_path: Path) -> None:
+    """`until=ready`: the same messages at the same time, and the same 204 for those that come back."""
+    async with worlds(tmp_path, 7) as (pair, lates):
+        attacker = pair[0]
+        await attacker.receive(lates[0])
+        await attacker.find_ids()
+
+        async def wait(uuid: str, **more: str) -> str:
+            query = "&".join(f"{name}={value}" for name, value in more.items())
+            target = f"/events?uuid={uuid}&until=ready&format=ndjson&{query}"
+            exchange = await attacker.request("name", target)
+            return f"{exchange.status} " + attacker.comparable(exchange.body).replace(uuid, "UUID")
+
+        unknown = await wait("unknown-uuid-1")
+        assert '"reason":"unknown"' in unknown
+        for uuid in ("bank-uuid-1", "bank-uuid-2", "bank-uuid-5", "bank-uuid-17", "shop-uuid-5"):
+            assert await wait(uuid) == unknown
+            assert await wait(uuid, snapshot="1") == await wait("unknown-uuid-1", snapshot="1")
+            assert await wait(uuid, since="earliest") == await wait("unknown-uuid-1", since="earliest")
+            last = attacker.ids["bank-1"]
+            assert await wait(uuid, last_event_id=last) == await wait("unknown-uuid-1", last_event_id=last)
+        assert '"reason":"ready"' in await wait("shop-uuid-1")
+        for root in ("bank-uuid-1", "unknown-uuid-1", "shop-uuid-1"):
+            refused = await attacker.request("name", f"/events?root_id={root}&until=ready")
+            assert refused.status == 403, "the scope has no root, so it cannot wait for a workflow"
+        ended = await attacker.request("one-root", "/events?root_id=shop-uuid-1&until=ready&quiet_time=0")
+        assert ended.messages[-1]["reason"] == "ready"
+        assert ended.messages[-1]["known"] == 3, "tasks that lie about their root are not counted"
+
+
+# --------------------------------------------------------------------------------------------- state
+
+FIELDS = "fields=uuid,name,state,children,attempts,args,result"
+SPELLINGS = {"shop-uuid-1": "shop%2Duuid%2D1", "bank-uuid-1": "bank%2Duuid-1"}
+
+
+def targets() -> Iterator[str]:
+    """Requests for state that do not depend on ids of events."""
+    uuids = [f"{tenant}-uuid-{n}" for tenant in (SHOP, BANK) for n in (1, 2, 3, 4, 5, 6, 9, 17, 18, 19)]
+    for filter in FILTERS:
+        yield f"/tasks?{filter}".rstrip("?").replace("type=task-*,audit-*", "type=task-*")
+    yield from ("/tasks?limit=1", f"/tasks?{FIELDS}", "/tasks?cluster=x", "/tasks?limit=1000&state=!SUCCESS")
+    for uuid in [*uuids, *SPELLINGS.values(), "unknown"]:
+        for kind in ("tasks", "workflows"):
+            yield f"/{kind}/{uuid}"
+            yield f"/{kind}/{uuid}?{FIELDS}"
+            yield f"/{kind}/{uuid}?cluster=x"
+        yield f"/tasks/{uuid}/"
+        yield f"/tasks/{uuid}%2F"
+    yield from ("/workers", "/workers?hostname=worker@*", "/workers?fields=processed", "/workers?cluster=!x")
+    yield from ("/metrics", "/", "/healthz", "/readyz", "/tasks/", "/workflows/", "/workflows", "/workers/")
+    yield from ("/unknown", "//events", "//tasks", "/tasks//bank-uuid-1", "/tasks/../tasks/bank-uuid-1")
+    yield from ("/%74asks", "/tasks%2Fbank-uuid-1", "/tasks/%2e%2e/bank-uuid-1", "/tasks?unknown=1")
+    yield from ("/tasks?fields=unknown", "/tasks?cursor=x", "/tasks?uuid=", "/tasks?args=x", "/tasks?q=bank")
+
+
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE")
+
+
+@pytest.mark.parametrize("seed", [8, 9])
+async def test_state_is_the_same_without_the_other_tenant(tmp_path: Path, seed: int) -> None:
+    async with worlds(tmp_path, seed) as (pair, lates):
+        for attacker, late in zip(pair, lates, strict=True):
+            await attacker.receive(late)
+        for scope in OF_THE_SHOP:
+            for target in targets():
+                method = "GET" if seed == 8 else METHODS[hash_of(scope, target) % len(METHODS)]
+                if method in ("POST", "DELETE") and target.startswith("//"):
+                    continue
+                responses = [await each.request(scope, target, method=method) for each in pair]
+                compared = [comparable(*each) for each in zip(pair, responses, strict=True)]
+                assert compared[0] == compared[1], (scope, method, target)
+                body = responses[0].body.decode()
+                if "bank" not in target and target != "/metrics":
+                    assert "bank" not in body, (scope, method, target)
+                if responses[0].status == 200 and body.startswith("{"):
+                    assert_nothing_hidden(json.loads(body), SCOPES[scope])
+
+
+def hash_of(*values: str) -> int:
+    return sum(map(ord, "".join(values)))
+
+
+def comparable(attacker: Attacker, response: Exchange) -> tuple[int, dict[str, str], str]:
+    """A response: its `ETag` counts, unless it depends on a cursor."""
+    body = attacker.comparable(response.body)
+    ignored = {"content-length"} | ({"etag"} if "…" in body or not body else set())
+    headers = {name: value for name, value in response.headers.items() if name not in ignored}
+    return response.status, headers, body
+
+
+@pytest.mark.parametrize("seed", [10, 11])
+async def test_state_is_what_the_oracle_allows(tmp_path: Path, seed: int) -> None:
+    both = world(seed)
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    await attacker.receive([*both.early, *both.late])
+    await attacker.find_ids()
+    for scope in SCOPES:
+        events = set(attacker.oracle.events(SCOPES[scope]))
+        for mark, id in attacker.ids.items():
+            response = await attacker.request(scope, f"/events/{id}")
+            assert (response.status == 200) == (mark in events), (scope, mark)
+            if response.status == 200:
+                assert json.loads(response.body)["mark"] == mark
+        if scope not in COMPARABLE_TASKS:
+            continue
+        allowed = attacker.oracle.uuids(SCOPES[scope])
+        listed = json.loads((await attacker.request(scope, "/tasks?limit=1000")).body)["tasks"]
+        assert {task["uuid"] for task in listed} == allowed, scope
+        assert all(set(task["children"]) <= allowed for task in listed), scope
+        paged = [uuid async for uuid in pages(attacker, scope)]
+        assert sorted(paged) == sorted(allowed), "each page has the visible tasks only, and all are found"
+        for uuid in attacker.oracle.tasks:
+            response = await attacker.request(scope, f"/tasks/{uuid}")
+            assert response.status == (200 if uuid in allowed else 404), (scope, uuid)
+        for root in {"shop-uuid-1", "bank-uuid-1", "bank-uuid-18", "shop-uuid-6"}:
+            response = await attacker.request(scope, f"/workflows/{root}")
+            members = set(re.findall(r'"uuid":"([^"]*)"', response.body.decode()))
+            assert members <= allowed, (scope, root)
+            assert response.status in (200, 404)
+            if response.status == 200:
+                assert json.loads(response.body)["total"] == len(members) > 0
+
+
+async def pages(attacker: Attacker, scope: str) -> AsyncIterator[str]:
+    cursor = ""
+    while True:
+        page = json.loads((await attacker.request(scope, f"/tasks?limit=2&{cursor}")).body)
+        for task in page["tasks"]:
+            yield task["uuid"]
+        if page["cursor"] is None:
+            return
+        assert len(page["tasks"]) == 2, "a page is not shorter for tasks that are not visible"
+        cursor = f"cursor={page['cursor']}"
+
+
+async def test_unknown_evicted_and_foreign_are_the_same_404(tmp_path: Path) -> None:
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    both = world(12)
+    await attacker.receive([*both.early, *both.late])
+    await attacker.find_ids()
+    flood = Oracle()
+    many = [
+        {"type": "task-received", "uuid": f"bank-many-{n}", "name": "bank.pay", "root_id": f"bank-many-{n}"}
+        | {"hostname": "worker@bank", "timestamp": time.time(), "mark": f"bank-many-{n}"}
+        for n in range(80)
+    ]
+    flood.receive(many)
+    attacker.gateway.put(*many)
+    evicted = [uuid for uuid in attacker.oracle.tasks if not attacker.gateway.pipeline.tasks.find(uuid)]
+    assert "bank-uuid-1" in evicted and attacker.gateway.pipeline.tasks.was_evicted("bank-uuid-1")
+    assert b"evicted" in (await attacker.request("all", "/tasks/bank-uuid-1")).body
+    for scope in OF_THE_SHOP:
+        for kind in ("tasks", "workflows"):
+            bodies = {
+                (await attacker.request(scope, f"/{kind}/{uuid}")).body.decode().replace(uuid, "UUID")
+                for uuid in ("unknown-1", "bank-many-79", "bank-uuid-1", "bank-uuid-18", "bank-uuid-5")
+            }
+            assert len(bodies) == 1, (scope, kind, bodies)
+        waits = {
+            attacker.comparable(
+                (await attacker.request(scope, f"/events?uuid={uuid}&until=ready&format=ndjson")).body
+            ).replace(uuid, "UUID")
+            for uuid in ("unknown-1", "bank-uuid-1", "bank-many-79")
+        }
+        assert len(waits) == 1, scope
+
+
+async def test_no_etag_confirms_what_is_not_visible(tmp_path: Path) -> None:
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    both = world(13)
+    await attacker.receive([*both.early, *both.late])
+    await attacker.find_ids()
+    paths = ["/tasks", "/tasks/bank-uuid-1", "/workflows/bank-uuid-1", "/workers", "/tasks?name=bank.*"]
+    paths += [f"/events/{id}" for mark, id in attacker.ids.items() if mark.startswith("bank")]
+    for path in paths:
+        full = await attacker.request("all", path)
+        etag = full.headers["etag"]
+        for scope in ("name", "root", "uuid-glob", "nothing", "hidden"):
+            for given in (etag, etag.removeprefix("W/"), "*", f'"x", {etag}'):
+                plain = await attacker.request(scope, path)
+                asked = await attacker.request(scope, path, headers={"if-none-match": given})
+                if given == "*" and plain.status == 200:
+                    assert asked.status == 304
+                else:
+                    assert asked.status == plain.status and asked.body == plain.body, (scope, path, given)
+
+
+async def test_a_cursor_shows_no_numbers_and_takes_none(tmp_path: Path) -> None:
+    """The number of a task in the table would show how many tasks others have."""
+    async with worlds(tmp_path, 14) as (pair, _):
+        cursors = [json.loads((await each.request("name", "/tasks?limit=1")).body)["cursor"] for each in pair]
+        epoch, _, rest = cursors[0].partition("-")
+        again = json.loads((await pair[0].request("name", "/tasks?limit=1")).body)["cursor"]
+        assert not rest.isdigit() or len(rest) > 20
+        for tampered in (f"{epoch}-1", f"{epoch}-{rest[:-1]}", f"{epoch}-{rest[:-1]}{int(rest[-1], 16) ^ 1:x}"):
+            refused = await pair[0].request("name", f"/tasks?limit=1&cursor={tampered}")
+            assert refused.status == 400, tampered
+        pages = [(await pair[0].request("name", f"/tasks?cursor={each}")).body for each in (cursors[0], again)]
+        assert pages[0] == pages[1]
+
+
+# ---------------------------------------------------------------------------------- may, and routes
+
+
+@pytest.mark.parametrize("may", [(), ("events",), ("state",), ("workers",), ("metrics",), ("dashboard",)])
+async def test_each_kind_of_endpoint_has_to_be_allowed(tmp_path: Path, may: tuple[str, ...]) -> None:
+    async with worlds(tmp_path, 15, may) as (pair, lates):
+        attacker = pair[0]
+        await attacker.receive(lates[0])
+        kinds = {
+            "/events": "events",
+            "/events?format=ndjson": "events",
+            "/events/x-1": "events",
+            "/tasks": "state",
+            "/tasks/bank-uuid-1": "state",
+            "/tasks/%2F": "state",
+            "/workflows/bank-uuid-1": "state",
+            "/workers": "workers",
+            "/metrics": "metrics",
+            "/": "dashboard",
+        }
+        for scope, (path, kind), method in product(("all", "name"), kinds.items(), ("GET", "HEAD")):
+            stream = Exchange(attacker.gateway.app, path, method=method, headers=attacker.headers(scope))
+            await stream.until(lambda stream: stream.status)
+            assert (stream.status == 403) == (kind not in may), (scope, path, method)
+            if stream.status == 403:
+                await stream.done()
+                assert 'error="insufficient_scope"' in stream.headers["www-authenticate"]
+                assert "bank" not in stream.body.decode().replace(path, "")
+            stream.disconnect()
+            await stream.done()
+        for query in ("", "snapshot=1", "view=record"):
+            needed = {"events"} | ({"state"} if query else set())
+            for transport in ("sse", "ndjson", "post", "websocket"):
+                opened = await globals()["stream"](attacker, "name", transport, query).begun()
+                assert (opened.status in (101, 200)) == (needed <= set(may)), (transport, query)
+                for message in opened.messages if opened.status in (101, 200) else ():
+                    assert not message.get("workers"), "workers need a right of their own"
+                opened.disconnect()
+                await opened.done()
+        operated = await Exchange(
+            attacker.gateway.app, "/ws", headers=attacker.headers("name"), subprotocols=()
+        ).begun()
+        if operated.status == 101:
+            operated.send_json({"op": "open", "snapshot": True})
+            await operated.until(lambda each: any("forbidden" in text for text in each.texts))
+            operated.disconnect()
+            await operated.done()
+
+
+@pytest.mark.parametrize("prefix", ["", "/celery"])
+async def test_variants_of_a_path_need_a_token_or_do_not_exist(tmp_path: Path, prefix: str) -> None:
+    gateway = StateGateway(authenticator=Authenticator(issuer_file(tmp_path)), root_path=prefix)
+    gateway.put({"type": "task-received", "uuid": "bank-uuid-1", "name": "bank.pay", "root_id": "bank-uuid-1"})
+    variants = ("//tasks", "/tasks/", "/%74asks", "/TASKS", "/tasks/bank-uuid-1", "/tasks%2fbank-uuid-1")
+    variants += ("/./tasks", "/x/../tasks", "/tasks;x", "/tasks%00", "/tasks/bank-uuid-1/", "/celery/tasks")
+    variants += ("/celery/celery/tasks", "/celery", "/events/", "//events", "/ws", "/metrics/", "/workers%20")
+    for variant, method in product((*variants, *(quote(v, safe="/") for v in variants)), METHODS):
+        for root in {"", prefix}:
+            response = await Exchange(gateway.app, root + variant, method=method).done()
+            assert response.status in (204, 307, 401, 404, 405, 426), (variant, method, response.status)
+            assert b"bank.pay" not in response.body
