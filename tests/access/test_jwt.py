@@ -87,7 +87,10 @@ def test_a_valid_token() -> None:
     assert principal == Principal(
         f"{ISSUER}:alice", Scope.parse(scope), expires + LEEWAY, "", (("streams", 7),)
     )
-    assert verify(token(sub=None)).name == ISSUER
+    named = verify(token(sub=None)).name
+    assert named.startswith(f"{ISSUER}#")
+    assert verify(token(sub=None, jti="another")).name == named
+    assert verify(token(sub=None, celery_gateway={"any": [{"name": "other"}]})).name != named
 
 
 @pytest.mark.parametrize("algorithm", PUBLIC_KEY_ALGORITHMS)

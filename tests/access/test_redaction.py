@@ -151,6 +151,7 @@ def test_further_names_count_as_whole_words() -> None:
         ("https://shop/?token=hunter2&n=1", "https://shop/?token=***&n=1"),
         ("/login?next=%2F%3Ftoken%3Dhunter2&n=1", "/login?next=%2F%3Ftoken%3D***&n=1"),
         # Messages, source lines and the rest
+        ("{'API key': 'hunter2'}, Secret key: hunter2", "{'API key': '***'}, Secret key: ***"),
         ("the password: hunter2 is wrong", "the password: *** is wrong"),
         ("Server=shop;Password=hunter2;Port=1", "Server=shop;Password=***;Port=1"),
         ("token: Bearer hunter2 was refused", "token: *** was refused"),

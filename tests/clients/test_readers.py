@@ -339,7 +339,7 @@ class TestTheSnippetOfTheReadme:
             nginx = Nginx(tmp_path / "nginx", proxy.port, replace=stripped)
             stack.callback(nginx.stop)
             nginx.start()
-            page = browser.new_page()
+            page = browser.new_page(bypass_csp=True)  # a document of the gateway, which forbids scripts
             page.goto(f"{nginx.url}/healthz")
             page.on("console", lambda message: message.type == "log" and states.append(message.text))
             page.on("response", lambda response: statuses.append(response.status))
@@ -390,7 +390,7 @@ def test_a_browser_has_six_connections_for_all_tabs(gateway: GatewayProcess, pub
         socket.onmessage = (message) => resolve(JSON.parse(message.data).type);
     })"""
     with chromium() as browser:
-        context = browser.new_context()
+        context = browser.new_context(bypass_csp=True)  # the tabs are documents that forbid scripts
         tabs = [context.new_page() for _ in range(7)]
         for tab in tabs:
             tab.goto(f"{gateway.url}/healthz")

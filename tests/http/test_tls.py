@@ -189,6 +189,32 @@ async def read_until(reader: asyncio.StreamReader, text: bytes) -> bytes:
         return await reader.readuntil(text)
 
 
+class RawClient:
+    """A client that reads nothing after its handshake."""
+
+    def __init__(self, files: Files) -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.setblocking(False)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = files.client().wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    async def connect(self, gateway: ServedGateway) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(self.socket, ("127.0.0.1", gateway.port))
+        while True:
+            try:
+                self._tls.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(self.socket, self._outgoing.read())
+                self._incoming.write(await loop.sock_recv(self.socket, 1 << 16))
+
+    async def send(self, text: bytes) -> None:
+        self._tls.write(text)
+        await asyncio.get_running_loop().sock_sendall(self.socket, self._outgoing.read())
+
+
 def client_hello(files: Files) -> bytes:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = files.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
@@ -245,18 +271,10 @@ async def test_requests_on_one_connection(files: Files) -> None:
 @under_both_loops
 async def test_a_slow_reader_costs_at_most_its_buffer_and_is_dropped(files: Files) -> None:
     async with opened(files) as gateway:
-        client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        loop = asyncio.get_running_loop()
-        client.setblocking(False)
-        await loop.sock_connect(client, ("127.0.0.1", gateway.port))
-        reader, writer = await asyncio.open_connection(
-            sock=client, ssl=files.client(), server_hostname="localhost", limit=1024
-        )
-        writer.write(b"GET /events?type=test HTTP/1.1\r\nHost: a\r\n\r\n")
-        await read_until(reader, b"gateway-open")
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await until(lambda: gateway.server.server_state.connections)
+        client = RawClient(files)
+        await client.connect(gateway)
+        await client.send(b"GET /events?type=test HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: gateway.hub.statistics().subscriptions)
         (connection,) = gateway.server.server_state.connections
         subscription = connection._subscription
         for number in range(1_000):
@@ -270,7 +288,7 @@ async def test_a_slow_reader_costs_at_most_its_buffer_and_is_dropped(files: File
         assert connection.transport.get_write_buffer_size() > 0
         await until(lambda: not gateway.server.server_state.connections)
         assert gateway.pipeline.limits.memory.used == 0
-        writer.close()
+        client.socket.close()
 
 
 @under_both_loops
@@ -410,25 +428,15 @@ async def test_broken_records_after_the_handshake_end_the_connection(
     files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(files) as gateway:
-        client = socket.create_connection(("127.0.0.1", gateway.port))
-        client.setblocking(False)
-        loop = asyncio.get_running_loop()
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = files.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                await loop.sock_sendall(client, outgoing.read())
-                incoming.write(await loop.sock_recv(client, 1 << 16))
-        tls.write(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
-        await loop.sock_sendall(client, outgoing.read())
+        client = RawClient(files)
+        await client.connect(gateway)
+        await client.send(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
         await until(lambda: gateway.hub.statistics().subscriptions == 1)
-        await loop.sock_sendall(client, b"\x17\x03\x03\x00\x20" + b"x" * 32)
+        broken = b"\x17\x03\x03\x00\x20" + b"x" * 32
+        await asyncio.get_running_loop().sock_sendall(client.socket, broken)
         await until(lambda: gateway.hub.statistics().subscriptions == 0)
         await until(lambda: not gateway.server.server_state.connections)
-        client.close()
+        client.socket.close()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -448,24 +456,18 @@ async def test_a_paused_connection_receives_nothing_more(files: Files) -> None:
     """A client that floods a connection whose response is not read yet holds only what one read brings."""
     async with opened(files) as gateway:
         gateway.hub.append({**EVENT, "text": "x" * (8 << 20)})
-        client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", gateway.port))
-        reader, writer = await asyncio.open_connection(
-            sock=client, ssl=files.client(), server_hostname="localhost", limit=1024
-        )
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(b"GET /events/%b HTTP/1.1\r\nHost: a\r\n\r\n" % gateway.hub.id)
-        writer.write(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 999_000)
-        await until(lambda: gateway.server.server_state.total_requests)
+        client = RawClient(files)
+        await client.connect(gateway)
+        await client.send(b"GET /events/%b HTTP/1.1\r\nHost: a\r\n\r\n" % gateway.hub.id)
+        await until(lambda: gateway.pipeline.limits.memory.used > 1 << 20)
         (connection,) = gateway.server.server_state.connections
-        await until(lambda: not connection.transport.is_reading())
-        held = len(connection._unread)
-        for _ in range(20):
-            await asyncio.sleep(0.005)
-        assert len(connection._unread) == held or not gateway.server.server_state.connections
-        writer.close()
+        post = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await client.send(post + b"x" * 8_000_000)
+        assert not connection.transport.is_reading()
+        assert len(connection._unread) + len(connection.cycle.body) < 1_000_000
+        client.socket.close()
 
 
 @under_both_loops
@@ -535,7 +537,8 @@ def test_clients_read_streams_over_tls(served: GatewayProcess, files: Files) -> 
         websockets.sync.client.connect(f"wss://{address}/ws", ssl=files.client()) as websocket,
     ):
         assert response.headers["strict-transport-security"] == "max-age=60"
-        assert "gateway-open" in next(line for line in response.iter_lines() if "type" in line)
+        lines = response.iter_lines()
+        assert any("gateway-open" in line for line in lines)
         assert json.loads(websocket.recv(10))["type"] == "gateway-open"
         done = subprocess.run(
             ["curl", "-sS", "-i", "--cacert", str(files.cert), f"{served.url}/tasks"],
@@ -549,7 +552,7 @@ def test_clients_read_streams_over_tls(served: GatewayProcess, files: Files) -> 
         )
         assert json.loads(insecure.stdout)["error"]["code"] == "https-required"
         os.kill(served.pid, signal.SIGTERM)
-        assert any("gateway-close" in line for line in response.iter_lines())
+        assert any("gateway-close" in line for line in lines)
     assert served.stop() == 0
     assert "ERROR" not in served.tail(100) and "Traceback" not in served.tail(100)
 

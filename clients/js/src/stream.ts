@@ -240,7 +240,8 @@ export function stream(
         fail(undefined, message.retry_ms, message.reason === "expired");
         break;
       case "gateway-error":
-        fail(new GatewayError(message.message, message));
+        // The gateway's limits are temporary, as a response 429.
+        fail(new GatewayError(message.message, message.code === "limit" ? { ...message, status: 429 } : message));
         break;
       default:
         failures = 0;

@@ -1,7 +1,7 @@
 """Failed authentications: how long the response to an invalid token waits. Pure; the clock is an argument.
 
-Rules: checking the signature of a token takes up to 0.3 ms. An address may fail ``FAILURES_PER_SECOND`` times a
-second, with a burst. Each further failure is answered ``DELAY_SECONDS`` later, so that a client that sends
+Rules: to check the signature of a token takes up to 0.3 ms. An address may fail ``FAILURES_PER_SECOND`` times
+a second, with a burst. Each further failure is answered ``DELAY_SECONDS`` later, so that a client that sends
 invalid tokens in a loop takes little time. Nothing is refused: valid clients may have the same address.
 """
 

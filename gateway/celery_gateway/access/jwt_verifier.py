@@ -15,6 +15,7 @@ From a token to a principal takes 95 µs with HS256, 125 µs with RS256 (2048 bi
 done once for each token: see ``authenticator``.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -165,11 +166,23 @@ def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
             f"the claim sub of the token must have 1 to {MAX_SUBJECT_CHARS} characters that can be printed"
         )
     return Principal(
-        name=issuer.issuer if subject is None else f"{issuer.issuer}:{subject}",
+        name=_name(issuer.issuer, subject, claims),
         scope=_scope(claims, issuer),
         expires_at=int(claims["exp"]) + issuer.leeway_seconds,  # as PyJWT compares it
         quota=issuer.quota,
     )
+
+
+def _name(issuer: str, subject: str | None, claims: dict[str, Any]) -> str:
+    """Return the name of a principal, for its quotas.
+
+    A token without ``sub`` is named after its scope: all tokens for the same tasks share their quotas, and not
+    all users of the issuer.
+    """
+    if subject is not None:
+        return f"{issuer}:{subject}"
+    scope = json.dumps(claims.get(SCOPE_CLAIM), sort_keys=True).encode()
+    return f"{issuer}#{hashlib.blake2b(scope, digest_size=6).hexdigest()}"
 
 
 def _scope(claims: dict[str, Any], issuer: Issuer) -> Scope:

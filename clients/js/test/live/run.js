@@ -171,8 +171,8 @@ async function runInTabs(it, transport) {
         command("/publish", {
           bodies: names.map((name) => ({ type: "task-tick", uuid: name, name, hostname: "tick@host", timestamp: Date.now() / 1000 })),
         }),
-      async load(name, count, perSecond) {
-        const load = await command("/load", { name, count, per_second: perSecond });
+      async load(name, count, perSecond, options) {
+        const load = await command("/load", { name, count, per_second: perSecond, ...options });
         return { isDone: async () => (await (await fetch(`${lab.url}/load/${load.id}`)).json()).done };
       },
     });

@@ -100,6 +100,41 @@ export const tabTests = [
     },
   },
   {
+    name: "tabs: only the leader asks for tokens, again when they expire; the next leader asks for its own",
+    transports: ["sse", "websocket"],
+    auth: true,
+    async run(t) {
+      const tabs = await t.open(3);
+      for (const tab of tabs) {
+        await tab.evaluate(([labUrl, name]) => {
+          globalThis.asked = 0;
+          globalThis.token = async () => {
+            globalThis.asked += 1;
+            const body = JSON.stringify({ seconds: 2, any: [{ name: [name] }] });
+            return (await (await fetch(`${labUrl}/tokens/sign`, { method: "POST", body })).json()).token;
+          };
+        }, [t.labUrl, t.name]);
+        await watchAll(tab, t.name, null, t.transport);
+      }
+      const asked = () => all(tabs, (tab) => tab.evaluate(() => globalThis.asked));
+      await until("all are live", async () => (await all(tabs, state)).every(({ status }) => status === "open"));
+      const count = 2_000;
+      const load = await t.load(t.name, count, 200, { is_task: true });
+      await until("the leader has asked three times", async () => (await asked()).some((times) => times >= 3));
+      const leader = (await asked()).findIndex((times) => times > 0);
+      assert.equal((await asked()).filter((times) => times > 0).length, 1, "one tab has asked");
+      await tabs.splice(leader, 1)[0].close();
+      await until("the next leader has asked twice", async () => (await asked()).some((times) => times >= 2));
+      assert.equal((await asked()).filter((times) => times > 0).length, 1, "one of the others has asked");
+      await until("all is published", load.isDone);
+      await until("all has come", async () => (await all(tabs, state)).every(({ numbers }) => numbers.at(-1) === count - 1));
+      for (const { numbers, gaps } of await all(tabs, state)) {
+        assert.deepEqual(numbers, Array.from({ length: count }, (_, n) => n));
+        assert.deepEqual(gaps, []);
+      }
+    },
+  },
+  {
     name: "tabs: another name is another connection; too many watches are refused in their tab",
     transports: ["websocket"],
     async run(t) {
@@ -130,7 +165,7 @@ function watchAll(tab, name, uuid, transport, user) {
   return tab.evaluate(
     ([name, uuid, transport, user]) => {
       const { connect, tabs } = globalThis.library;
-      const client = connect({ url: "/celery", transport, shared: tabs(user) });
+      const client = connect({ url: "/celery", transport, shared: tabs(user), token: globalThis.token });
       const kept = { names: [], numbers: [], gaps: [] };
       client.events({ name, type: "task-tick" }, { onGap: (gap) => kept.gaps.push(gap) }).subscribe((event) => {
         kept.names.push(event.name);

@@ -230,6 +230,18 @@ test("429 is waited for, as long as Retry-After says", async (t) => {
   }
 });
 
+test("websocket: a limit of the gateway is waited for, another error of a message is final", async (t) => {
+  const error = (code) => ({ type: "gateway-error", id: "e-0", code, message: `refused: ${code}`, parameter: "op" });
+  const limited = await gateway(t, { messages: [error("limit")] }, { messages: OPEN });
+  const { client, errors } = watch(t, limited.url, "websocket", "one");
+  await until("it is open", () => client.status === "open");
+  assert.deepEqual([limited.seen.length, errors], [2, []]);
+  const forbidden = await gateway(t, { messages: [error("forbidden")] });
+  const other = watch(t, forbidden.url, "websocket", tokens("one").token);
+  await until("it is closed", () => other.client.status === "closed");
+  assert.deepEqual([forbidden.seen.length, other.errors.map(({ code }) => code)], [1, ["forbidden"]]);
+});
+
 test("sessions: login sends the token, logout does not; refusals are errors", async (t) => {
   const requests = [];
   const server = createServer(({ method, url, headers }, response) => {
