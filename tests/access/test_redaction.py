@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from celery_gateway.access.redaction import Redactor, parse_hide, parse_redact_keys
 from celery_gateway.access.secret_names import ANYWHERE, AS_LAST_WORD, AS_WORDS, SecretNames
-from celery_gateway.access.secret_texts import MAX_NAMES, SecretTexts
+from celery_gateway.access.secret_texts import MAX_CHARS, MAX_MATCHES, MAX_NAMES, REDACTED, SecretTexts
 from celery_gateway.cli import serve
 from celery_gateway.events.fields import NEVER_HIDDEN
 from tests.support.cpu_time import scaled
@@ -190,6 +190,17 @@ def test_secrets_are_found_by_the_names_in_front_of_them(text: str, expected: st
 )
 def test_texts_without_a_secret_stay(text: str) -> None:
     assert redacted(text) is text
+
+
+def test_the_work_for_a_text_is_bounded_and_the_rest_is_replaced() -> None:
+    texts = SecretTexts(SecretNames())
+    many = texts.redacted("x:@:// " * (MAX_MATCHES + 10) + "password=hunter2")
+    assert "hunter2" not in many and many.endswith(REDACTED)
+    long = texts.redacted("password " + "x" * MAX_CHARS + " secret=hunter2")
+    assert "hunter2" not in long and len(long) == MAX_CHARS
+    assert texts.redacted(long) == long
+    assert texts.redacted("x" * 2 * MAX_CHARS) == "x" * 2 * MAX_CHARS, "no name of a secret"
+
 
 
 def test_a_text_with_very_many_secrets_loses_its_rest() -> None:

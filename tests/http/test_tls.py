@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -28,7 +27,7 @@ from celery_gateway.errors import GatewayError
 from celery_gateway.http import guard
 from celery_gateway.http.guard import ServerLimits
 from celery_gateway.http.tls import Certificate
-from celery_gateway.http.tls_transport import TLS_BYTES, TlsTransport
+from celery_gateway.http.tls_transport import HANDSHAKE_BYTES, TlsTransport
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
 from celery_gateway.http.uvicorn_direct.websocket_connection import DirectWebSocket
 from celery_gateway.stream.limits import Limits
@@ -79,7 +78,10 @@ def test_files_that_cannot_be_used(files: Files, tmp_path: Path) -> None:
         ((str(binary), key), f"{binary} has no certificate in PEM"),
         ((key, cert), f"{key} has no certificate in PEM"),
         ((cert,), f"{cert} has no private key in PEM"),
-        ((cert, str(other.key)), f"the key in {other.key} does not belong to the first certificate in {cert}"),
+        (
+            (cert, str(other.key)),
+            f"the key in {other.key} does not belong to the first certificate in {cert}",
+        ),
         ((str(encrypted.cert), str(encrypted.key)), f"the key in {encrypted.key} is encrypted"),
         ((str(broken), key), f"cannot use the certificate in {broken}"),
     ]:
@@ -329,7 +331,7 @@ async def test_an_incomplete_handshake_times_out(
     async with opened(files) as gateway:
         reader, writer = await plain(gateway, {"nothing": b"", "part": hello[:100], "hello": hello}[part])
         await until(lambda: gateway.server.server_state.connections)
-        assert gateway.pipeline.limits.memory.used > TLS_BYTES
+        assert gateway.pipeline.limits.memory.used > HANDSHAKE_BYTES
         await rest(reader)
         await until(lambda: not gateway.server.server_state.connections)
         assert gateway.pipeline.limits.refused["slow-request"] == (part != "nothing")
@@ -551,9 +553,8 @@ def test_clients_read_streams_over_tls(served: GatewayProcess, files: Files) -> 
             ["curl", "-sS", f"http://{address}/tasks"], capture_output=True, text=True, timeout=20
         )
         assert json.loads(insecure.stdout)["error"]["code"] == "https-required"
-        os.kill(served.pid, signal.SIGTERM)
+        assert served.stop() == 0
         assert any("gateway-close" in line for line in lines)
-    assert served.stop() == 0
     assert "ERROR" not in served.tail(100) and "Traceback" not in served.tail(100)
 
 

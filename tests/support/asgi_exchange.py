@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
@@ -10,13 +11,16 @@ from starlette.types import ASGIApp
 
 Message = dict[str, Any]
 
+_clients = count(1)
+"""Each request comes from an address of its own: too many invalid tokens from one are answered later."""
+
 
 class Exchange:
     """A request, and the response as far as it has come.
 
     Args:
         target: the path and the query, as in the first line of a request.
-        headers: names in lower case; `host` is `gateway` unless it is given.
+        headers: names in lower case, and values; `host` is `gateway` unless it is given.
         subprotocols: with them (also with none: `()`) it is the handshake of a WebSocket.
         body: `None` leaves the body of the request open until `send_body`.
 
@@ -30,13 +34,16 @@ class Exchange:
         target: str,
         *,
         method: str = "GET",
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         body: bytes | None = b"",
         subprotocols: tuple[str, ...] | None = None,
     ) -> None:
+        number = next(_clients)
         path, _, query = target.partition("?")
         is_websocket = subprotocols is not None
-        named = {"host": "gateway"} | dict(headers or {})
+        named = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        if all(name != "host" for name, _ in named):
+            named.append(("host", "gateway"))
         self.scope: dict[str, Any] = {
             "type": "websocket" if is_websocket else "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -46,9 +53,9 @@ class Exchange:
             "raw_path": quote(path, safe="/%").encode(),
             "root_path": "",
             "query_string": query.encode(),
-            "headers": [(name.encode(), value.encode("latin-1")) for name, value in named.items()],
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in named],
             "server": ("gateway", 80),
-            "client": ("127.0.0.1", 1),
+            "client": (f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 1),
             "extensions": {"websocket.http.response": {}},
         }
         if is_websocket:

@@ -23,6 +23,11 @@ REDACTED: Final = "***"
 MAX_NAMES: Final = 2_000
 """Maximum number of names in a text whose values are read, which takes some milliseconds. What follows them
 is replaced as a whole."""
+MAX_MATCHES: Final = 20_000
+"""The same for everything that could be a name or a URL: about 30 ms, whatever a producer sends."""
+MAX_CHARS: Final = 1_000_000
+"""Of a longer text with names of secrets the rest is replaced: to search it takes up to 0.1 s for a million
+characters."""
 LEAST_CHARS: Final = 5
 """A shorter text has no room for a name and a value."""
 
@@ -82,6 +87,8 @@ class SecretTexts:
         """
         if len(text) < LEAST_CHARS or not self._names.may_be_in(text):
             return text
+        if len(text) > MAX_CHARS:
+            text = text[: MAX_CHARS - len(REDACTED)] + REDACTED
         text = self._replaced(text, self._find, _Values(text, self._names).after)
         if "--" in text or ("," in text and ("'" in text or '"' in text)):
             text = self._replaced(text, self._find_beside, _Values(text, self._names).beside)
@@ -95,11 +102,12 @@ class SecretTexts:
     ) -> str:
         lower = lowered(text)
         parts: list[str] = []
-        done = position = count = 0
+        done = position = count = matches = 0
         while found := find(lower, position):
             value = value_of(found)
+            matches += 1
             count += value is not None or found.lastgroup == "gap"
-            if count > MAX_NAMES:
+            if count > MAX_NAMES or matches > MAX_MATCHES:
                 parts += text[done : found.end()], REDACTED
                 done = len(text)
                 break

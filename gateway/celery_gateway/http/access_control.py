@@ -147,6 +147,11 @@ class AccessControl:
             self._lifetimes.end_after(subscription, seconds, "drain")
         if principal.credential or session:
             self._lifetimes.own(subscription, (principal, session))
+            authenticator = self._authenticator
+            # While the body of the request arrived, both may have ended.
+            is_revoked = authenticator is not None and authenticator.is_revoked(principal)
+            if is_revoked or self.sessions.has_ended(session):
+                subscription.end("expired")
 
     async def admit(self, connection: HTTPConnection, kind: Kind) -> None:
         """Authenticate a request, and check that its principal may use a kind of endpoint.

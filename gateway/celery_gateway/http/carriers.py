@@ -80,10 +80,13 @@ def bearer_token(headers: list[str]) -> str:
     return token.strip()
 
 
-def session_of(scope: Scope) -> str:
-    """Return the id of the session that the cookie of a request has; empty without one."""
+def session_of(scope: Scope) -> Carried:
+    """Return the session that the cookie of a request has, and its token; both empty without one."""
     values = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"cookie"]
-    return _cookie(values).partition(".")[0] if scope.get(TRUSTS_COOKIES_KEY, False) else ""
+    if not scope.get(TRUSTS_COOKIES_KEY, False):
+        return Carried("")
+    session, _, token = _cookie(values).partition(".")
+    return Carried(token, session)
 
 
 def single_headers(scope: Scope) -> dict[str, str]:

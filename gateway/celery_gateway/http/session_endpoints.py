@@ -5,14 +5,15 @@ Rules: a page cannot give an ``EventSource`` a header, but browsers send cookies
 """
 
 import time
+from contextlib import suppress
 from http.cookies import CookieError
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from celery_gateway.errors import InvalidToken
+from celery_gateway.errors import Forbidden, InvalidToken
 from celery_gateway.http.access_control import AccessControl
-from celery_gateway.http.carriers import bearer_token, cookie_header, session_of
+from celery_gateway.http.carriers import Carried, bearer_token, cookie_header, session_of
 from celery_gateway.http.errors import error_response
 from celery_gateway.http.query_params import check_parameters, query_parameters
 
@@ -28,7 +29,7 @@ class SessionEndpoints:
         """Start or end a session."""
         check_parameters(query_parameters(request), ())
         if request.method == "DELETE":
-            self._access.sessions.end(session_of(request.scope))
+            await self._end(session_of(request.scope))
             return _no_content(cookie_header("", 0))
         headers = request.headers.getlist("authorization")
         if self._access.is_open:
@@ -48,6 +49,13 @@ class SessionEndpoints:
                 400, "token-too-long", f"no session: {error}; use a scope with fewer values"
             )
         return _no_content(cookie)
+
+    async def _end(self, carried: Carried) -> None:
+        """End the session of a cookie, if its token is valid: the sessions that have ended are remembered,
+        and clients without a token could displace them with others."""
+        with suppress(InvalidToken, Forbidden):
+            await self._access.authenticate(carried.token)
+            self._access.sessions.end(carried.session)
 
 
 def _no_content(cookie: str | None) -> Response:

@@ -17,11 +17,13 @@ from celery_gateway.http.request_limits import as_http1, https_required
 
 RECORD_BYTES: Final = 16 << 10
 """Maximum text of a record (RFC 8446 section 5.1). OpenSSL's buffers never shrink, so they get no more at once."""
-TLS_BYTES: Final = 40_000
-"""Memory of the TLS state of a connection, an estimate: 37,000 with OpenSSL 3.0."""
+TLS_BYTES: Final = 20_000
+"""Memory of the TLS state of a connection, an estimate: 18,400 for an idle stream with OpenSSL 3.0."""
+HANDSHAKE_BYTES: Final = 50_000
+"""The same during the handshake: 44,500."""
 HANDSHAKE_SECONDS: Final = 0.001
 """CPU time of a handshake, an estimate: most of it is a signature."""
-MAX_HANDSHAKE_BYTES: Final = 64 << 10
+MAX_HANDSHAKE_INPUT_BYTES: Final = 64 << 10
 """Maximum length of a client's part of the handshake."""
 
 
@@ -64,7 +66,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._below = cast(asyncio.Transport, transport)  # uvloop's have no base class
         peer = transport.get_extra_info("peername")
         self._guard = Guard(
-            self._limits, peer[0] if isinstance(peer, tuple) else "", transport.abort, TLS_BYTES
+            self._limits, peer[0] if isinstance(peer, tuple) else "", transport.abort, HANDSHAKE_BYTES
         )
         reason = self._guard.admit()
         if reason is not None:  # there is no response without a handshake
@@ -96,7 +98,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._send()
-            if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
+            if self._handshake_bytes > MAX_HANDSHAKE_INPUT_BYTES:
                 self._below.abort()
             elif not self._below.is_closing():
                 self._below.resume_reading()

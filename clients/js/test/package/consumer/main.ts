@@ -7,6 +7,8 @@ import {
   type Filter,
   type Gap,
   GatewayError,
+  login,
+  logout,
   type Status,
   type Task,
   TaskError,
@@ -33,6 +35,12 @@ connect({ url: "/", transport: "polling" });
 connect({ url: "/", token: 1 });
 // @ts-expect-error: seconds are given as milliseconds: there is no such option
 connect({ url: "/", staleSeconds: 45 });
+
+const session: Promise<void>[] = [login("/celery", "secret"), login(new URL("https://example.org"), "secret"), logout("/celery")];
+// @ts-expect-error: a token is required
+session.push(login("/celery"));
+// @ts-expect-error: a token is a string here
+session.push(login("/celery", () => "secret"));
 
 const filter: Filter = { type: ["task-failed", "task-retried"], name: "shop.*" };
 const events = client.events(filter, { since: "10m", onGap: (gap: Gap) => gap.lost?.toFixed() });
