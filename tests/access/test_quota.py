@@ -1,8 +1,10 @@
 """Quotas of principals: places, rates, and what is kept for how many principals."""
 
 import gc
+import re
 from collections import Counter
 from math import ceil
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -66,6 +68,12 @@ def test_an_unknown_quota_is_an_error_with_the_allowed_names() -> None:
     with pytest.raises(ValueError, match="unknown quota 'stream'; allowed are streams, ") as error:
         check_quota({"stream": 5})
     assert all(name in str(error.value) for name in QUOTA_DEFAULTS)
+
+
+def test_the_documented_defaults_are_those_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+)", page, re.MULTILINE)
+    assert {name: int(value.replace(",", "")) for name, value in rows} == QUOTA_DEFAULTS
 
 
 # ------------------------------------------------------------------------------------------- limits

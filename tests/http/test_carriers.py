@@ -91,8 +91,8 @@ def test_a_cookie_counts_only_if_the_request_is_trusted_to_be_no_other_pages() -
     scope = request(SESSION) | {TRUSTS_COOKIES_KEY: False}
     with pytest.raises(InvalidToken):
         carried_token(scope)
-    assert session_of(scope) == ""
-    assert session_of(request(SESSION)) == "session-id"
+    assert session_of(scope) == Carried("")
+    assert session_of(request(SESSION)) == Carried("from.cookie", "session-id")
 
 
 def test_of_several_session_cookies_none_counts() -> None:

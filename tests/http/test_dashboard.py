@@ -321,6 +321,26 @@ def test_the_page_works_under_its_content_security_policy(
     context.close()
 
 
+@pytest.mark.parametrize("form", ["?name=shop.*&access_token=secret", "?name=shop.*#token=secret"])
+def test_without_authentication_a_token_in_the_address_is_only_removed(
+    browser: Browser, gateway: GatewayProcess, form: str
+) -> None:
+    """The server ignores it too: there is no session, and no form for a token."""
+    context = browser.new_context()
+    page = context.new_page()
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(f"{gateway.url}/{form}")
+    expect_status(page, LIVE)
+    expect(page).to_have_url(f"{gateway.url}/?name=shop.*")
+    expect(page.get_by_label("Token")).to_be_hidden()
+    expect(page.get_by_role("button", name="Log out")).to_be_hidden()
+    expect(page.locator("#curl")).to_contain_text("curl -N 'http")
+    assert [url for url in requested if "session" in url] == []
+    assert "secret" not in page.content()
+    context.close()
+
+
 def test_heartbeats_are_shown_on_request(page: Page, publisher: Publisher) -> None:
     heartbeat = {"type": "worker-heartbeat", "hostname": "w7@host", "timestamp": time.time(), "active": 2}
     publisher.send(heartbeat, *walk("shop.first"))

@@ -182,6 +182,7 @@ def test_the_format_is_negotiated(gateway: GatewayProcess, accept: str, query: s
         assert response.headers["content-type"] == media_type
         assert response.headers["cache-control"] == "no-store, no-transform"
         assert response.headers["x-accel-buffering"] == "no"
+        assert response.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(

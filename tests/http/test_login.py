@@ -1,11 +1,12 @@
 """The dashboard with authentication, in a real browser: the form for a token, sessions, and what they reveal.
 
 The pages are of `http://localhost` and `http://127.0.0.1`, where Chromium accepts the session's cookie
-although it is `Secure`; of another host name it requires HTTPS.
+although it is `Secure`; a page of another host name requires HTTPS.
 """
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from celery_gateway.http.dashboard import load
+from tests.support import certificates
 from tests.support.access_file import AccessFile
 from tests.support.browser import chromium
 from tests.support.gateway_process import GatewayProcess
@@ -352,6 +354,36 @@ def test_without_https_there_is_no_session(
     log_in(page, access.sign(any=[{}], may=MAY))
     expect_form(page, "A session requires HTTPS, except on localhost")
     assert not any(url.endswith("/session") for url in seen.urls), "the token is not sent"
+
+
+def test_over_https(browser: Browser, broker: str, folder: Path, access: AccessFile) -> None:
+    """Of any host name, and with a WebSocket over TLS."""
+    expect.set_options(timeout=15_000)
+    certificate = certificates.create(folder)
+    options = ("--auth", str(access.path), "--allow-host", OTHER_HOST, *certificate.options)
+    process = GatewayProcess(broker, folder, options=options)
+
+    def is_ready() -> bool:
+        with suppress(httpx.TransportError):
+            url = f"https://127.0.0.1:{process.port}/readyz"
+            return httpx.get(url, verify=certificate.client()).status_code == 200
+        return False
+
+    context = browser.new_context(ignore_https_errors=True)
+    try:
+        process.launch()
+        assert wait_for(is_ready, 20), process.tail()
+        page = context.new_page()
+        page.goto(f"https://{OTHER_HOST}:{process.port}/")
+        log_in(page, access.sign(any=[{}], may=MAY))
+        expect_status(page, LIVE)
+        page.reload()
+        expect_status(page, LIVE)
+        page.get_by_role("button", name="Log out").click()
+        expect_form(page)
+    finally:
+        context.close()
+        process.stop()
 
 
 def test_the_browser_does_not_keep_the_cookie(

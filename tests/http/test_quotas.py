@@ -17,7 +17,9 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from celery_gateway.access.failures import DELAY_SECONDS
+from celery_gateway.access.failures import BURST_SECONDS, DELAY_SECONDS, FAILURES_PER_SECOND, Failures
+from celery_gateway.asgi import Gateway
+from celery_gateway.settings import Settings
 from tests.support.access_file import AccessFile
 from tests.support.gateway_process import GatewayProcess
 from tests.support.publisher import Publisher, received, task_event
@@ -38,6 +40,7 @@ OWN_QUOTAS = {
     "operations": {"operations_per_second": 1},
     "websockets": {"streams": 1},
     "changed": {"streams": 1},
+    "general": {},
     "other": {},
 }
 """The limits of each token; each test uses a token of its own, and ``other``."""
@@ -146,7 +149,7 @@ def rest_of(stream: socket.socket) -> bytes:
 
 def refusal(response: httpx.Response, quota: str, limit: int) -> float:
     """Check the response beyond a quota; return the value of `Retry-After`."""
-    assert response.status_code == 429, response.text
+    assert response.status_code == 429
     error = response.json()["error"]
     assert (error["code"], error["reason"], error["limit"]) == ("quota", quota, limit)
     assert error["message"].startswith(f"quota {quota} exceeded: ")
@@ -365,33 +368,58 @@ async def test_a_change_of_the_file_holds_without_a_restart(
             refusal(await one.open(), "streams", 3)
 
 
-async def test_invalid_tokens_in_a_loop_are_slowed_down(
-    gateway: GatewayProcess, client: Callable[[str], Client]
+async def test_general_quotas_hold_for_principals_without_their_own(
+    access: AccessFile, client: Callable[[str], Client]
 ) -> None:
-    """A valid token from the same address is not affected, and nothing is left behind."""
-    other = client("other")
-    failures = "celery_gateway_failed_authentications_total"
-    before = await value(other, failures)
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=SECONDS) as stranger:
+    one, own = client("general"), client("streams")
+    access.set_general_quota(streams=1)
+    try:
+        async with AsyncExitStack() as stack, asyncio.timeout(SECONDS):
+            while (response := await one.open()).status_code == 200:
+                await stack.enter_async_context(closing(response))
+                await asyncio.sleep(0.1)  # less often than new streams are allowed
+            refusal(response, "streams", 1)
+            async with closing(await own.open(), await own.open()):
+                refusal(await own.open(), "streams", 2)
+    finally:
+        access.set_general_quota()
+    async with closing(await eventually(one.open), await eventually(one.open)):
+        pass
+
+
+async def test_invalid_tokens_in_a_loop_are_slowed_down(tmp_path: Path) -> None:
+    """Valid tokens and requests without a token are not, though they come from the same address."""
+    access = AccessFile(tmp_path)
+    headers = {"Authorization": f"Bearer {access.create('valid', ALL)}"}
+    invalid = {"Authorization": f"Bearer cgw_{'x' * 43}"}
+    gateway = Gateway(Settings(broker="memory://", auth=str(access.path)))
+    gateway.limits.failures = Failures(lambda: 0.0)  # no time passes
+    transport = httpx.ASGITransport(gateway)
+    async with (
+        gateway.lifespan(),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
+    ):
 
         async def fail() -> float:
             began = time.monotonic()
-            response = await stranger.get("/events", headers={"Authorization": f"Bearer cgw_{'x' * 43}"})
-            assert response.status_code == 401, response.text
+            assert (await http.get("/tasks", headers=invalid)).status_code == 401
             return time.monotonic() - began
 
-        async with asyncio.timeout(60):
-            while max(await asyncio.gather(*(fail() for _ in range(50)))) < DELAY_SECONDS:
-                pass
-        failing = [asyncio.create_task(fail()) for _ in range(300)]
-        assert (await other.http.get("/tasks?limit=1")).status_code == 200, "from the same address"
-        assert not all(task.done() for task in failing), "the valid token was not delayed"
-        assert max(await asyncio.gather(*failing)) >= DELAY_SECONDS
-        assert (await stranger.get("/events")).status_code == 401, "without a token there is no delay"
-    assert await value(other, failures) >= before + 500
-    assert await value(other, "celery_gateway_quota_principals") <= len(OWN_QUOTAS)
+        burst = int(FAILURES_PER_SECOND * BURST_SECONDS)
+        began = time.monotonic()
+        for _ in range(burst - 1):
+            await fail()
+        assert time.monotonic() - began < burst * DELAY_SECONDS / 10
+        await fail()  # the last of the burst, or the first beyond
+        failing = asyncio.create_task(fail())
+        for given, status_code in ((headers, 200), ({}, 401)):
+            assert (await http.get("/tasks", headers=given)).status_code == status_code
+        assert not failing.done()
+        assert await failing >= DELAY_SECONDS
+        assert gateway.limits.statistics().failed_authentications == burst + 1
 
 
 async def test_metrics_have_no_names_of_principals(client: Callable[[str], Client]) -> None:
     text = (await client("other").http.get("/metrics")).text
     assert "token:" not in text
+    assert await value(client("other"), "celery_gateway_quota_principals") <= len(OWN_QUOTAS)

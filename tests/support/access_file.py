@@ -23,6 +23,7 @@ class AccessFile:
         self.path = folder / "access.toml"
         self.issued: list[str] = []
         self._secret = secrets.token_urlsafe(48)
+        self._general: Mapping[str, int] = {}
         self._static: dict[str, tuple[str, Sequence[str], Mapping[str, int]]] = {}
         secret_file = folder / SECRET_FILE
         secret_file.touch(0o600)
@@ -42,6 +43,11 @@ class AccessFile:
         self._write()
         return token
 
+    def set_general_quota(self, **quota: int) -> None:
+        """Replace the limits of all principals."""
+        self._general = quota
+        self._write()
+
     def set_quota(self, name: str, **quota: int) -> None:
         """Replace the limits of a static token: the gateway notices within about a second."""
         self._static[name] = (*self._static[name][:2], quota)
@@ -53,7 +59,8 @@ class AccessFile:
         self._write()
 
     def _write(self) -> None:
-        lines = ["[issuers.tests]", f'issuer = "{ISSUER}"', 'algorithm = "HS256"']
+        lines = ["[quota]", *(f"{key} = {value}" for key, value in self._general.items())]
+        lines += ["[issuers.tests]", f'issuer = "{ISSUER}"', 'algorithm = "HS256"']
         lines += [f'secret_file = "{SECRET_FILE}"', "leeway_seconds = 0"]
         for name, (digest, may, quota) in self._static.items():
             scope = f"scope = {{ may = {json.dumps(list(may))} }}"

@@ -14,6 +14,7 @@ UNIX: Final = "unix"
 """Trusts the peers of a Unix socket, which have no address."""
 MAX_HOPS: Final = 50
 """Maximum number of addresses that are read from the right end of ``X-Forwarded-For``."""
+MAX_PORT: Final = 65_535
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -145,7 +146,7 @@ def _hop(entry: str) -> tuple[Address, int] | None:
     if address is None:
         return None
     is_number = port.isascii() and port.isdigit() and len(port) <= 5
-    return address, int(port) if is_number else 0
+    return address, int(port) if is_number and int(port) <= MAX_PORT else 0
 
 
 def _scheme(text: str) -> str | None:

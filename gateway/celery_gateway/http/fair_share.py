@@ -1,8 +1,8 @@
 """Fair shares of time for large requests, and cancellation of requests whose clients have disconnected.
 
 Rules: one request at a time has the turn, for about ``SLICE_SECONDS``. Turns are round-robin among clients
-(principals, or IP addresses), and first come, first served among the requests of a client. So a client with a hundred large
-requests takes no more time from another client than a client with a single request.
+(principals, or IP addresses), and first come, first served among the requests of a client. So a client with
+a hundred large requests takes no more time from another client than a client with a single request.
 """
 
 import asyncio

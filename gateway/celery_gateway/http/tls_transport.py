@@ -16,7 +16,7 @@ from celery_gateway.http.guard import Guard, ServerLimits
 from celery_gateway.http.request_limits import as_http1, https_required
 
 RECORD_BYTES: Final = 16 << 10
-"""Maximum text of a record (RFC 8446 section 5.1). OpenSSL's buffers never shrink, so they get no more at once."""
+"""Maximum text of a record (RFC 8446 section 5.1), and of what OpenSSL's buffers get: they never shrink."""
 TLS_BYTES: Final = 20_000
 """Memory of the TLS state of a connection, an estimate: 18,400 for an idle stream with OpenSSL 3.0."""
 HANDSHAKE_BYTES: Final = 50_000
@@ -66,12 +66,12 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._below = cast(asyncio.Transport, transport)  # uvloop's have no base class
         peer = transport.get_extra_info("peername")
         self._guard = Guard(
-            self._limits, peer[0] if isinstance(peer, tuple) else "", transport.abort, HANDSHAKE_BYTES
+            self._limits, peer[0] if isinstance(peer, tuple) else "", self._below.abort, HANDSHAKE_BYTES
         )
         reason = self._guard.admit()
         if reason is not None:  # there is no response without a handshake
             self._guard.count(reason)
-            transport.abort()
+            self._below.abort()
             return
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)

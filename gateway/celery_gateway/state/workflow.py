@@ -11,7 +11,7 @@ chain.
 - Children, and roots, are in the order in which they became known.
 - ``total``, and ``known``, is how many tasks are known. ``sent_events``: ``task-sent`` of each of them has
   arrived; otherwise more tasks may wait in a queue.
-- ``progress`` is 0..1: a task that is ready counts 1, another one its own progress.
+- ``progress`` is 0..1: a task that is ready counts 1, another one its own progress (0 if that is hidden).
 - ``critical_path`` leads from a root to the task that has been running for longest, or, if none runs, to the
   one that ended last. ``seconds`` are a task's own, from sent (or its first event) to its end, or, while it
   runs, to its last event.
@@ -111,6 +111,7 @@ class Workflow:
         self._bytes += MEMBER_BYTES + len(json)
         begun_at = task.begun_at or task.timestamp
         ended_at = task.ended_at or task.timestamp
+        progress = 0.0 if "progress" in self.fields.hidden else task.progress or 0.0
         self._members[task.uuid] = _Member(
             number=record.number,
             uuid=task.uuid,
@@ -120,7 +121,7 @@ class Workflow:
             is_ready=task.is_ready,
             is_running=task.is_running or task.state == "RETRY",
             is_sent=task.sent is not None,
-            progress=1.0 if task.is_ready else task.progress or 0.0,
+            progress=1.0 if task.is_ready else progress,
             begun_at=begun_at,
             last_at=max(begun_at, ended_at if task.is_ready else task.timestamp),
             json=json,

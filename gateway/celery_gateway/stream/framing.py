@@ -11,14 +11,14 @@
 HTTP/1.1's chunked coding it makes them one chunk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from celery_gateway.events.event import encode, pick
+from celery_gateway.events.event import encode
 from celery_gateway.events.fields import Fields
 from celery_gateway.events.truncate import shorten
 from celery_gateway.stream.messages import ControlMessage, bookmark_message
@@ -162,15 +162,27 @@ def project(json: bytes, fields: Fields) -> bytes:
 
     A large event is not cached: the cache must not take more memory than the history.
     """
-    return _project_cached(json, fields) if len(json) <= MAX_CACHED_BYTES else pick(json, fields)
+    if len(json) <= MAX_CACHED_BYTES:
+        return _project_cached(json, fields)
+    return _projected(_decode(json), fields)
 
 
 @lru_cache(maxsize=2_000)
 def _project_cached(json: bytes, fields: Fields) -> bytes:
-    return encode({field: value for field, value in _split(json).items() if field in fields})
+    return _projected(_split(json), fields)
 
 
-_split = lru_cache(maxsize=200)(msgspec.json.Decoder(dict[str, msgspec.Raw]).decode)
+def _projected(values: Mapping[str, Any], fields: Fields) -> bytes:
+    picked = {field: value for field, value in values.items() if field in fields}
+    if fields.hidden and "truncated" in picked:  # it would show which hidden fields are long
+        names = [name for name in msgspec.json.decode(picked.pop("truncated")) if name not in fields.hidden]
+        if names:
+            picked["truncated"] = names
+    return encode(picked)
+
+
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_split = lru_cache(maxsize=200)(_decode)
 """Split an event into its fields, once for all projections. A result can take 100 kB."""
 
 

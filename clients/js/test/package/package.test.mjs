@@ -135,7 +135,7 @@ test("runs in Node from a fresh folder, and lets it end", { timeout: TIMEOUT_MS 
   const told = JSON.parse(await run(bare, process.execPath, "main.mjs"));
   const { version } = JSON.parse(await text("package.json"));
   assert.deepEqual(told, {
-    exports: ["GatewayError", "TaskError", "connect", "escape"],
+    exports: ["GatewayError", "TaskError", "connect", "escape", "login", "logout"],
     event: "task-succeeded",
     status: ["connecting", "open", "closed"],
     version,

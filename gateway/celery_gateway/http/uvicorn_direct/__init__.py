@@ -32,7 +32,8 @@ Attributes that the connections rely on (versions: docs/dependencies.md):
   - and: while ``close_timer`` is set, the connection stays open when the application returns.
 
 - websockets, ``ServerProtocol`` (``conn`` above): ``data_to_send``, ``parser_exc``, ``reader.buffer``,
-  ``send_close``, ``state``; ``Frame``: ``data``, ``fin``.
+  ``reject`` (also called by its ``accept``), ``send_close``, ``state``; ``Frame``: ``data``, ``fin``;
+  ``Response``: ``headers``.
 - httptools: ``HttpParserError``, ``HttpParserUpgrade`` and its offset in the data.
 - ``http.shutdown`` reads ``Server.shutdown``, ``Server.server_state.connections``, and of each connection
   ``cycle.scope``, ``responding_cycle.scope`` (ours) or ``scope``, and ``transport``.

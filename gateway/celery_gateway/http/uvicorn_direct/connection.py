@@ -56,8 +56,7 @@ class DirectConnection:
     def _admit(self) -> bool:
         """Take a place for the connection; reject the connection if there is none."""
         client = self.client[0] if self.client else ""
-        is_tls = self.transport.get_extra_info("sslcontext") is not None
-        tls_bytes = TLS_BYTES if is_tls else 0
+        tls_bytes = TLS_BYTES if self._is_tls() else 0
         self._guard = Guard(server_limits(self.config), client, self.transport.abort, tls_bytes)
         reason = self._guard.admit()
         if reason is not None:
@@ -69,12 +68,18 @@ class DirectConnection:
         if error.reason is not None:
             self._guard.count(error.reason)
         if not self.transport.is_closing():
-            is_tls = self.transport.get_extra_info("sslcontext") is not None
-            self.transport.write(as_http1(error.response(), hsts_seconds(self.config) if is_tls else 0))
+            self.transport.write(as_http1(error.response(), self._hsts_seconds()))
             if error.reason == "connections":
                 self.transport.close()  # its descriptor is needed
             else:
                 self._linger()
+
+    def _is_tls(self) -> bool:
+        return self.transport.get_extra_info("sslcontext") is not None
+
+    def _hsts_seconds(self) -> int:
+        """Return ``hsts_seconds`` of the configuration, for a connection with TLS of its own; else 0."""
+        return hsts_seconds(self.config) if self._is_tls() else 0
 
     def _linger(self) -> None:
         """End the connection after a response, and drop what the client still sends.

@@ -12,11 +12,13 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from celery_gateway.http.direct_transport import EXTENSION
 from celery_gateway.http.guard import FRAGMENT_BYTES, FREE_INPUT_BYTES
+from celery_gateway.http.headers import with_safe_headers
 from celery_gateway.http.request_limits import invalid_handshake
 from celery_gateway.http.uvicorn_direct.connection import CLOSE_SECONDS, LINGER_SECONDS, DirectConnection
 from celery_gateway.stream.keepalive import KeepaliveTimer
@@ -78,10 +80,21 @@ class DirectWebSocket(DirectConnection, WebSocketsSansIOProtocol):
     # ---- the handshake
 
     def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
+        self.conn.reject = self._safe_rejection  # type: ignore[method-assign]
+        try:
+            super().handle_connect(event)
+        finally:
+            del self.conn.reject  # it refers to this object
         if hasattr(self, "scope"):  # the handshake was good, and the application starts in the next turn
             scope: Any = self.scope
             scope["extensions"][EXTENSION] = self
+
+    def _safe_rejection(self, status: int, text: str) -> Response:
+        """Return the response of websockets to a bad handshake, with the headers of every response."""
+        response = ServerProtocol.reject(self.conn, status, text)
+        for name, value in with_safe_headers((), self._hsts_seconds()):
+            response.headers[name.decode()] = value.decode()
+        return response
 
     async def send(self, message: Any) -> None:
         """Send a message of the application, before a subscription is attached."""
