@@ -81,20 +81,7 @@ def sign(
     """
     filters = {"uuid": _exactly(uuid), "root_id": _exactly(root_id), "name": name, "queue": queue}
     scope = {"any": _alternatives(filters, any), "hide": _names("hide", hide), "may": _names("may", may)}
-    if not isinstance(minutes, int | float) or not 0 < minutes < math.inf:
-        raise ValueError(f"invalid minutes={minutes!r}: it must be a number above 0")
-    for argument, value in (("issuer", issuer), ("audience", audience)):
-        _check_text(argument, value)
-    now = time.time()
-    claims: dict[str, Any] = {
-        "iss": issuer,
-        "aud": audience,
-        "iat": int(now),
-        "exp": math.ceil(now + minutes * 60),
-        SCOPE_CLAIM: scope,
-    }
-    if subject is not None:
-        claims["sub"] = _check_text("subject", subject)
+    claims = _claims(issuer, audience, minutes, subject) | {SCOPE_CLAIM: scope}
     headers = {} if key_id is None else {"kid": _check_text("key_id", key_id)}
     token = _signed(claims, key, algorithm, headers)
     if len(token) > MAX_TOKEN_BYTES:
@@ -123,6 +110,22 @@ def hmac_secret(key: str | bytes) -> bytes:
             "(RFC 7518). Make one with: openssl rand -base64 48"
         )
     return secret
+
+
+def _claims(issuer: str, audience: str, minutes: float, subject: str | None) -> dict[str, Any]:
+    """Return the registered claims (RFC 7519 section 4.1)."""
+    if not isinstance(minutes, int | float) or not 0 < minutes < math.inf:
+        raise ValueError(f"invalid minutes={minutes!r}: it must be a number above 0")
+    now = time.time()
+    claims: dict[str, Any] = {
+        "iss": _check_text("issuer", issuer),
+        "aud": _check_text("audience", audience),
+        "iat": int(now),
+        "exp": math.ceil(now + minutes * 60),
+    }
+    if subject is not None:
+        claims["sub"] = _check_text("subject", subject)
+    return claims
 
 
 def _signed(claims: dict[str, Any], key: str | bytes, algorithm: str, headers: dict[str, str]) -> str:

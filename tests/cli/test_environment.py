@@ -78,7 +78,7 @@ def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 def test_a_pod_with_a_service_named_gateway_starts_on_its_default_port() -> None:
     """An address of this machine that nothing can listen on says which port is in force."""
-    done = serve("--host", "192.0.2.1", GATEWAY_PORT=LINK, GATEWAY_PRT="1", **SERVICES)
+    done = serve("--host", "192.0.2.1", "--insecure", GATEWAY_PORT=LINK, GATEWAY_PRT="1", **SERVICES)
     assert done.returncode == 1
     assert "cannot listen on 192.0.2.1, port 8555" in done.stderr
     assert done.stderr.count("Warning: ") == 2

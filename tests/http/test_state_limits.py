@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from celery_gateway.errors import OverLimit
 from celery_gateway.http import fair_share
+from celery_gateway.http.access_control import AccessControl
 from celery_gateway.http.fair_share import MAX_QUEUED, FairShare, TurnQueue, while_connected
 from celery_gateway.http.json_response import MAX_PIECE_BYTES, JSONBuilder
 from celery_gateway.http.metrics import Metrics
@@ -227,7 +228,7 @@ async def test_the_charge_of_a_workflow_covers_its_memory() -> None:
     """While it is read, and at its end."""
     gateway = StateGateway()
     fill(gateway, 4_000)
-    lookups = StateEndpoints(gateway.pipeline, 60)
+    lookups = StateEndpoints(AccessControl(gateway.pipeline), gateway.pipeline.limits, 60)
     memory = gateway.pipeline.limits.memory
     peaks: list[tuple[int, int]] = []
 
@@ -313,7 +314,7 @@ async def test_large_responses_are_made_in_small_steps(monkeypatch: pytest.Monke
     for start in range(0, count, 100):
         gateway.put(*(known(f"t{n}", "r", parent_id="r") for n in range(start, start + 100)))
     gateway.put(*(heartbeat(f"w{n}@host") for n in range(1_000)))
-    lookups = StateEndpoints(gateway.pipeline, 60)
+    lookups = StateEndpoints(AccessControl(gateway.pipeline), gateway.pipeline.limits, 60)
     for path, steps in {
         "/workflows/r": 2 * count // RECORDS_PER_STEP,
         "/workflows/r?fields=state": count // RECORDS_PER_STEP,
