@@ -83,13 +83,7 @@ def sign(
     scope = {"any": _alternatives(filters, any), "hide": _names("hide", hide), "may": _names("may", may)}
     claims = _claims(issuer, audience, minutes, subject) | {SCOPE_CLAIM: scope}
     headers = {} if key_id is None else {"kid": _check_text("key_id", key_id)}
-    token = _signed(claims, key, algorithm, headers)
-    if len(token) > MAX_TOKEN_BYTES:
-        raise ValueError(
-            f"the token has {len(token)} bytes, and at most {MAX_TOKEN_BYTES} are allowed: use fewer "
-            "values, or a pattern such as 'shop.*'"
-        )
-    return token
+    return _signed(claims, key, algorithm, headers)
 
 
 def hmac_secret(key: str | bytes) -> bytes:
@@ -134,7 +128,7 @@ def _signed(claims: dict[str, Any], key: str | bytes, algorithm: str, headers: d
     if not isinstance(key, str | bytes):
         raise ValueError(f"invalid key: it must be text or bytes, and is of the type {type(key).__name__}")
     try:
-        return jwt.encode(claims, hmac_secret(key) if algorithm == "HS256" else key, algorithm, headers)
+        token = jwt.encode(claims, hmac_secret(key) if algorithm == "HS256" else key, algorithm, headers)
     except NotImplementedError:
         raise ImportError(
             f"{algorithm} requires the package cryptography: pip install 'celery-gateway[jwt]'"
@@ -145,6 +139,12 @@ def _signed(claims: dict[str, Any], key: str | bytes, algorithm: str, headers: d
         # The texts of the libraries can quote the key.
         expected = "a secret, not a public or private key" if algorithm == "HS256" else "a private key in PEM"
         raise ValueError(f"invalid key for {algorithm}: it must be {expected}") from None
+    if len(token) > MAX_TOKEN_BYTES:
+        raise ValueError(
+            f"the token has {len(token)} bytes, and at most {MAX_TOKEN_BYTES} are allowed: use fewer "
+            "values, or a pattern such as 'shop.*'"
+        )
+    return token
 
 
 def _alternatives(
