@@ -308,6 +308,51 @@ def assert_same(pair: tuple[Attacker, Attacker], opened: list[dict[Any, Exchange
         assert ours == theirs, key
 
 
+async def test_an_event_has_the_record_of_its_task_only_if_that_is_visible_now(tmp_path: Path) -> None:
+    """A scope by state, for one, can show an event and not what has become of its task."""
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    both = world(16)
+    await attacker.receive([*both.early, *both.late])
+    streams = {
+        scope: await stream(attacker, scope, "ndjson", "since=earliest&view=record").begun()
+        for scope in COMPARABLE_TASKS
+    }
+    attacker.gateway.pipeline.hub.close()
+    seen = set()
+    for scope, exchange in streams.items():
+        allowed = attacker.oracle.uuids(SCOPES[scope])
+        for message in (await exchange.done()).messages:
+            if "mark" in message and "uuid" in message:
+                is_shown = message["record"] is not None
+                assert is_shown == (message["uuid"] in allowed), (scope, message)
+                seen.add(is_shown)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("order", [("all", "uuid"), ("uuid", "all")])
+async def test_snapshots_at_the_same_time_share_nothing_across_scopes(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    """Of one task, by one filter: the children that others may see are not in the snapshot of the shop."""
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    both = world(17)
+    await attacker.receive([*both.early, *both.late])
+    child = "bank-uuid-19"
+    for query in ("uuid=shop-uuid-1&snapshot=1", "name=shop.pay&snapshot=1", "root_id=shop-uuid-1&snapshot=1"):
+        streams = {scope: stream(attacker, scope, "ndjson", query) for scope in order}
+        for scope, exchange in streams.items():
+            await exchange.until(lambda exchange: count_of('"done":true', exchange))
+            (shown,) = [
+                task["children"]
+                for message in exchange.messages
+                for task in message.get("tasks", ())
+                if task["uuid"] == "shop-uuid-1"
+            ]
+            assert (child in shown) == (scope == "all"), (scope, query)
+            exchange.disconnect()
+            await exchange.done()
+
+
 async def test_a_stream_resumes_after_any_event_of_others_without_a_word_about_it(tmp_path: Path) -> None:
     attacker = Attacker(tmp_path, ALL_KINDS)
     both = world(6)

@@ -232,6 +232,7 @@ def test_a_user_reads_the_own_work_and_nothing_else(site: Site) -> None:
         assert not example.hidden & {field for task in tasks for field in task}
         assert site.get(f"/tasks/{started}", token).json()["state"] == "SUCCESS"
         for uuid in (theirs, later):
+            assert site.get(f"/tasks/{uuid}", site.token_for_all()).status_code == 200
             refused = site.get(f"/tasks/{uuid}", token)
             unknown = site.get(f"/tasks/{uuid4()}", token)
             assert (refused.status_code, refused.json()["error"]["code"]) == (404, "task-unknown")

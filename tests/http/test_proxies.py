@@ -9,6 +9,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.sync.client import connect
 
 from celery_gateway.access.proxies import MAX_HOPS, Forwarded, TrustedProxies, parse_proxy
 from celery_gateway.asgi import Gateway
@@ -213,6 +214,12 @@ def test_only_the_option_decides(trusted: bool, folder: Path) -> None:
     try:
         response = httpx.get(f"{gateway.url}/healthz", headers={"X-Forwarded-Proto": "https"})
         assert ("strict-transport-security" in response.headers) is trusted
+        headers = {"X-Forwarded-For": "198.51.100.1"}
+        with httpx.stream("GET", f"{gateway.url}/events", headers=headers) as stream:
+            assert "gateway-open" in next(stream.iter_text())
+        address = gateway.url.replace("http", "ws", 1)
+        with connect(f"{address}/ws", additional_headers=headers) as websocket:
+            assert "gateway-open" in websocket.recv(10)
         for name in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Forwarded-Host"):
             for value in (b"", b",,,", b"\xff", b"[", b'for="[::1"', b"x" * 5_000, b"::1%" + b"z" * 99):
                 answer = httpx.get(f"{gateway.url}/tasks", headers={name.encode(): value})

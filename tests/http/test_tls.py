@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 import uvloop
 import websockets.sync.client
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -26,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from celery_gateway.errors import GatewayError
 from celery_gateway.http import guard
 from celery_gateway.http.guard import ServerLimits
+from celery_gateway.http.server import secured
 from celery_gateway.http.tls import Certificate
 from celery_gateway.http.tls_transport import HANDSHAKE_BYTES, TlsTransport
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
@@ -395,6 +397,7 @@ async def test_a_client_without_tls_is_closed(data: bytes, begins: bytes, files:
         writer.close()
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1")
 @under_both_loops
 async def test_old_versions_of_tls_are_refused(files: Files) -> None:
     async with opened(files) as gateway:
@@ -494,6 +497,27 @@ async def test_a_closed_connection_is_freed_without_the_garbage_collector(files:
             await until(lambda: not left(), 3)
         finally:
             gc.enable()
+
+
+@under_both_loops
+async def test_uvicorns_own_connections_have_tls_as_well(files: Files) -> None:
+    """They are used if ours do not work with the installed uvicorn."""
+    gateway = ServedGateway()
+    certificate = Certificate(str(files.cert), str(files.key))
+    http: Any = secured("auto", certificate, gateway.server_limits)
+    config = uvicorn.Config(gateway.app, http=http, lifespan="off", log_config=None, port=0)
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve())
+    await gateway.pipeline.start()
+    await until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(verify=files.client()) as client:
+        assert (await client.get(f"https://127.0.0.1:{port}/healthz")).status_code == 200
+        async with client.stream("GET", f"https://127.0.0.1:{port}/events") as response:
+            assert "gateway-open" in await anext(response.aiter_text())
+    await gateway.pipeline.stop()
+    server.should_exit = True
+    await running
 
 
 @under_both_loops

@@ -198,7 +198,8 @@ def stuck_in_progress(self: Task) -> None:
 @app.task(bind=True, name="ends.login", max_retries=1)
 def login(self: Task, user: str, *, password: str) -> None:
     """Shows its password wherever it can: in an event, in a retry, and at last in a traceback."""
-    self.send_event("task-login", user=user, password=password, request={"headers": [["X-Api-Key", password]]})
+    request = {"headers": [["X-Api-Key", password]]}
+    self.send_event("task-login", user=user, password=password, request=request)
     error = PermissionError(f"login as {user} failed: {dict(user=user, password=password)}")
     raise self.retry(exc=error, countdown=0, kwargs={"password": password})
 

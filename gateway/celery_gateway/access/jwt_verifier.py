@@ -176,7 +176,7 @@ def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
 def _name(issuer: str, subject: str | None, claims: dict[str, Any]) -> str:
     """Return the name of a principal, for its quotas.
 
-    A token without ``sub`` is named after its scope: all tokens for the same tasks share their quotas, and not
+    A token without ``sub`` is named after its scope: all tokens for the same tasks share their quotas, not
     all users of the issuer.
     """
     if subject is not None:
@@ -189,7 +189,7 @@ def _scope(claims: dict[str, Any], issuer: Issuer) -> Scope:
     if SCOPE_CLAIM not in claims:
         if issuer.scope is None:
             raise Forbidden(
-                f"the token has no claim {SCOPE_CLAIM} with a scope, and its issuer has none for such tokens"
+                f"the token has no claim {SCOPE_CLAIM} with a scope, and its issuer has no default"
             )
         return issuer.scope
     try:

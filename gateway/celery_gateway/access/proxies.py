@@ -71,6 +71,8 @@ class TrustedProxies:
         """
         if not peer:
             return self._trusts_unix
+        if not self._networks:
+            return False
         address = _address(peer)
         return address is not None and self._contains(address)
 

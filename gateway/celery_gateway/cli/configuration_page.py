@@ -53,6 +53,7 @@ exception: `celery -A proj gateway` adds transport options to those of the app.
 broker = ["amqp://guest:guest@localhost:5672//", "amqp://guest:guest@standby:5672//"]
 host = "0.0.0.0"
 port = 9000
+auth = "auth.toml"
 public-url = "https://events.example/celery"
 allow-origin = ["https://shop.example"]
 keepalive = 10

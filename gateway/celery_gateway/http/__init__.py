@@ -3,11 +3,11 @@
 Rules: only this folder and ``asgi`` import Starlette. Only ``server``, ``shutdown`` and ``uvicorn_direct``
 touch uvicorn.
 
-- Server: ``server``, ``shutdown``, ``interrupt``.
+- Server: ``server``, ``listener``, ``shutdown``, ``interrupt``; HTTPS: ``tls``, ``tls_transport``.
 - Connections: ``uvicorn_direct``; limits on them: ``guard``, ``input_turns``, ``request_limits``; interface
   for the application: ``direct_transport``.
-- Application: ``app``; around it: ``allowed_hosts``, ``origin``, ``headers``, ``query_secrets``,
-  ``root_path``.
+- Application: ``app``; around it: ``allowed_hosts``, ``origin``, ``headers``, ``proxy_headers``,
+  ``query_secrets``, ``root_path``.
 - Streams: ``stream_endpoints``, ``stream_query``, ``query_params``, ``query_json``, ``subscribe``,
   ``stream_response``, ``websocket``, ``websocket_session``.
 - State: ``state_endpoints``, ``state_query``, ``state_tasks``, ``state_workflow``, ``state_responses``,

@@ -93,28 +93,36 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         data, self._unread = self._unread, b""
         if self._is_closing or self._below.is_closing():
             return 0.0
-        self._incoming.write(data)
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._send()
-            if self._handshake_bytes > MAX_HANDSHAKE_INPUT_BYTES:
-                self._below.abort()
-            elif not self._below.is_closing():
-                self._below.resume_reading()
-        except ssl.SSLError as error:
-            self._send()  # the alert
-            if error.reason == "HTTP_REQUEST":
-                self._below.write(as_http1(https_required().response()))
-            self._is_closing = True
-            self._below.close()
-        else:
-            self._send()
-            self._start()
+        for start in range(0, len(data), RECORD_BYTES):
+            end = start + RECORD_BYTES
+            self._incoming.write(data[start:end])
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError as error:
+                self._refuse(error)
+            else:
+                self._send()
+                self._start(data[end:])
+            return HANDSHAKE_SECONDS
+        self._send()
+        if self._handshake_bytes > MAX_HANDSHAKE_INPUT_BYTES:
+            self._below.abort()
+        elif not self._below.is_closing():
+            self._below.resume_reading()
         return HANDSHAKE_SECONDS
 
-    def _start(self) -> None:
-        """Start the connection above."""
+    def _refuse(self, error: ssl.SSLError) -> None:
+        """End the connection after an error of the handshake."""
+        self._send()  # the alert
+        if error.reason == "HTTP_REQUEST":
+            self._below.write(as_http1(https_required().response()))
+        self._is_closing = True
+        self._below.close()
+
+    def _start(self, data: bytes) -> None:
+        """Start the connection above; ``data`` has followed the handshake."""
         assert self._guard is not None
         self._guard.release()  # it takes its own place
         self._guard = None
@@ -124,7 +132,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         above.connection_made(self)
         if not (self._is_closing or self._below.is_closing()):
             self._below.resume_reading()
-        self._receive(b"")  # a request may have followed at once
+        self._receive(data)
 
     # ---- the protocol of the transport below
 
