@@ -1,6 +1,8 @@
 """Which addresses the commands listen on: loopback only, without authentication."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from celery_gateway.cli.serve import access_warnings
 from celery_gateway.http.listener import UnprotectedAddress, is_loopback, listen
 from celery_gateway.settings import Settings
 from tests.support.access_file import AccessFile
-from tests.support.command import call
-from tests.support.gateway_process import GatewayProcess
+from tests.support.command import QUIET, call
+from tests.support.gateway_process import ROOT, GatewayProcess
 
 BROKER = ("--broker", "memory://localhost")
 OPEN_ADDRESSES = ("0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1", "0", "255.255.255.255")
@@ -121,6 +123,20 @@ def test_a_variable_of_uvicorn_is_not_read() -> None:
         settings = Settings(trusted_proxies=proxies)
         got = list(access_warnings(settings, "http://127.0.0.1:1", {"FORWARDED_ALLOW_IPS": "*"}))
         assert len(got) == (not proxies)
+
+
+def test_the_command_of_an_app_refuses_as_well() -> None:
+    command = [sys.executable, "-m", "celery", "-A", "tests.support.celery_app", "gateway"]
+    done = subprocess.run(
+        [*command, "--host", "0.0.0.0", "--port", "0"],
+        cwd=ROOT,
+        env=QUIET | {"CELERY_BROKER_URL": "memory://localhost"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "refused to listen on 0.0.0.0" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("with_auth", [True, False])
