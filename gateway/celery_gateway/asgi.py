@@ -14,7 +14,7 @@ CPU time a client.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.responses import Response
@@ -35,6 +35,7 @@ from celery_gateway.http.headers import SafeHeaders
 from celery_gateway.http.origin import OriginCheck
 from celery_gateway.http.proxy_headers import ProxyHeaders
 from celery_gateway.http.query_secrets import hide_secrets
+from celery_gateway.http.sessions import Sessions
 from celery_gateway.http.shutdown import Requests, drained_on_shutdown
 from celery_gateway.pipeline import Pipeline
 from celery_gateway.settings import Settings
@@ -87,6 +88,7 @@ class Gateway:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._authenticator = Authenticator(settings.auth) if settings.auth else None
         self._checks: asyncio.Task[None] | None = None  # of the access file
+        self._sessions = Sessions()
         self.limits = Limits(memory_bytes=settings.client_memory_bytes)
         self.pipeline = _pipeline(settings, self.limits)
         self._app = self._create_app()
@@ -100,6 +102,7 @@ class Gateway:
             slow_seconds=settings.slow_seconds,
             root_path=settings.root_path,
             max_connection_age_seconds=settings.max_connection_age_seconds,
+            sessions=self._sessions,
         )
 
     @asynccontextmanager
@@ -134,19 +137,25 @@ class Gateway:
                 self.pipeline = _pipeline(self._settings, self.limits)
                 self._app = self._create_app()
             self._loop, self._is_used = loop, True
+            await self.pipeline.start()
             if self._authenticator is not None:
                 self._checks = asyncio.create_task(
                     self._authenticator.run(), name="checks of the access file"
                 )
-            await self.pipeline.start()
         self._running += 1
 
     async def _stop(self) -> None:
         self._running -= 1
-        if not self._running:
+        if self._running:
+            return
+        checks, self._checks = self._checks, None
+        try:
             await self.pipeline.stop()
-            if self._checks is not None:
-                self._checks.cancel()
+        finally:
+            if checks is not None:
+                checks.cancel()
+                with suppress(asyncio.CancelledError):
+                    await checks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -189,7 +189,12 @@ def foreign_pages(attacker: WebServer) -> dict[str, str]:
 @pytest.mark.parametrize("origin", ["same-site", "below", "cross-site", "address"])
 @pytest.mark.parametrize("kind", ["closed", "open"])
 def test_a_foreign_page_reads_nothing(
-    gateways: Gateways, access: AccessFile, attacker: WebServer, context: BrowserContext, kind: str, origin: str
+    gateways: Gateways,
+    access: AccessFile,
+    attacker: WebServer,
+    context: BrowserContext,
+    kind: str,
+    origin: str,
 ) -> None:
     gateway: GatewayProcess = getattr(gateways, kind)
     cookie = log_in(context, gateway, access.sign(any=[{}], may=ALL))
@@ -218,7 +223,7 @@ def test_a_foreign_page_reads_nothing(
         assert tag == "iframe" or seen["event"] != "load", tag
     for tag, attribute in (("object", "data"), ("embed", "src"), ("video", "src"), ("audio", "src")):
         seen = page.evaluate(ELEMENT, [tag, attribute, f"{url}/tasks"])
-        assert seen["inner"] is None and not seen["added"], tag
+        assert not seen["inner"] and not seen["added"], tag
     assert not [answer for answer in answers if answer.ok and "/tasks" in answer.url], "cookies do not count"
     assert page.evaluate(WINDOW, f"{url}/tasks") is None, "a link may open the page, which is not readable"
     assert cookie_of(context) == cookie
@@ -233,7 +238,12 @@ def assert_refused(answer: Any) -> None:
 @pytest.mark.parametrize("origin", ["same-site", "cross-site"])
 @pytest.mark.parametrize("kind", ["closed", "open"])
 def test_a_foreign_page_starts_and_ends_no_session(
-    gateways: Gateways, access: AccessFile, attacker: WebServer, context: BrowserContext, kind: str, origin: str
+    gateways: Gateways,
+    access: AccessFile,
+    attacker: WebServer,
+    context: BrowserContext,
+    kind: str,
+    origin: str,
 ) -> None:
     """Also not one of the attacker, whose token is valid: the user would not notice that (login CSRF)."""
     gateway: GatewayProcess = getattr(gateways, kind)

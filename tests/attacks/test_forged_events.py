@@ -14,7 +14,7 @@ import pytest
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.stream import completion
 from tests.support.asgi_exchange import Exchange
-from tests.support.state_gateway import Event, StateGateway, known, step
+from tests.support.state_gateway import Event, StateGateway, heartbeat, known, step
 from tests.support.token_issuer import issuer_file, token
 
 pytestmark = pytest.mark.unit
@@ -81,7 +81,12 @@ async def test_lies_reach_nobody(tmp_path: Path, scope: list[dict[str, Any]], li
 async def test_a_later_event_does_not_move_a_task_into_another_workflow(tmp_path: Path) -> None:
     victim = Victim(tmp_path, [{"root_id": "mine"}])
     victim.gateway.put(known("mine"), known("child", "mine"), sent("theirs", "theirs"))
-    lies = [known("child", "theirs"), sent("child", "theirs"), known("theirs", "mine"), sent("theirs", "mine")]
+    lies = [
+        known("child", "theirs"),
+        sent("child", "theirs"),
+        known("theirs", "mine"),
+        sent("theirs", "mine"),
+    ]
     victim.gateway.put(*lies)
     for is_admin in (False, True):
         tree = await victim.get("/workflows/mine", is_admin=is_admin)
@@ -105,7 +110,7 @@ async def test_an_event_is_of_the_broker_that_it_came_from(tmp_path: Path) -> No
     victim = Victim(tmp_path, [{"cluster": "eu"}], clusters=("eu", "us"))
     victim.gateway.put(known("a", cluster="us"), cluster="eu")
     victim.gateway.put(known("b", cluster="eu"), {"type": "audit", "cluster": "eu"}, cluster="us")
-    victim.gateway.put({"type": "worker-heartbeat", "hostname": "w@us", "cluster": "eu", "pid": 1}, cluster="us")
+    victim.gateway.put(heartbeat("w@us", cluster="eu"), cluster="us")
     assert [task["uuid"] for task in (await victim.get("/tasks"))["tasks"]] == ["a"]
     workers = (await victim.get("/workers"))["workers"]
     assert {(worker["hostname"], worker["cluster"]) for worker in workers} == {("w1@host", "eu")}

@@ -17,12 +17,15 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.state import join_buffer
 from tests.support.asgi_exchange import Exchange
+from tests.support.live_streams import KINDS, Stream, served
 from tests.support.served_gateway import until
-from tests.support.state_gateway import StateGateway
+from tests.support.state_gateway import StateGateway, known
 from tests.support.token_issuer import issuer_file, token
 from tests.support.two_tenants import BANK, SHOP, Oracle, World, texts, world
 
@@ -243,6 +246,32 @@ async def test_streams_carry_exactly_what_the_oracle_allows(tmp_path: Path, seed
             assert_nothing_hidden(exchange.messages, SCOPES[scope])
 
 
+@pytest.mark.parametrize("scope", ["one-root", "not-name", "hidden", "both", "nothing"])
+async def test_our_own_server_applies_scopes_too(tmp_path: Path, scope: str) -> None:
+    """Its connections write streams themselves, in frames that streams of equal scopes share."""
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    both = world(18)
+    await attacker.receive(both.early)
+    early = set(attacker.oracle.events(SCOPES[scope]))
+    async with served(attacker.gateway, "direct") as port:
+        streams: list[tuple[Stream, bool]] = []
+        for number, (kind, query) in enumerate(product(KINDS, ("", "since=earliest", "view=record"))):
+            query = "" if kind == "post" else query
+            headers = list(attacker.headers(scope, number).items())
+            made = await Stream(kind, headers, query=query).open(attacker.gateway.app, port)
+            streams.append((made, query == "since=earliest"))
+        await attacker.receive(both.late)
+        attacker.gateway.pipeline.hub.close()
+        visible = attacker.oracle.events(SCOPES[scope])
+        for made, is_replay in streams:
+            await asyncio.wait_for(made.task, 10)
+            found = [message["mark"] for message in made.messages if "mark" in message]
+            assert found == [mark for mark in visible if is_replay or mark not in early], made.kind
+            if scope in OF_THE_SHOP:
+                assert_nothing_of_the_bank(made.messages)
+                assert_nothing_hidden(made.messages, SCOPES[scope])
+
+
 def assert_nothing_of_the_bank(value: Any) -> None:
     found = [text for text in texts(value) if "bank" in text]
     assert not found, f"texts of the other tenant: {found[:5]}"
@@ -338,7 +367,11 @@ async def test_snapshots_at_the_same_time_share_nothing_across_scopes(
     both = world(17)
     await attacker.receive([*both.early, *both.late])
     child = "bank-uuid-19"
-    for query in ("uuid=shop-uuid-1&snapshot=1", "name=shop.pay&snapshot=1", "root_id=shop-uuid-1&snapshot=1"):
+    for query in (
+        "uuid=shop-uuid-1&snapshot=1",
+        "name=shop.pay&snapshot=1",
+        "root_id=shop-uuid-1&snapshot=1",
+    ):
         streams = {scope: stream(attacker, scope, "ndjson", query) for scope in order}
         for scope, exchange in streams.items():
             await exchange.until(lambda exchange: count_of('"done":true', exchange))
@@ -362,10 +395,10 @@ async def test_a_stream_resumes_after_any_event_of_others_without_a_word_about_i
     visible = attacker.oracle.events(SCOPES["name"])
     streams = {}
     for index, mark in enumerate(emitted):
-        query = f"last_event_id={attacker.ids[mark]}&format=ndjson"
-        streams[mark] = Exchange(
-            attacker.gateway.app, f"/events?{query}", headers=attacker.headers("name", index)
-        )
+        headers, query = attacker.headers("name", index), f"&last_event_id={attacker.ids[mark]}"
+        if index % 2:
+            headers, query = headers | {"last-event-id": attacker.ids[mark]}, ""
+        streams[mark] = Exchange(attacker.gateway.app, f"/events?format=ndjson{query}", headers=headers)
     for each in streams.values():
         await each.begun()
     attacker.gateway.pipeline.hub.close()
@@ -553,6 +586,24 @@ async def test_unknown_evicted_and_foreign_are_the_same_404(tmp_path: Path) -> N
         assert len(ends) == 1, scope
 
 
+async def test_a_large_foreign_workflow_is_unknown_and_no_error(tmp_path: Path) -> None:
+    """A limit of memory must not be reached by what is not visible."""
+    gateway = StateGateway(authenticator=Authenticator(issuer_file(tmp_path)), memory_bytes=1 << 20)
+    gateway.put(*(known(f"bank-{n}", "bank-0", name="bank.pay", args="x" * 2_000) for n in range(1_000)))
+    gateway.put(known("shop-1", "bank-0"))
+    scopes = {"all": {}, "shop": {"any": [{"name": "shop.*"}]}, "none": {"any": [{"name": "x.*"}]}}
+    answers = {}
+    for name, scope in scopes.items():
+        headers = {"authorization": f"Bearer {token(celery_gateway=scope, sub=name)}"}
+        exchange = await Exchange(gateway.app, "/workflows/bank-0", headers=headers).done()
+        answers[name] = exchange.status, exchange.body
+    assert answers["all"][0] in (429, 503), "the control"
+    assert json.loads(answers["shop"][1])["total"] == 1
+    headers = {"authorization": f"Bearer {token(celery_gateway=scopes['none'], sub='none')}"}
+    unknown = await Exchange(gateway.app, "/workflows/bank-x", headers=headers).done()
+    assert answers["none"] == (404, unknown.body.replace(b"bank-x", b"bank-0"))
+
+
 async def test_no_etag_confirms_what_is_not_visible(tmp_path: Path) -> None:
     attacker = Attacker(tmp_path, ALL_KINDS)
     both = world(13)
@@ -580,11 +631,18 @@ async def test_a_cursor_shows_no_numbers_and_takes_none(tmp_path: Path) -> None:
         epoch, _, rest = cursors[0].partition("-")
         again = json.loads((await pair[0].request("name", "/tasks?limit=1")).body)["cursor"]
         assert not rest.isdigit() or len(rest) > 20
-        for tampered in (f"{epoch}-1", f"{epoch}-{rest[:-1]}", f"{epoch}-{rest[:-1]}{int(rest[-1], 16) ^ 1:x}"):
+        other = f"{int(rest[-1], 16) ^ 1:x}"
+        for tampered in (
+            f"{epoch}-1",
+            f"{epoch}-{rest[:-1]}",
+            f"{epoch}-{rest[:-1]}{other}",
+            f"{epoch}-{rest}0",
+        ):
             refused = await pair[0].request("name", f"/tasks?limit=1&cursor={tampered}")
             assert refused.status == 400, tampered
-        pages = [(await pair[0].request("name", f"/tasks?cursor={each}")).body for each in (cursors[0], again)]
-        assert pages[0] == pages[1]
+        assert again == cursors[0], "else the ETag of a page would never be the same"
+        page = json.loads((await pair[0].request("name", f"/tasks?cursor={again}")).body)
+        assert page["tasks"] and all(task["name"] == "shop.pay" for task in page["tasks"])
 
 
 # ---------------------------------------------------------------------------------- may, and routes
@@ -636,10 +694,26 @@ async def test_each_kind_of_endpoint_has_to_be_allowed(tmp_path: Path, may: tupl
             await operated.done()
 
 
+async def test_a_mounted_application_applies_scopes_too(tmp_path: Path) -> None:
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    both = world(19)
+    await attacker.receive([*both.early, *both.late])
+    app = Starlette(routes=[Mount("/celery", attacker.gateway.app)])
+    for scope in ("name", "one-root", "nothing"):
+        listed = await Exchange(app, "/celery/tasks", headers=attacker.headers(scope)).done()
+        tasks = json.loads(listed.body)["tasks"]
+        assert {task["uuid"] for task in tasks} == attacker.oracle.uuids(SCOPES[scope])
+        for path in ("/celery/tasks/bank-uuid-1", "/celery/workflows/bank-uuid-1"):
+            assert (await Exchange(app, path, headers=attacker.headers(scope)).done()).status == 404
+            assert (await Exchange(app, path).done()).status == 401
+    for path in ("/tasks", "/celery/celery/tasks", "/celery//tasks", "//celery/tasks"):
+        assert (await Exchange(app, path, headers=attacker.headers("all")).done()).status == 404
+
+
 @pytest.mark.parametrize("prefix", ["", "/celery"])
 async def test_variants_of_a_path_need_a_token_or_do_not_exist(tmp_path: Path, prefix: str) -> None:
     gateway = StateGateway(authenticator=Authenticator(issuer_file(tmp_path)), root_path=prefix)
-    gateway.put({"type": "task-received", "uuid": "bank-uuid-1", "name": "bank.pay", "root_id": "bank-uuid-1"})
+    gateway.put(known("bank-uuid-1", name="bank.pay"))
     variants = ("//tasks", "/tasks/", "/%74asks", "/TASKS", "/tasks/bank-uuid-1", "/tasks%2fbank-uuid-1")
     variants += ("/./tasks", "/x/../tasks", "/tasks;x", "/tasks%00", "/tasks/bank-uuid-1/", "/celery/tasks")
     variants += ("/celery/celery/tasks", "/celery", "/events/", "//events", "/ws", "/metrics/", "/workers%20")

@@ -128,6 +128,16 @@ def test_a_repeated_header_is_not_among_the_single_ones() -> None:
     assert single_headers(scope) == {"x-other": "1"}
 
 
+def test_headers_are_utf_8_and_malformed_ones_cannot_be_printed() -> None:
+    scope = {"headers": [(b"x-user", "jörg".encode()), (b"x-other", b"j\xf6rg")]}
+    found = single_headers(scope)
+    assert found["x-user"] == "jörg" and not found["x-other"].isprintable()
+
+
+def test_an_empty_token_of_the_query_decides_too() -> None:
+    assert carried_token(request(SESSION, query="access_token=")) == Carried("")
+
+
 @given(st.lists(st.tuples(st.sampled_from(["authorization", "cookie"]), st.text(max_size=40)), max_size=4))
 def test_any_headers_have_a_token_or_none_that_is_valid(headers: list[tuple[str, str]]) -> None:
     encodable = [(name, value) for name, value in headers if value.isprintable() and value.isascii()]

@@ -1,4 +1,4 @@
-"""Requests to an ASGI application in the test's own event loop, without a server: streams and WebSockets, too."""
+"""Requests to an ASGI application in the test's own event loop: streams and WebSockets, too. No server."""
 
 import asyncio
 import json

@@ -113,7 +113,7 @@ def read(path: str | Path) -> AccessFile:
     """
     try:
         return _Reader(Path(path)).access_file()
-    except (OSError, RecursionError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # the last for integers that are too long
         raise GatewayError(f"cannot read the file of --auth, {path}: {error}") from None
 
 

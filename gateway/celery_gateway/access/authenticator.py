@@ -128,7 +128,10 @@ class Authenticator:
                 for jwks in self._jwks.values():
                     jwks.start_if_due()  # at the same time: a slow one must not delay the file
                 await asyncio.sleep(POLL_SECONDS)
-                await self._reload()
+                try:
+                    await self._reload()
+                except Exception:  # whatever it is: without these checks, no token could be revoked
+                    _log.exception("cannot read the file of --auth again; trying again")
         finally:
             await asyncio.gather(*(each.close() for each in self._jwks.values()))
 

@@ -30,6 +30,8 @@ MAX_ALTERNATIVES: Final = 20
 MAX_PAIRS: Final = 500
 """Maximum number of alternatives of a request's filter, times those of the scope."""
 _KEYS: Final = ("any", "hide", "may")
+_NODE_FIELDS: Final = frozenset({"hostname", "worker", "client"})
+"""All of them are names of nodes: to hide one hides all, and then none can be filtered."""
 _EVERYTHING: Final = AnyOf(frozenset((Filter(),)))
 
 
@@ -67,6 +69,8 @@ class Scope:
         if unknown := sorted(set(map(str, value)).difference(_KEYS)):
             raise ValueError(f"invalid scope: unknown key {unknown[0]!r}; allowed are {', '.join(_KEYS)}")
         hide = _names(value, "hide")
+        if not hide.isdisjoint(_NODE_FIELDS):
+            hide |= _NODE_FIELDS
         if refused := sorted(hide & NEVER_HIDDEN):
             raise ValueError(
                 f"invalid scope: {refused[0]!r} cannot be hidden, since clients need it to identify events "

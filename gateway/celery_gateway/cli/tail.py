@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 import httpx
+from click.core import ParameterSource
 
 from celery_gateway.cli.event_line import event_line
 from celery_gateway.cli.options import Number
@@ -131,7 +132,13 @@ def tail(
     """
     address = parse(url)
     parameters = _parameters(query, as_json)
-    read_token = partial(_read_token, token_file) if token_file else lambda: token
+    sources = click.get_current_context().get_parameter_source
+    is_option = {name: sources(name) is ParameterSource.COMMANDLINE for name in ("token", "token_file")}
+    # An option has precedence over a variable, and a file over a token.
+    if token_file is None or (is_option["token"] and not is_option["token_file"]):
+        read_token: Callable[[], str | None] = lambda: token  # noqa: E731
+    else:
+        read_token = partial(_read_token, token_file)
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8

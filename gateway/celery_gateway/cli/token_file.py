@@ -5,12 +5,14 @@ table to the table before it, and remove both. Each new text is parsed, and must
 change; else nothing is written.
 """
 
+import fcntl
 import json
 import os
 import re
 import tempfile
 import tomllib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,20 @@ _HEADER: Final = re.compile(r"\s*\[[^\[]")
 _INTRODUCTION: Final = "# Who may read what: docs/security.md. The gateway reads changes without a restart.\n"
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time change the file. The lock is on its folder, since the file is replaced."""
+    try:
+        folder = os.open(path.resolve().parent, os.O_RDONLY)
+    except OSError as error:
+        raise GatewayError(f"cannot write {path}: {error.strerror or error}") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def add(path: Path, name: str, token: str, scope: dict[str, Any], expires: str | None) -> None:
     """Append a table with the hash of a token. The file is created if it is missing.
 
@@ -32,6 +48,11 @@ def add(path: Path, name: str, token: str, scope: dict[str, Any], expires: str |
     Raises:
         GatewayError: the file cannot be read or written, or already has a token with this name.
     """
+    with _locked(path):
+        _add(path, name, token, scope, expires)
+
+
+def _add(path: Path, name: str, token: str, scope: dict[str, Any], expires: str | None) -> None:
     text = _text(path) if path.exists() else _INTRODUCTION
     tokens = _tokens(path, text)
     if name in tokens:
@@ -61,6 +82,11 @@ def remove(path: Path, name: str) -> None:
     Raises:
         GatewayError: the file cannot be read or written, or has no such token.
     """
+    with _locked(path):
+        _remove(path, name)
+
+
+def _remove(path: Path, name: str) -> None:
     text = _text(path)
     tokens = _tokens(path, text)
     if name not in tokens:

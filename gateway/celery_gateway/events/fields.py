@@ -28,9 +28,8 @@ class Fields:
         return (self.wanted is None or name in self.wanted) and name not in self.hidden
 
     def including(self, names: frozenset[str]) -> "Fields":
-        """Return these fields and others, which are not hidden."""
-        wanted = None if self.wanted is None else self.wanted | names
-        return Fields(wanted, self.hidden - names)
+        """Return these fields and others; those that are hidden stay hidden."""
+        return Fields(None if self.wanted is None else self.wanted | names, self.hidden)
 
     def without(self, names: frozenset[str]) -> "Fields":
         """Return these fields, and hide others."""

@@ -23,16 +23,18 @@ from starlette.websockets import WebSocket
 
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.access.principal import ANYONE, Principal
-from celery_gateway.errors import Forbidden, GatewayError, InvalidToken
+from celery_gateway.access.quota import Quota
+from celery_gateway.errors import Forbidden, GatewayError, InvalidToken, QuotaExceeded
 from celery_gateway.http.carriers import (
     PRINCIPAL_KEY,
     QUOTA_KEY,
-    TRUSTED_PROXY_KEY,
+    TRUSTS_COOKIES_KEY,
     Carried,
     carried_token,
     single_headers,
 )
 from celery_gateway.http.errors import error_of, respond
+from celery_gateway.http.proxy_headers import is_trusted
 from celery_gateway.http.sessions import Sessions
 from celery_gateway.http.visible import Visible
 from celery_gateway.pipeline import Pipeline
@@ -43,6 +45,8 @@ Kind = Literal["events", "state", "workers", "metrics", "dashboard", "public"]
 _KIND_ATTRIBUTE: Final = "celery_gateway_kind"
 MAX_DELAYED: Final = 1_000
 """Maximum number of responses that wait because of invalid tokens: each takes memory."""
+_ENDS_AT_KEY: Final = "celery_gateway.ends_at"
+"""The key of when a connection reaches its maximum age (``time.monotonic``), in its ASGI scope."""
 MIN_AGE_PART: Final = 0.9
 """A stream may end after this part of the maximum age, so that not all end at the same time."""
 
@@ -53,20 +57,25 @@ class AccessControl:
     Args:
         authenticator: checks tokens; ``None``: there is no authentication, and everything is allowed.
         max_age_seconds: maximum duration of a stream; 0: no limit.
+        sessions: those of browsers; by default none has ended.
 
     Attributes:
-        sessions: those of browsers.
+        sessions: the same.
     """
 
     def __init__(
-        self, pipeline: Pipeline, authenticator: Authenticator | None = None, max_age_seconds: float = 0.0
+        self,
+        pipeline: Pipeline,
+        authenticator: Authenticator | None = None,
+        max_age_seconds: float = 0.0,
+        sessions: Sessions | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._authenticator = authenticator
         self._max_age_seconds = max_age_seconds
         self._delayed = 0
-        self._lifetimes = Lifetimes()
-        self.sessions = Sessions(self._end_session)
+        self._lifetimes: Lifetimes[Principal] = Lifetimes()
+        self.sessions = sessions or Sessions()
         if authenticator is not None:
             authenticator.on_change = self._on_change
             pipeline.limits.quotas.set_general(authenticator.quota)
@@ -103,26 +112,31 @@ class AccessControl:
                 await self.admit(websocket, kind)
                 await endpoint(websocket)
             except GatewayError as error:
-                await self.delay(websocket, error)
-                response = error_of(error, self._pipeline.limits)
+                response = await self.response_to(websocket, error)
                 await respond(response, websocket.scope, websocket.receive, websocket.send)
 
         route = WebSocketRoute(path, checked)
         setattr(route, _KIND_ATTRIBUTE, kind)
         return route
 
-    async def delay(self, connection: HTTPConnection, error: GatewayError) -> None:
-        """Delay the response to an invalid token if there were too many from its address (``failures``)."""
-        if not isinstance(error, InvalidToken) or error.is_missing:
-            return
-        address = connection.client.host if connection.client else ""
-        delay_seconds = self._pipeline.limits.failures.delay_seconds(address)
-        if delay_seconds and self._delayed < MAX_DELAYED:
-            self._delayed += 1
-            try:
-                await asyncio.sleep(delay_seconds)
-            finally:
-                self._delayed -= 1
+    async def response_to(self, connection: HTTPConnection, error: GatewayError) -> Response:
+        """Return the response to an error that a request has raised.
+
+        If there were too many invalid tokens from its address (``failures``), this takes a while.
+        """
+        if isinstance(error, InvalidToken) and not error.is_missing:
+            address = connection.client.host if connection.client else ""
+            delay_seconds = self._pipeline.limits.failures.delay_seconds(address)
+            if delay_seconds and self._delayed >= MAX_DELAYED:
+                message = "too many invalid tokens from this address; try again later"
+                error = QuotaExceeded("invalid-tokens", message, delay_seconds)
+            elif delay_seconds:
+                self._delayed += 1
+                try:
+                    await asyncio.sleep(delay_seconds)
+                finally:
+                    self._delayed -= 1
+        return error_of(error, self._pipeline.limits)
 
     async def authenticate(self, token: str) -> Principal:
         """Return the principal of a token; ``ANYONE`` without authentication.
@@ -143,15 +157,26 @@ class AccessControl:
         if principal.expires_at is not None:
             self._lifetimes.end_after(subscription, principal.expires_at - time.time(), "expired")
         if self._max_age_seconds:
-            seconds = self._max_age_seconds * random.uniform(MIN_AGE_PART, 1.0)
-            self._lifetimes.end_after(subscription, seconds, "drain")
+            now, seconds = time.monotonic(), self._max_age_seconds * random.uniform(MIN_AGE_PART, 1.0)
+            # A WebSocket may open other streams, which do not make it last longer.
+            ends_at = connection.scope.setdefault(_ENDS_AT_KEY, now + seconds)
+            self._lifetimes.end_after(subscription, ends_at - now, "drain")
         if principal.credential or session:
-            self._lifetimes.own(subscription, (principal, session))
+            self._lifetimes.own(subscription, principal, session)
             authenticator = self._authenticator
             # While the body of the request arrived, both may have ended.
             is_revoked = authenticator is not None and authenticator.is_revoked(principal)
             if is_revoked or self.sessions.has_ended(session):
                 subscription.end("expired")
+
+    def end_session(self, session: str) -> None:
+        """End a session, and its streams."""
+        self.sessions.end(session)
+        self._lifetimes.end_session(session, "expired")
+
+    def quota_of(self, principal: Principal) -> Quota:
+        """Return the quota of a principal."""
+        return self._pipeline.limits.quotas.of(principal)
 
     async def admit(self, connection: HTTPConnection, kind: Kind) -> None:
         """Authenticate a request, and check that its principal may use a kind of endpoint.
@@ -162,7 +187,7 @@ class AccessControl:
         """
         identity = await self._identify(connection)
         connection.scope[PRINCIPAL_KEY] = identity
-        connection.scope[QUOTA_KEY] = self._pipeline.limits.quotas.of(identity[0])
+        connection.scope[QUOTA_KEY] = self.quota_of(identity[0])
         if kind not in identity[0].scope.may:
             path = connection.scope["path"]
             raise Forbidden(f"this token does not allow {path}: it requires {kind!r} in the scope's may")
@@ -177,7 +202,8 @@ class AccessControl:
         authenticator = self._authenticator
         if authenticator is None:
             return ANYONE, ""
-        if connection.scope.get(TRUSTED_PROXY_KEY):
+        # A foreign page sends the cookie of the proxy, too.
+        if is_trusted(connection.scope) and connection.scope.get(TRUSTS_COOKIES_KEY, False):
             principal = authenticator.proxy_principal(single_headers(connection.scope))
             if principal is not None:
                 return principal, ""
@@ -191,10 +217,7 @@ class AccessControl:
         authenticator = self._authenticator
         if authenticator is not None:
             self._pipeline.limits.quotas.set_general(authenticator.quota)
-            self._lifetimes.end_owned(lambda owner: authenticator.is_revoked(owner[0]), "expired")  # type: ignore[index]
-
-    def _end_session(self, session: str) -> None:
-        self._lifetimes.end_owned(lambda owner: owner[1] == session, "expired")  # type: ignore[index]
+            self._lifetimes.end_owned(authenticator.is_revoked, "expired")
 
 
 def check_routes(routes: Iterable[BaseRoute]) -> None:

@@ -14,15 +14,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.errors import GatewayError
 from celery_gateway.http.access_control import AccessControl, check_routes
-from celery_gateway.http.errors import error_of, error_response
+from celery_gateway.http.carriers import ACCESS_TOKEN_KEY
+from celery_gateway.http.errors import error_response
 from celery_gateway.http.fair_share import StartLimiter
 from celery_gateway.http.root_path import RootPath
 from celery_gateway.http.service_endpoints import ServiceEndpoints
 from celery_gateway.http.session_endpoints import SessionEndpoints
+from celery_gateway.http.sessions import Sessions
 from celery_gateway.http.state_endpoints import StateEndpoints
 from celery_gateway.http.stream_endpoints import StreamEndpoints
 from celery_gateway.pipeline import Pipeline
-from celery_gateway.stream.limits import Limits
 
 
 def create_app(
@@ -33,6 +34,7 @@ def create_app(
     slow_seconds: float = 60.0,
     root_path: str = "",
     max_connection_age_seconds: float = 0.0,
+    sessions: Sessions | None = None,
 ) -> ASGIApp:
     """Return the application for a pipeline; the caller starts and stops the pipeline.
 
@@ -42,9 +44,10 @@ def create_app(
         slow_seconds: how long a client may make no progress before its stream ends, in seconds.
         root_path: the sub-path that the application is served under, such as ``/celery``.
         max_connection_age_seconds: maximum duration of a stream, in seconds; 0: no limit.
+        sessions: those of browsers; by default none has ended.
     """
     starts, limits = StartLimiter(), pipeline.limits
-    access = AccessControl(pipeline, authenticator, max_connection_age_seconds)
+    access = AccessControl(pipeline, authenticator, max_connection_age_seconds, sessions)
     routes = [
         *ServiceEndpoints(access, pipeline).routes,
         *SessionEndpoints(access).routes,
@@ -55,7 +58,7 @@ def create_app(
     starlette = Starlette(
         routes=routes,
         exception_handlers={
-            GatewayError: partial(_gateway_error, access, limits),
+            GatewayError: partial(_gateway_error, access),
             HTTPException: _http_error,
             Exception: _internal_error,
         },
@@ -78,12 +81,9 @@ class StartsInTurn:
         await self._app(scope, receive, send)
 
 
-async def _gateway_error(
-    access: AccessControl, limits: Limits, request: Request, error: Exception
-) -> Response:
+async def _gateway_error(access: AccessControl, request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
-    await access.delay(request, error)
-    return error_of(error, limits)
+    return await access.response_to(request, error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -109,7 +109,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _without_slash(request: Request) -> str | None:
-    """Return the target of ``/events/`` and the like without the slash, relative to the request's own URL."""
+    """Return the target of ``/events/`` and the like without the slash, relative to the request's own URL.
+
+    Not for a URL with a token: the target could not repeat it (``query_secrets``).
+    """
+    if ACCESS_TOKEN_KEY in request.scope:
+        return None
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     name = path.strip("/")
     if path != f"/{name}/" or not any(route.path == f"/{name}" for route in request.app.routes):

@@ -1,6 +1,7 @@
 """Where a request carries its token. Pure.
 
-Rules: the first of these that is present decides, whether its token is valid or not: the header
+Rules: the first of these that is present decides, whether its token is valid or not (behind a trusted proxy
+with ``[proxy]``, the header with the user comes before all of them): the header
 ``Authorization`` (RFC 6750), a WebSocket's subprotocol, the query parameter ``access_token``, the cookie of a
 session. A request with several tokens of one kind has none that is valid.
 
@@ -26,8 +27,6 @@ PRINCIPAL_KEY: Final = "celery_gateway.principal"
 """The key of a request's principal and session, once it is admitted (see ``access_control``)."""
 QUOTA_KEY: Final = "celery_gateway.quota"
 """The key of the quota of that principal."""
-TRUSTED_PROXY_KEY: Final = "celery_gateway.trusted_proxy"
-"""The key of whether a request comes from a trusted proxy (see ``access.proxies``)."""
 MAX_COOKIE_CHARS: Final = 4_000
 """Browsers accept 4,096 bytes for name, value and attributes."""
 
@@ -57,11 +56,9 @@ def carried_token(scope: Scope) -> Carried:
         return Carried(_only(offered, "subprotocols").removeprefix(SUBPROTOCOL_PREFIX))
     if given := scope.get(ACCESS_TOKEN_KEY):
         return Carried(_only(given, "parameters access_token"))
-    cookies = [value for name, value in headers if name == b"cookie"]
-    if cookies and scope.get(TRUSTS_COOKIES_KEY, False) and (value := _cookie(cookies)):
-        session, _, token = value.partition(".")
-        if token:
-            return Carried(token, session)
+    carried = session_of(scope)
+    if carried.token:
+        return carried
     raise InvalidToken(
         "no token: send the header 'Authorization: Bearer TOKEN', or start a session with POST /session",
         is_missing=True,
@@ -81,19 +78,20 @@ def bearer_token(headers: list[str]) -> str:
 
 
 def session_of(scope: Scope) -> Carried:
-    """Return the session that the cookie of a request has, and its token; both empty without one."""
+    """Return what the cookie of a request has; empty texts without one."""
     values = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"cookie"]
-    if not scope.get(TRUSTS_COOKIES_KEY, False):
-        return Carried("")
     session, _, token = _cookie(values).partition(".")
-    return Carried(token, session)
+    return Carried(token, session) if scope.get(TRUSTS_COOKIES_KEY, False) else Carried("")
 
 
 def single_headers(scope: Scope) -> dict[str, str]:
-    """Return the headers of a request that it has once, by their names in lower case."""
+    """Return the headers of a request that it has once, by their names in lower case.
+
+    Values are UTF-8, as proxies send the names of users; other bytes become lone surrogates.
+    """
     names = [name.lower() for name, _ in scope["headers"]]
     return {
-        name.decode("latin-1"): value.decode("latin-1")
+        name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
         for name, (_, value) in zip(names, scope["headers"], strict=True)
         if names.count(name) == 1
     }

@@ -29,7 +29,7 @@ def hide_secrets(scope: Scope) -> None:
     plain = unquote_to_bytes(query).lower() if b"%" in query else query.lower()
     if any(word in plain for word in _WORDS):
         if _ACCESS_TOKEN in plain:
-            given = parse_qsl(query.decode("latin-1"))
+            given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
             scope[ACCESS_TOKEN_KEY] = [value for name, value in given if name == _ACCESS_TOKEN.decode()]
         scope["query_string"] = b"&".join(map(_hidden, query.split(b"&")))
 

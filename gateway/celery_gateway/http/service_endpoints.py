@@ -8,7 +8,6 @@ from celery_gateway.http.access_control import AccessControl
 from celery_gateway.http.carriers import PRINCIPAL_KEY
 from celery_gateway.http.dashboard import Access as PageAccess
 from celery_gateway.http.dashboard import load
-from celery_gateway.http.errors import error_of
 from celery_gateway.http.metrics import CONTENT_TYPE, Metrics
 from celery_gateway.pipeline import Pipeline
 
@@ -41,7 +40,7 @@ class ServiceEndpoints:
             except (InvalidToken, Forbidden) as error:
                 if "text/html" not in request.headers.get("accept", ""):
                     raise
-                refused = error_of(error, self._pipeline.limits)
+                refused = await self._access.response_to(request, error)
                 access = "login" if isinstance(error, InvalidToken) else "forbidden"
             else:
                 access = "session" if request.scope[PRINCIPAL_KEY][1] else "token"

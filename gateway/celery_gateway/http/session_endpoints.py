@@ -5,7 +5,6 @@ Rules: a page cannot give an ``EventSource`` a header, but browsers send cookies
 """
 
 import time
-from contextlib import suppress
 from http.cookies import CookieError
 
 from starlette.requests import Request
@@ -13,7 +12,7 @@ from starlette.responses import Response
 
 from celery_gateway.errors import Forbidden, InvalidToken
 from celery_gateway.http.access_control import AccessControl
-from celery_gateway.http.carriers import Carried, bearer_token, cookie_header, session_of
+from celery_gateway.http.carriers import bearer_token, cookie_header, session_of
 from celery_gateway.http.errors import error_response
 from celery_gateway.http.query_params import check_parameters, query_parameters
 
@@ -27,10 +26,12 @@ class SessionEndpoints:
 
     async def session(self, request: Request) -> Response:
         """Start or end a session."""
+        is_end = request.method == "DELETE"
+        response = await (self._end(request) if is_end else self._start(request))
         check_parameters(query_parameters(request), ())
-        if request.method == "DELETE":
-            await self._end(session_of(request.scope))
-            return _no_content(cookie_header("", 0))
+        return response
+
+    async def _start(self, request: Request) -> Response:
         headers = request.headers.getlist("authorization")
         if self._access.is_open:
             return _no_content(None)
@@ -50,12 +51,17 @@ class SessionEndpoints:
             )
         return _no_content(cookie)
 
-    async def _end(self, carried: Carried) -> None:
-        """End the session of a cookie, if its token is valid: the sessions that have ended are remembered,
-        and clients without a token could displace them with others."""
-        with suppress(InvalidToken, Forbidden):
-            await self._access.authenticate(carried.token)
-            self._access.sessions.end(carried.session)
+    async def _end(self, request: Request) -> Response:
+        carried = session_of(request.scope)
+        if carried.session and not self._access.is_open:
+            try:
+                principal = await self._access.authenticate(carried.token)
+            except (InvalidToken, Forbidden) as error:  # there is nothing to end
+                await self._access.response_to(request, error)
+            else:
+                self._access.quota_of(principal).take("operations_per_second")
+                self._access.end_session(carried.session)
+        return _no_content(cookie_header("", 0))
 
 
 def _no_content(cookie: str | None) -> Response:

@@ -6,7 +6,6 @@ remembers the sessions that have ended, so that a copy of the cookie is refused 
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final
 
 MAX_ENDED: Final = 100_000
@@ -15,14 +14,9 @@ ID_BYTES: Final = 12
 
 
 class Sessions:
-    """Makes and ends sessions.
+    """Makes the ids of sessions, and remembers those that have ended."""
 
-    Args:
-        on_end: is called with the id of a session that ends.
-    """
-
-    def __init__(self, on_end: Callable[[str], None]) -> None:
-        self._on_end = on_end
+    def __init__(self) -> None:
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def new_id(self) -> str:
@@ -34,11 +28,8 @@ class Sessions:
         return id in self._ended
 
     def end(self, id: str) -> None:
-        """End a session, and its streams. May be called again."""
-        if len(id) != len(self.new_id()):
-            return  # not one of ours: nothing is remembered for it
+        """Remember that a session has ended. May be called again."""
         self._ended[id] = None
         self._ended.move_to_end(id)
         if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
-        self._on_end(id)

@@ -100,7 +100,8 @@ class TaskPageReader:
                 related = chain.from_iterable(root.members.values() for root in tasks.roots(value))
             else:
                 related = tasks.find(value)
-            related = tuple(related)
+            # Only visible ones are charged: an error must not show how many others there are.
+            related = tuple(related if self._is_visible is None else filter(self._is_visible, related))
             self._builder.charge_scratch(NUMBER_BYTES * len(related))
             for index, each in enumerate(related):
                 if before is None or each.number < before:

@@ -49,7 +49,8 @@ async def read_workflow(
         OverLimit: there is no memory for it.
     """
     try:
-        builder.reserve(_estimate(root, workflow.fields))
+        if not workflow.is_restricted:  # else an error would show how many tasks are not visible
+            builder.reserve(_estimate(root, workflow.fields))
         charge = _Charge(workflow, builder)
         await _freeze(workflow, root, tasks, share, builder, charge)
         id = position()
@@ -77,7 +78,8 @@ async def _freeze(
     small_steps = STEPS_TO_CATCH_UP + len(root.members) // RECORDS_PER_STEP
     version = tasks.version
     keys: Sequence[str] = tuple(root.members)
-    builder.charge_scratch(REFERENCE_BYTES * len(keys))
+    if not workflow.is_restricted:
+        builder.charge_scratch(REFERENCE_BYTES * len(keys))
     next_index = 0
     while True:
         small_steps -= 1

@@ -89,6 +89,7 @@ def _snapshot(
         follows_filter=not requested.is_due_when_resumed,
         page_bytes=min(page_bytes or PAGE_BYTES, PAGE_BYTES),
         workers=visible.workers,
+        visible=visible.filter,
     )
 
 

@@ -19,7 +19,7 @@ from celery_gateway.pipeline import Pipeline
 from celery_gateway.state.current_records import VisibleRecords
 from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_record import Record
-from celery_gateway.state.worker import WORKER_FIELDS, Worker, worker_keys
+from celery_gateway.state.worker import WORKER_FIELDS
 from celery_gateway.stream.completion import Target
 from celery_gateway.stream.record_view import RecordOf
 
@@ -44,7 +44,7 @@ class Visible:
     @property
     def key(self) -> tuple[Matcher | None, frozenset[str], bool]:
         """Equal for principals that see the same."""
-        return self._filter, self._scope.hide, self.sees_workers
+        return self.filter, self._scope.hide, self.sees_workers
 
     @property
     def is_restricted(self) -> bool:
@@ -57,7 +57,8 @@ class Visible:
         return "workers" in self._scope.may
 
     @property
-    def _filter(self) -> Matcher | None:
+    def filter(self) -> Matcher | None:
+        """The filter of the scope; ``None`` if everything is visible."""
         return self._scope.filter if self._scope.is_restricted else None
 
     def require(self, kind: str, parameter: str) -> None:
@@ -126,12 +127,6 @@ class Visible:
             unknown(kind, id)
             if self._scope.is_restricted
             else not_found(self.pipeline.tasks, kind, id, cluster)
-        )
-
-    def sees_worker(self, worker: Worker) -> bool:
-        """Return whether a worker is visible."""
-        return not self._scope.is_restricted or self._scope.filter.matches(
-            worker_keys(worker.hostname, worker.cluster)
         )
 
     @property

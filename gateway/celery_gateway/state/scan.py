@@ -25,6 +25,7 @@ class Scan:
         filter: selects tasks, by ``Record.keys``.
         version: of the table; records that have not changed since then were read before. -1: none were.
         was_returned: returns whether a record that was read before was returned.
+        visible: the filter of a scope: a record that does not pass it is never returned. ``None``: all pass.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Scan:
         *,
         version: int = -1,
         was_returned: Callable[[Record], bool] = lambda record: False,
+        visible: Matcher | None = None,
     ) -> None:
+        self._visible = visible
         self._tasks = tasks
         self._filter = filter
         self._was_returned = was_returned
@@ -69,7 +72,10 @@ class Scan:
             record = self._tasks.get(key)
             if record is None:
                 continue  # evicted meanwhile
-            is_match = key in self._returned or self._filter.matches(record.keys())
+            keys = record.keys()
+            if self._visible is not None and not self._visible.matches(keys):
+                continue
+            is_match = key in self._returned or self._filter.matches(keys)
             if is_match or self._was_returned(record):
                 self._returned.add(key)
                 found.append(record)

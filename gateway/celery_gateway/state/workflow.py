@@ -86,6 +86,11 @@ class Workflow:
         self._by_number: dict[int, _Member] = {}  # while it is encoded
 
     @property
+    def is_restricted(self) -> bool:
+        """Whether some tasks may not be visible."""
+        return self._is_visible is not None
+
+    @property
     def size_bytes(self) -> int:
         """Its size in memory, by estimate."""
         return self._bytes

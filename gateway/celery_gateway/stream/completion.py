@@ -105,6 +105,7 @@ class Completions:
         self._wait_known_seconds = wait_known_seconds
         self._waiting: dict[tuple[str, str], dict[Target, _Waiting]] = {}  # by field and value
         self._completed: OrderedDict[Target, tuple[int, CloseReason]] = OrderedDict()  # with its position
+        self._target_count = 0
         self._sweep_at = MIN_SWEEP_TARGETS
         self._evicted = 0
 
@@ -124,7 +125,10 @@ class Completions:
         """End a subscription when its target is complete, which may be at once."""
         self._sweep()
         by_target = self._waiting.setdefault((target.field, target.value), {})
-        waiting = by_target.setdefault(target, _Waiting())
+        waiting = by_target.get(target)
+        if waiting is None:
+            waiting = by_target[target] = _Waiting()
+            self._target_count += 1
         waiting.subscriptions[subscription] = asyncio.get_running_loop().time()
         self._schedule(target, waiting)
 
@@ -137,13 +141,15 @@ class Completions:
         if not self._waiting:
             return
         uuid, root_id = id_text(event.get("uuid")), id_text(event.get("root_id"))
-        keys = event_keys(event) + origin_keys
+        keys: Keys = ()
         # A task may turn out to have another root than itself.
         for field, value in {("uuid", uuid), ("root_id", root_id), ("root_id", uuid)}:
             by_target = self._waiting.get((field, value)) if value is not None else None
             for target, waiting in tuple(by_target.items()) if by_target else ():
-                if target.visible is not None and not target.visible.matches(keys):
-                    continue
+                if target.visible is not None:
+                    keys = keys or event_keys(event) + origin_keys
+                    if not target.visible.matches(keys):
+                        continue
                 if waiting.due is not None and waiting.due[0] == "ready":
                     waiting.cancel()  # the quiet time begins again
                 self._schedule(target, waiting)
@@ -270,17 +276,17 @@ class Completions:
     def _remove(self, target: Target) -> None:
         key = target.field, target.value
         by_target = self._waiting.get(key, {})
-        by_target.pop(target, None)
+        self._target_count -= by_target.pop(target, None) is not None
         if not by_target:
             self._waiting.pop(key, None)
 
     def _sweep(self) -> None:
         """Remove the targets without open streams, if there may be many."""
-        if len(self._waiting) < self._sweep_at:
+        if self._target_count < self._sweep_at:
             return
         for by_target in tuple(self._waiting.values()):
             for target, waiting in tuple(by_target.items()):
                 if all(subscription.is_ended for subscription in waiting.subscriptions):
                     waiting.cancel()
                     self._remove(target)
-        self._sweep_at = max(MIN_SWEEP_TARGETS, 2 * len(self._waiting))
+        self._sweep_at = max(MIN_SWEEP_TARGETS, 2 * self._target_count)

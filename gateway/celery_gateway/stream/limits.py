@@ -98,8 +98,9 @@ class Budget:
             return quota.exceeded(self._quota, own)
         return OverLimit(
             self._reason,
-            f"{self._name}: {self._used:,} of {self.limit:,} are in use; a client may use at most as much "
-            "as it leaves free; ask for less, or try again later",
+            f"{self._name} are in use: a client may use at most as much as it leaves free"
+            f"{'' if quota is not UNLIMITED else f' ({self._used:,} of {self.limit:,} are in use)'}; "
+            "ask for less, or try again later",
         )
 
     def _change(self, client: str | None, quota: Quota, by: int) -> bool:

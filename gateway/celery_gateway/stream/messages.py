@@ -30,6 +30,9 @@ CLOSE_CODES: dict[CloseReason, int] = {
 FINAL_REASONS = frozenset({"ready", "lost", "unknown"})
 """What the client waits for has ended: another stream would end in the same way."""
 
+AT_ONCE_REASONS = frozenset({"limit", "expired"})
+"""The stream ends at once, without what is left for it: the client may use, or read, no more."""
+
 
 class ControlMessage(NamedTuple):
     """A control message: its type, and the whole object encoded.

@@ -88,6 +88,7 @@ class Snapshots:
         follows_filter: bool = True,
         page_bytes: int = PAGE_BYTES,
         workers: Callable[[], Sequence[bytes]] | None = None,
+        visible: Matcher | None = None,
     ) -> "Snapshot":
         """Return a snapshot as of the time when it will have been read.
 
@@ -100,12 +101,22 @@ class Snapshots:
             follows_filter: when the stream gets another filter, the snapshot gets it, too.
             page_bytes: about how large a page may be; a single record may be larger.
             workers: returns the workers that the client may see, each encoded; ``None``: all.
+            visible: the filter of the client's scope, beside that of the request; ``None``: all is visible.
 
         Raises:
             OverLimit: the limits do not allow it now.
         """
         return Snapshot(
-            self, filter, framing, view, view_key, client, follows_filter, page_bytes, workers or self.workers
+            self,
+            filter,
+            framing,
+            view,
+            view_key,
+            client,
+            follows_filter,
+            page_bytes,
+            workers or self.workers,
+            visible,
         )
 
 
@@ -124,6 +135,7 @@ class Snapshot:
         follows_filter: bool,
         page_bytes: int,
         workers: Callable[[], Sequence[bytes]],
+        visible: Matcher | None,
     ) -> None:
         self._shared = shared
         self._filter = filter
@@ -132,6 +144,7 @@ class Snapshot:
         self._view_key = view_key
         self._follows_filter = follows_filter
         self._workers = workers
+        self._visible = visible
         self._writer = PageWriter(framing, page_bytes)
         self._memory = shared.limits.memory.reserve(client)
         self._own_bytes = SNAPSHOT_BYTES + COST_BYTES * filter.cost
@@ -205,7 +218,7 @@ class Snapshot:
             self._charge()
             self._evicted = shared.evicted
             if _leads_to_few(self._shared.tasks, self._filter):
-                self._scan = Scan(self._shared.tasks, self._filter)
+                self._scan = Scan(self._shared.tasks, self._filter, visible=self._visible)
                 return None
             self._version, self._end = shared.list_tasks()
             self._pages = shared.enter(
@@ -222,7 +235,11 @@ class Snapshot:
             if is_last:
                 self._leave_pages()
                 self._scan = Scan(
-                    self._shared.tasks, self._filter, version=self._version, was_returned=self._was_paged
+                    self._shared.tasks,
+                    self._filter,
+                    version=self._version,
+                    was_returned=self._was_paged,
+                    visible=self._visible,
                 )
             if page.chunk:
                 self._charge()

@@ -41,7 +41,7 @@ from enum import Enum
 
 from celery_gateway.stream.cohort import Cohort
 from celery_gateway.stream.initial_snapshot import NO_RESUME, InitialSnapshot, SnapshotPage
-from celery_gateway.stream.messages import CloseReason, ControlMessage, close_message
+from celery_gateway.stream.messages import AT_ONCE_REASONS, CloseReason, ControlMessage, close_message
 
 CHUNK_BYTES = 64 << 10
 """A read ends with the entry that reaches this size, in bytes."""
@@ -85,6 +85,7 @@ class StreamReader:
         "phase",
         "closing",
         "_close_fields",
+        "_closes_at",
         "_cursor",
         "_snapshot",
         "_last_page",
@@ -98,6 +99,7 @@ class StreamReader:
         self.phase = LAGGING
         self.closing: CloseReason | None = None
         self._close_fields: Mapping[str, object] | None = None
+        self._closes_at = 0
         self._cursor = cohort.cursor_at(position)
         self._snapshot = snapshot
         self._last_page: SnapshotPage | None = None  # read, and due once the entries before it are read
@@ -150,8 +152,8 @@ class StreamReader:
         chunk = b""
         if self._snapshot is not None:
             chunk = self._read_snapshot(self._snapshot)
-        elif self._cursor.position != self.cohort.position:
-            chunk = self._read_history(self.cohort.position)
+        elif self._cursor.position < self._last_position:
+            chunk = self._read_history(self._last_position)
         if self.phase is LAGGING and self._is_all_read:
             self.phase = LIVE
         return chunk
@@ -159,11 +161,16 @@ class StreamReader:
     @property
     def is_close_due(self) -> bool:
         """Whether the next read returns the close message."""
-        return self.phase is CLOSING and (self._is_all_read or self.closing == "limit")
+        return self.phase is CLOSING and (self._is_all_read or self.closing in AT_ONCE_REASONS)
 
     @property
     def _is_all_read(self) -> bool:
-        return self._snapshot is None and self._cursor.position == self.cohort.position
+        return self._snapshot is None and self._cursor.position >= self._last_position
+
+    @property
+    def _last_position(self) -> int:
+        """The position up to which it reads: a stream that closes gets nothing that came later."""
+        return self._closes_at if self.phase is CLOSING else self.cohort.position
 
     def read_close(self) -> bytes:
         """Return the close message, whatever else is left, and end."""
@@ -194,6 +201,8 @@ class StreamReader:
             fields: more fields of that message.
         """
         self.lag()
+        if self.phase is not CLOSING:
+            self._closes_at = self.cohort.position
         self.phase, self.closing, self._close_fields = CLOSING, reason, fields
 
     def close(self) -> None:

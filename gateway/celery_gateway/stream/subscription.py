@@ -289,7 +289,7 @@ class Subscription:
         Args:
             details: more fields of that message.
         """
-        if self.is_ended or self.closing in messages.FINAL_REASONS:
+        if self.is_ended or (self.closing in messages.FINAL_REASONS and reason != "expired"):
             return
         was_live = self._reader.phase is LIVE
         self.lag()
@@ -298,7 +298,7 @@ class Subscription:
             self._pull.wake()
         elif self._push.is_full:
             self._finish(self._push)
-        elif was_live or reason == "limit":
+        elif was_live or reason in messages.AT_ONCE_REASONS:
             self._fill_transport(self._push)
         else:
             self._scheduler.add(self)
