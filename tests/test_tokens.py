@@ -8,10 +8,13 @@ from typing import Any
 import jwt
 import pytest
 
+from celery_gateway import tokens
 from celery_gateway.access import jwt_keys, jwt_verifier
 from celery_gateway.access.access_file import Issuer
 from celery_gateway.access.principal import Principal
 from celery_gateway.access.scope import DEFAULT_MAY, Scope
+from celery_gateway.events.event import FILTER_FIELDS
+from celery_gateway.events.fields import NEVER_HIDDEN
 from celery_gateway.events.pattern import escape
 from celery_gateway.tokens import ALGORITHMS, DEFAULT_AUDIENCE, MAX_TOKEN_BYTES, hmac_secret, sign
 from tests.support.token_issuer import ISSUER, PUBLIC_KEY_ALGORITHMS, SECRET, private_pem, public_pem
@@ -170,3 +173,25 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_what_a_scope_may_have_is_the_same_for_both_sides() -> None:
+    assert set(FILTER_FIELDS) == tokens.FILTER_FIELDS
+    assert tokens.NEVER_HIDDEN == NEVER_HIDDEN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"name": "a", "may": ["foo"]}, "invalid may: 'foo'; allowed are dashboard, events"),
+        ({"name": "a", "hide": ["name"]}, "invalid hide: 'name'; allowed are fields other than"),
+        ({"any": [{"nam": ["x"]}]}, "invalid any: 'nam'; allowed are cluster, hostname"),
+        ({"any": [{"name": ["x"]}] * 21}, "it has 21 filters; at most 20 are allowed"),
+        ({"name": "a", "subject": "x" * 256}, "at most 255 characters"),
+        ({"uuid": ""}, "a string that is not empty, or a list"),
+    ],
+)
+def test_a_scope_that_the_gateway_refuses_is_not_signed(arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError) as error:
+        tokens.sign("x" * 32, issuer="https://shop.example", **arguments)
+    assert problem in str(error.value)

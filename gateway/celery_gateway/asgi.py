@@ -87,6 +87,8 @@ class Gateway:
         self._running = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._authenticator = Authenticator(settings.auth) if settings.auth else None
+        if self._authenticator is not None and self._authenticator.has_proxy and not settings.trusted_proxies:
+            log.warning("[proxy] in the file of --auth has no effect: name the proxy with --trusted-proxies")
         self._checks: asyncio.Task[None] | None = None  # of the access file
         self._sessions = Sessions()
         self.limits = Limits(memory_bytes=settings.client_memory_bytes)

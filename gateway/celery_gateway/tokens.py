@@ -23,6 +23,32 @@ MAX_TOKEN_BYTES: Final = 8_000
 MIN_SECRET_BYTES: Final = 32
 """Minimum length of a secret for HS256 (RFC 7518, section 3.2)."""
 
+MAX_SUBJECT_CHARS: Final = 255
+"""As in OpenID Connect."""
+MAX_ALTERNATIVES: Final = 20
+"""Maximum number of filters in ``any``."""
+MAY: Final = ("events", "state", "workers", "metrics", "dashboard")
+"""The kinds of endpoints: streams and single events; tasks and workflows; workers; metrics; the dashboard."""
+FILTER_FIELDS: Final = frozenset(
+    ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue", "cluster")
+)
+"""The fields of a filter, as in ``events.event``, which is not imported here."""
+NEVER_HIDDEN: Final = frozenset(
+    (
+        "id",
+        "type",
+        "uuid",
+        "root_id",
+        "parent_id",
+        "name",
+        "state",
+        "time",
+        "timestamp",
+        "truncated",
+        "cluster",
+    )
+)
+"""Fields that cannot be hidden, as in ``events.fields``."""
 _SPECIAL: Final = re.compile(r"[\\,*?!]")
 """The special characters of patterns."""
 _Values = str | Collection[str] | None
@@ -80,7 +106,10 @@ def sign(
     2
     """
     filters = {"uuid": _exactly(uuid), "root_id": _exactly(root_id), "name": name, "queue": queue}
-    scope = {"any": _alternatives(filters, any), "hide": _names("hide", hide), "may": _names("may", may)}
+    hidden, kinds = _names("hide", hide), _names("may", may)
+    _check_names("hide", NEVER_HIDDEN.intersection(hidden), "fields other than", NEVER_HIDDEN)
+    _check_names("may", set(kinds).difference(MAY), "", MAY)
+    scope = {"any": _alternatives(filters, any), "hide": hidden, "may": kinds}
     claims = _claims(issuer, audience, minutes, subject) | {SCOPE_CLAIM: scope}
     headers = {} if key_id is None else {"kid": _check_text("key_id", key_id)}
     return _signed(claims, key, algorithm, headers)
@@ -119,6 +148,10 @@ def _claims(issuer: str, audience: str, minutes: float, subject: str | None) -> 
     }
     if subject is not None:
         claims["sub"] = _check_text("subject", subject)
+        if len(subject) > MAX_SUBJECT_CHARS or not subject.isprintable():
+            raise ValueError(
+                f"invalid subject: it must have at most {MAX_SUBJECT_CHARS} characters, which can be printed"
+            )
     return claims
 
 
@@ -163,6 +196,8 @@ def _alternatives(
         )
     if not isinstance(any, list | tuple) or not any:
         raise ValueError('invalid any: it must be a list of filters, such as [{"name": ["shop.*"]}]')
+    if len(any) > MAX_ALTERNATIVES:
+        raise ValueError(f"invalid any: it has {len(any)} filters; at most {MAX_ALTERNATIVES} are allowed")
     return [_filter(each) for each in any]
 
 
@@ -181,6 +216,7 @@ def _filter(alternative: object) -> dict[str, list[str]]:
             f"invalid any: {alternative!r} is not a filter; it must be an object, such as "
             '{"name": ["shop.*"]}'
         )
+    _check_names("any", alternative.keys() - FILTER_FIELDS, "", FILTER_FIELDS)
     return {
         _check_text("any", field): [values]
         if isinstance(values, str) and values
@@ -189,9 +225,17 @@ def _filter(alternative: object) -> dict[str, list[str]]:
     }
 
 
+def _check_names(argument: str, refused: Collection[object], prefix: str, allowed: Collection[str]) -> None:
+    if refused:
+        name = min(map(repr, refused))
+        listed = ", ".join(sorted(allowed))
+        raise ValueError(f"invalid {argument}: {name}; allowed are {prefix}{' ' if prefix else ''}{listed}")
+
+
 def _names(argument: str, values: object, minimum: int = 0) -> list[str]:
     if isinstance(values, str | bytes) or not isinstance(values, list | tuple | set | frozenset):
-        raise ValueError(f"invalid {argument}={values!r}: it must be a list of strings")
+        expected = "a string that is not empty, or a list" if minimum else "a list of strings"
+        raise ValueError(f"invalid {argument}={values!r}: it must be {expected}")
     if len(values) < minimum:
         raise ValueError(f"invalid {argument}={values!r}: the list is empty, so no task would be visible")
     return [_check_text(argument, each) for each in values]

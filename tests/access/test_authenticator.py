@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 
 from celery_gateway.access import authenticator as module
 from celery_gateway.access import jwt_verifier
-from celery_gateway.access.authenticator import Authenticator
+from celery_gateway.access.authenticator import COST_BYTES, PRINCIPAL_BYTES, Authenticator
 from celery_gateway.access.principal import Principal
 from celery_gateway.access.scope import Scope
 from celery_gateway.access.static_tokens import hash_text, new_token
@@ -176,7 +176,7 @@ async def test_a_token_is_verified_once_until_it_ends(
     await wait_until(lambda: first.expires_at is not None and time.time() > first.expires_at)
     await refused(authenticator, text, "expired")
     await refused(authenticator, text, "expired")
-    monkeypatch.setattr(module, "MAX_CACHED", 3)
+    monkeypatch.setattr(module, "MAX_CACHED_BYTES", 3 * (PRINCIPAL_BYTES + COST_BYTES))
     verified.clear()
     texts = [token(sub=str(number)) for number in range(4)]
     for each in (*texts, *texts[1:], texts[0]):

@@ -202,7 +202,6 @@ def test_the_work_for_a_text_is_bounded_and_the_rest_is_replaced() -> None:
     assert texts.redacted("x" * 2 * MAX_CHARS) == "x" * 2 * MAX_CHARS, "no name of a secret"
 
 
-
 def test_a_text_with_very_many_secrets_loses_its_rest() -> None:
     text = "password=hunter2 " * (MAX_NAMES + 10) + "and hunter2 without a name"
     assert "hunter2" not in redacted(text)

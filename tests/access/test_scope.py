@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_gateway.access.scope import EVERYTHING, MAX_ALTERNATIVES, MAX_PAIRS, Scope
+from celery_gateway.access.scope import EVERYTHING, MAX_PAIRS, Scope
 from celery_gateway.errors import BadRequest, Forbidden
 from celery_gateway.events.event import FILTER_FIELDS, ORIGIN_FIELDS, Keys
 from celery_gateway.events.fields import Fields
 from celery_gateway.events.filter_parser import build, build_any
+from celery_gateway.tokens import MAX_ALTERNATIVES
 
 pytestmark = pytest.mark.unit
 
@@ -132,6 +133,13 @@ def test_a_malformed_scope_is_refused_with_what_is_allowed(value: Any, problem: 
     with pytest.raises(ValueError, match="invalid scope") as error:
         Scope.parse(value)
     assert problem in str(error.value)
+
+
+def test_to_hide_one_name_of_a_node_hides_all() -> None:
+    scope = Scope.parse({"hide": ["worker"]})
+    assert scope.hide == {"hostname", "worker", "client"}
+    with pytest.raises(Forbidden):
+        scope.restrict(build({"hostname": ["celery@*"]}))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.support.asgi_exchange import Exchange
 from tests.support.attacks import Meter
 from tests.support.cpu_time import scaled
 from tests.support.gateway_process import GatewayProcess
-from tests.support.state_gateway import StateGateway
+from tests.support.state_gateway import StateGateway, known
 from tests.support.token_issuer import issuer_file, token
 
 STATIC = new_token()
@@ -115,6 +115,24 @@ async def test_an_invalid_token_costs_less_than_a_valid_one(tmp_path: Path) -> N
                 await request.done()
                 seconds.append(time.process_time() - began)
         assert median(invalid_seconds) < median(valid_seconds), name
+
+
+@pytest.mark.unit
+async def test_a_404_takes_the_same_time_whatever_the_reason(tmp_path: Path) -> None:
+    gateway = StateGateway(authenticator=Authenticator(issuer_file(tmp_path)), max_tasks=500)
+    gateway.put(*(known(f"bank-{number:03}", name="bank.pay") for number in range(1_000)))
+    headers = {"authorization": f"Bearer {token(celery_gateway={'any': [{'name': 'shop.*'}]})}"}
+    for kind in ("tasks", "workflows"):
+        seconds: dict[str, list[float]] = {"evicted": [], "foreign": [], "unknown": []}
+        for number in range(100):
+            uuids = {"evicted": number, "foreign": 600 + number, "unknown": 2_000 + number}
+            for reason, suffix in uuids.items():
+                request = Exchange(gateway.app, f"/{kind}/bank-{suffix:03}", headers=headers)
+                began = time.process_time()
+                assert (await request.done()).status == 404
+                seconds[reason].append(time.process_time() - began)
+        medians = [median(each) for each in seconds.values()]
+        assert max(medians) < 1.5 * min(medians), (kind, medians)
 
 
 HALF_SENT = 5_000

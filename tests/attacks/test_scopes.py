@@ -7,6 +7,7 @@ finds what nobody has listed.
 
 import asyncio
 import json
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -203,6 +204,7 @@ def marks(exchange: Exchange) -> list[str]:
     return [message["mark"] for message in messages[begin:] if "mark" in message]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_streams_carry_exactly_what_the_oracle_allows(tmp_path: Path, seed: int) -> None:
     """All scopes at the same time, so that shared work of the hub cannot mix them up."""
@@ -282,6 +284,58 @@ def assert_nothing_hidden(value: Any, scope: Mapping[str, Any]) -> None:
     assert not hidden, f"hidden fields: {hidden}"
 
 
+PATTERNS: dict[str, list[str]] = {
+    "name": ["shop.*", "bank.*", "shop.pay", "*pay", "!bank.*", "!*", "?hop.pay", "!shop.pay", "*", "x"],
+    "root_id": ["shop-uuid-1", "bank-uuid-1", "bank-*", "!bank-uuid-1", "*-1", "!*-1?"],
+    "parent_id": ["shop-uuid-1", "*", "!shop-uuid-1", "bank-*"],
+    "uuid": ["shop-uuid-1", "shop-*", "!bank-*", "*-4", "*-1?", "bank-uuid-18"],
+    "queue": ["shop-queue", "!bank-queue", "*", "bank-queue"],
+    "state": ["SUCCESS", "!SUCCESS", "RE*", "PROGRESS", "!PROGRESS"],
+    "hostname": ["worker@*", "!worker@bank", "gen1@shop"],
+    "type": ["task-*", "!task-progress", "task-succeeded", "audit-*", "*"],
+    "cluster": ["*", "!x"],
+}
+
+
+def random_scope(dice: random.Random) -> Scope:
+    """One to three filters, of one to three fields, with one to three patterns each."""
+    return {
+        "any": [
+            {
+                field: dice.sample(PATTERNS[field], dice.randint(1, min(3, len(PATTERNS[field]))))
+                for field in dice.sample(list(PATTERNS)[: dice.choice((5, 8, 9))], dice.randint(1, 3))
+            }
+            for _ in range(dice.randint(1, 3))
+        ]
+    }
+
+
+@pytest.mark.parametrize("seed", range(20, 24))
+async def test_random_scopes_show_what_the_oracle_allows(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    both = world(seed)
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    await attacker.receive(both.early)
+    scopes = [random_scope(dice) for _ in range(60)]
+    app = attacker.gateway.app
+    opened = []
+    for number, scope in enumerate(scopes):
+        headers = {"authorization": f"Bearer {token(celery_gateway=scope, sub=f'random-{number}')}"}
+        opened.append((headers, Exchange(app, "/events?since=earliest&format=ndjson", headers=headers)))
+    for _, exchange in opened:
+        await exchange.begun()
+    await attacker.receive(both.late)
+    for (headers, _), scope in zip(opened, scopes, strict=True):
+        listed = json.loads((await Exchange(app, "/tasks?limit=1000", headers=headers).done()).body)["tasks"]
+        if not {"type", "hostname"} & {field for filter in scope["any"] for field in filter}:
+            assert {task["uuid"] for task in listed} == attacker.oracle.uuids(scope), scope
+    attacker.gateway.pipeline.hub.close()
+    for (_, exchange), scope in zip(opened, scopes, strict=True):
+        assert marks(await exchange.done()) == attacker.oracle.events(scope), scope
+    sizes = {len(attacker.oracle.events(scope)) for scope in scopes}
+    assert len(sizes) > 10, "the scopes differ"
+
+
 def count_of(text: str, exchange: Exchange) -> int:
     return "\n".join([exchange.body.decode(), *exchange.texts]).count(text)
 
@@ -299,6 +353,7 @@ STREAM_QUERIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [4, 5])
 async def test_streams_are_the_same_without_the_other_tenant(tmp_path: Path, seed: int) -> None:
     async with worlds(tmp_path, seed) as (pair, lates):
@@ -475,6 +530,7 @@ def targets() -> Iterator[str]:
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [8, 9])
 async def test_state_is_the_same_without_the_other_tenant(tmp_path: Path, seed: int) -> None:
     async with worlds(tmp_path, seed) as (pair, lates):
@@ -692,6 +748,17 @@ async def test_each_kind_of_endpoint_has_to_be_allowed(tmp_path: Path, may: tupl
             await operated.until(lambda each: any("forbidden" in text for text in each.texts))
             operated.disconnect()
             await operated.done()
+
+
+async def test_metrics_name_no_task_and_no_principal(tmp_path: Path) -> None:
+    attacker = Attacker(tmp_path, ("metrics", "events", "state"))
+    both = world(25)
+    await attacker.receive([*both.early, *both.late])
+    for scope in ("all", "name"):
+        await attacker.request(scope, "/tasks")
+        metrics = (await attacker.request(scope, "/metrics")).body.decode()
+        assert "celery_gateway_tasks_known" in metrics
+        assert not re.search("shop|bank|uuid|worker@", metrics)
 
 
 async def test_a_mounted_application_applies_scopes_too(tmp_path: Path) -> None:

@@ -334,6 +334,7 @@ def fresh(**changed: Any) -> Headers:
     return bearer(token(celery_gateway=FULL, **changed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["portable", "direct"])
 async def test_streams_end_with_their_token_and_resume_without_a_gap(tmp_path: Path, path: str) -> None:
     gateway = StateGateway(authenticator=Authenticator(access_file(tmp_path)))
@@ -491,6 +492,7 @@ async def test_an_invalid_token_starts_no_session(state: StateGateway, name: str
         assert "set-cookie" not in response.headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["portable", "direct"])
 async def test_any_stream_ends_at_the_maximum_age_and_can_resume(tmp_path: Path, path: str) -> None:
     gateway = StateGateway(authenticator=Authenticator(access_file(tmp_path)), max_connection_age_seconds=1.0)
@@ -509,10 +511,9 @@ async def test_any_stream_ends_at_the_maximum_age_and_can_resume(tmp_path: Path,
             resumed.task.cancel()
 
 
+@pytest.mark.slow
 async def test_operations_of_a_websocket_do_not_outlive_the_maximum_age(tmp_path: Path) -> None:
-    gateway = StateGateway(
-        authenticator=Authenticator(access_file(tmp_path)), max_connection_age_seconds=1.0
-    )
+    gateway = StateGateway(authenticator=Authenticator(access_file(tmp_path)), max_connection_age_seconds=1.0)
     began_at = time.time()
     opened = await Exchange(gateway.app, "/ws", headers=fresh(), subprotocols=()).begun()
     while not opened.is_done:
@@ -522,6 +523,7 @@ async def test_operations_of_a_websocket_do_not_outlive_the_maximum_age(tmp_path
     assert opened.close_code == 1012
 
 
+@pytest.mark.slow
 async def test_operations_of_a_websocket_do_not_outlive_its_token(tmp_path: Path) -> None:
     gateway = StateGateway(authenticator=Authenticator(access_file(tmp_path)))
     ends_at = int(time.time()) + 1

@@ -96,7 +96,8 @@ def events_of(tenant: str) -> list[Event]:
     t.event("task-succeeded", 1, result=f"'{tenant} result'", runtime=1.5)
     # 4: an event before its task. 5: a task of which only its start is known.
     t.event("task-started", 4)
-    t.named("task-received", 4)
+    before = {"timestamp": t.events[-1]["timestamp"] - 0.5, "clock": t.events[-1]["clock"] - 1}
+    t.named("task-received", 4, **before)
     t.event("task-started", 5)
     # Custom events: without a task, and of a task that nothing else has named.
     t.event("audit-login", user=f"{tenant} user")
@@ -120,8 +121,9 @@ def lies_of(tenant: str, other: str) -> list[Event]:
     t.event("task-progress", 17, progress=0.7, note=f"{tenant} lies", **claims)
     t.named("task-sent", 18)
     t.named("task-received", 18)
-    t.named("task-received", 18, **claims)
-    t.named("task-sent", 18, **claims)
+    sent, received = [{field: event[field] for field in ("timestamp", "clock")} for event in t.events[-2:]]
+    t.named("task-received", 18, **claims | received)  # as if it were the same event again
+    t.named("task-sent", 18, **claims | sent)
     t.event("task-progress", 18, progress=0.9, **claims)
     t.named("task-received", 19, parent_id=o.uuid(1))  # a child of the other one's task
     for event in t.events:

@@ -24,8 +24,12 @@ from celery_gateway.errors import Forbidden, GatewayError, InvalidToken
 from celery_gateway.tokens import MAX_TOKEN_BYTES
 
 POLL_SECONDS: Final = 1.0
-MAX_CACHED: Final = 10_000
-"""Maximum number of principals of JSON Web Tokens that are kept; each has about 1 kB."""
+MAX_CACHED_BYTES: Final = 32 << 20
+"""Maximum memory of the principals of JSON Web Tokens that are kept, by estimate."""
+PRINCIPAL_BYTES: Final = 2_000
+COST_BYTES: Final = 200
+"""Memory of a principal, and of each unit of the cost of its filter, by estimate. (Measured: 1,200 bytes for
+a scope with one uuid, 22,000 with 140 of them, 46,000 with 100 patterns of cost 1,000.)"""
 _STATIC, _JWT, _PROXY = "token", "jwt", "proxy"
 """The first part of a credential."""
 
@@ -48,7 +52,7 @@ class Authenticator:
     def __init__(self, path: str) -> None:
         self._path = path
         self._jwks: dict[tuple[str, str], Jwks] = {}
-        self._cache: OrderedDict[str, Principal] = OrderedDict()
+        self._cache = _Cache()
         self._error = ""
         self.on_change: Callable[[], None] = lambda: None
         self._use(access_file.read(path))
@@ -57,6 +61,11 @@ class Authenticator:
     def quota(self) -> Mapping[str, float]:
         """The table ``[quota]`` of the file: limits of all principals by name."""
         return self._file.quota
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether users may be authenticated by a proxy."""
+        return self._file.proxy is not None
 
     async def authenticate(self, token: str) -> Principal:
         """Return the principal of a token.
@@ -77,14 +86,11 @@ class Authenticator:
         if principal is not None:
             if principal.expires_at is None or time() < principal.expires_at:
                 return principal
-            self._cache.pop(key, None)
             raise InvalidToken("the token has expired")
         if not jwt_verifier.looks_like_jwt(token):
             raise InvalidToken("the token is unknown, or was removed")
         principal = await self._verified(token, key)
-        self._cache[key] = principal
-        if len(self._cache) > MAX_CACHED:
-            self._cache.popitem(last=False)
+        self._cache.add(key, principal)
         return principal
 
     def proxy_principal(self, headers: Mapping[str, str]) -> Principal | None:
@@ -203,3 +209,38 @@ class Authenticator:
         self._use(file)
         _log.info("the file of --auth has changed and is used: %s", self._path)
         self.on_change()
+
+
+class _Cache:
+    """The principals of verified tokens, by a digest of the token; the oldest are dropped first."""
+
+    def __init__(self) -> None:
+        self._principals: OrderedDict[str, Principal] = OrderedDict()
+        self._size_bytes = 0
+
+    def get(self, key: str) -> Principal | None:
+        return self._principals.get(key)
+
+    def add(self, key: str, principal: Principal) -> None:
+        self._drop(key)
+        self._principals[key] = principal
+        self._size_bytes += _size_bytes(principal)
+        now = time()
+        while self._principals:
+            oldest = next(iter(self._principals.values()))
+            if self._size_bytes <= MAX_CACHED_BYTES and (oldest.expires_at or now) >= now:
+                break
+            self._drop(next(iter(self._principals)))
+
+    def clear(self) -> None:
+        self._principals.clear()
+        self._size_bytes = 0
+
+    def _drop(self, key: str) -> None:
+        principal = self._principals.pop(key, None)
+        if principal is not None:
+            self._size_bytes -= _size_bytes(principal)
+
+
+def _size_bytes(principal: Principal) -> int:
+    return PRINCIPAL_BYTES + COST_BYTES * principal.scope.filter.cost

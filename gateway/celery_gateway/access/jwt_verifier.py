@@ -27,12 +27,11 @@ from celery_gateway.access.access_file import Issuer
 from celery_gateway.access.principal import Principal
 from celery_gateway.access.scope import Scope
 from celery_gateway.errors import Forbidden, InvalidToken
-from celery_gateway.tokens import MAX_TOKEN_BYTES, SCOPE_CLAIM
+from celery_gateway.tokens import MAX_SUBJECT_CHARS, MAX_TOKEN_BYTES, SCOPE_CLAIM
 
 MAX_KEYS_TRIED: Final = 8
 """Maximum number of verifications for a token. With ``kid``, one is usual."""
-MAX_SUBJECT_CHARS: Final = 255
-"""As in OpenID Connect. Names of principals are kept for quotas."""
+MAX_REASON_CHARS: Final = 200
 MAX_TIME: Final = 1 << 53
 """Larger times are not exact in JSON numbers."""
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -196,8 +195,8 @@ def _scope(claims: dict[str, Any], issuer: Issuer) -> Scope:
         # Lone surrogates are wildcards inside of patterns, and JSON can have them as escapes.
         json.dumps(claims[SCOPE_CLAIM], ensure_ascii=False).encode()
         return Scope.parse(claims[SCOPE_CLAIM])
-    except (ValueError, TypeError, RecursionError):
-        # Not the text of the error: it quotes the claim, in any characters.
-        raise InvalidToken(
-            f"the claim {SCOPE_CLAIM} of the token is no valid scope; celery_gateway.tokens.sign makes one"
-        ) from None
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = str(error).removeprefix("invalid scope: ")[:MAX_REASON_CHARS]
+        # It may quote the claim, which can have any characters.
+        reason = reason.encode("ascii", "replace").decode()
+        raise InvalidToken(f"the claim {SCOPE_CLAIM} of the token is no valid scope: {reason}") from None

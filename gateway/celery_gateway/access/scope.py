@@ -21,12 +21,9 @@ from celery_gateway.events.fields import NEVER_HIDDEN, Fields
 from celery_gateway.events.filter import AnyOf, Filter, both, for_scope
 from celery_gateway.events.filter_parser import build_any
 from celery_gateway.events.matcher import Matcher
+from celery_gateway.tokens import MAX_ALTERNATIVES, MAY
 
-MAY: Final = ("events", "state", "workers", "metrics", "dashboard")
-"""The kinds of endpoints: streams and single events; tasks and workflows; workers; metrics; the dashboard."""
 DEFAULT_MAY: Final = frozenset({"events", "state"})
-MAX_ALTERNATIVES: Final = 20
-"""Maximum number of filters in ``any``."""
 MAX_PAIRS: Final = 500
 """Maximum number of alternatives of a request's filter, times those of the scope."""
 _KEYS: Final = ("any", "hide", "may")

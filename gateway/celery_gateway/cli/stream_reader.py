@@ -122,6 +122,11 @@ class StreamReader:
                     return
 
     def _unreachable(self, reason: str) -> GatewayError:
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            return GatewayError(
+                f"cannot connect to {self._shown_url}: {printable(reason)}. To trust a certificate of your "
+                "own, name its file in SSL_CERT_FILE"
+            )
         return GatewayError(
             f"cannot connect to {self._shown_url}: {printable(reason)}. Is the gateway running? Start it "
             "with celery-gateway serve (its default port is 8555), or check the URL"
@@ -155,6 +160,8 @@ def _check(response: httpx.Response) -> None:
     except (ValueError, LookupError, TypeError, RecursionError):
         url = printable(redacted(str(response.url)))
         message = f"{url} returned {response.status_code}: this URL is not a gateway stream"
+    if response.status_code == 401:
+        message += "; give tail a token with --token-file or GATEWAY_TOKEN"
     if response.status_code == 400:
         raise click.UsageError(message)
     raise GatewayError(message)

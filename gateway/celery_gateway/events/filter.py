@@ -29,6 +29,15 @@ _ANCHOR_RANKS = {
     index: _ANCHOR_FIELDS.index(field) for index, field in enumerate((*FILTER_FIELDS, *ORIGIN_FIELDS))
 }
 
+_LOOKUP_RANKS = {
+    FILTER_FIELDS.index("uuid"): 0,
+    SCOPE_POSITIONS["root_id"]: 1,
+    FILTER_FIELDS.index("root_id"): 2,
+    SCOPE_POSITIONS["parent_id"]: 3,
+    FILTER_FIELDS.index("parent_id"): 4,
+}
+"""Which ids are looked up first: one task, then what a scope contains: others must not change the time."""
+
 
 class _Patterns:
     """Patterns of one field: a set of exact values, and globs that are tried one by one."""
@@ -172,10 +181,11 @@ class Filter:
 
         ``None`` if no clause allows that.
         """
-        for clause in self.clauses:
-            if clause.index in ID_POSITIONS and clause.is_exact:
-                return frozenset((clause.index, value) for value in clause.wanted)
-        return None
+        clauses = [clause for clause in self.clauses if clause.index in ID_POSITIONS and clause.is_exact]
+        if not clauses:
+            return None
+        clause = min(clauses, key=lambda clause: _LOOKUP_RANKS[clause.index])
+        return frozenset((clause.index, value) for value in clause.wanted)
 
     def only(self, field: str) -> str | None:
         """Return the one exact value, without escapes, that the filter wants of a field.

@@ -88,11 +88,9 @@ def event_unknown(id: str) -> Response:
     return error_response(404, "event-unknown", message)
 
 
-def unknown(kind: str, id: str) -> Response:
-    """Return the 404 for a task or a workflow of which nothing is known."""
-    return error_response(
-        404, f"{kind}-unknown", f"{kind} {id!r} is unknown: none of its events was received"
-    )
+def unknown(kind: str, id: str, reason: str = "none of its events was received") -> Response:
+    """Return the 404 for a task or a workflow of which nothing is known, or visible."""
+    return error_response(404, f"{kind}-unknown", f"{kind} {id!r} is unknown: {reason}")
 
 
 def not_found(tasks: TaskTable, kind: str, id: str, cluster: str | None) -> Response:

@@ -123,11 +123,9 @@ class Visible:
 
     def not_found(self, kind: str, id: str, cluster: str | None) -> Response:
         """Return the 404 for a task or a workflow; see ``state_responses.not_found``."""
-        return (
-            unknown(kind, id)
-            if self._scope.is_restricted
-            else not_found(self.pipeline.tasks, kind, id, cluster)
-        )
+        if self._scope.is_restricted:
+            return unknown(kind, id, "none of its events was received, or this token does not show it")
+        return not_found(self.pipeline.tasks, kind, id, cluster)
 
     @property
     def workers(self) -> Callable[[], Sequence[bytes]] | None:
