@@ -1,7 +1,7 @@
 """A Django application whose users watch their own tasks, and no others.
 
-    pip install 'django>=5' celery-gateway
-    openssl rand -base64 48 > shop.secret
+    pip install 'django>=5' /path/to/celery-gateway
+    (umask 077 && openssl rand -base64 48 > shop.secret)
     celery-gateway serve --auth auth.toml --allow-origin http://localhost:8000
     celery -A django_tokens:celery worker -E
     python django_tokens.py runserver 8000

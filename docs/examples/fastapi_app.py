@@ -1,6 +1,6 @@
 """A FastAPI application with a lifespan of its own, and the gateway under /celery.
 
-    pip install fastapi 'uvicorn[standard]'
+    pip install fastapi 'uvicorn[standard]' /path/to/celery-gateway
     CELERY_BROKER_URL=amqp://guest:guest@localhost:5672// uvicorn fastapi_app:app
 
 Then open http://127.0.0.1:8000/, or: curl -N http://127.0.0.1:8000/celery/events

@@ -1,7 +1,7 @@
 """A FastAPI application whose users watch their own workflows, and no others.
 
-    pip install fastapi itsdangerous 'uvicorn[standard]' celery-gateway
-    openssl rand -base64 48 > shop.secret
+    pip install fastapi itsdangerous 'uvicorn[standard]' /path/to/celery-gateway
+    (umask 077 && openssl rand -base64 48 > shop.secret)
     celery-gateway serve --auth auth.toml --allow-origin http://localhost:8000
     celery -A fastapi_tokens:celery worker -E
     uvicorn fastapi_tokens:app

@@ -1,7 +1,7 @@
 """A Flask application for several tenants. Each sees the reports of its own queue, and nothing else.
 
-    pip install flask celery-gateway
-    openssl rand -base64 48 > shop.secret
+    pip install flask /path/to/celery-gateway
+    (umask 077 && openssl rand -base64 48 > shop.secret)
     celery-gateway serve --auth auth.toml --allow-origin http://localhost:8000
     celery -A flask_tokens:celery worker -E -Q tenant-acme,tenant-globex
     flask --app flask_tokens run --port 8000

@@ -722,19 +722,19 @@ async def test_each_kind_of_endpoint_has_to_be_allowed(tmp_path: Path, may: tupl
             "/": "dashboard",
         }
         for scope, (path, kind), method in product(("all", "name"), kinds.items(), ("GET", "HEAD")):
-            stream = Exchange(attacker.gateway.app, path, method=method, headers=attacker.headers(scope))
-            await stream.until(lambda stream: stream.status)
-            assert (stream.status == 403) == (kind not in may), (scope, path, method)
-            if stream.status == 403:
-                await stream.done()
-                assert 'error="insufficient_scope"' in stream.headers["www-authenticate"]
-                assert "bank" not in stream.body.decode().replace(path, "")
-            stream.disconnect()
-            await stream.done()
+            response = Exchange(attacker.gateway.app, path, method=method, headers=attacker.headers(scope))
+            await response.until(lambda response: response.status)
+            assert (response.status == 403) == (kind not in may), (scope, path, method)
+            if response.status == 403:
+                await response.done()
+                assert 'error="insufficient_scope"' in response.headers["www-authenticate"]
+                assert "bank" not in response.body.decode().replace(path, "")
+            response.disconnect()
+            await response.done()
         for query in ("", "snapshot=1", "view=record"):
             needed = {"events"} | ({"state"} if query else set())
             for transport in ("sse", "ndjson", "post", "websocket"):
-                opened = await globals()["stream"](attacker, "name", transport, query).begun()
+                opened = await stream(attacker, "name", transport, query).begun()
                 assert (opened.status in (101, 200)) == (needed <= set(may)), (transport, query)
                 for message in opened.messages if opened.status in (101, 200) else ():
                     assert not message.get("workers"), "workers need a right of their own"

@@ -30,7 +30,7 @@ from tests.support.asgi_exchange import Exchange
 from tests.support.live_streams import KINDS, Headers, Stream, exchange, served
 from tests.support.served_gateway import until
 from tests.support.state_gateway import StateGateway, known, step
-from tests.support.token_issuer import ISSUER, SECRET, claims, issuer_file, public_pem, segment, token
+from tests.support.token_issuer import SECRET, claims, issuer_file, public_pem, segment, token
 
 pytestmark = pytest.mark.unit
 
@@ -534,8 +534,3 @@ async def test_operations_of_a_websocket_do_not_outlive_its_token(tmp_path: Path
         await asyncio.sleep(0.05)
         assert time.time() < ends_at + 3, "another stream is not another token"
     assert opened.close_code == 4001
-
-
-def test_the_issuer_is_that_of_the_tokens() -> None:
-    """The table above is of tokens that differ from a valid one in one thing only."""
-    assert claims()["iss"] == ISSUER
