@@ -5,18 +5,20 @@ Each has here what a reader needs to judge the comparison: its configuration, an
 
 import re
 import resource
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.lab import ROOT, Lab
+from celery_gateway.tokens import sign
 from tests.support.gateway_process import GatewayProcess
 from tests.support.rabbitmq import Process, free_port
 
@@ -101,6 +103,28 @@ def gateway(transport: str, lab: Lab, *options: str) -> Iterator[Server]:
         process.stop()
 
 
+@contextmanager
+def secured_gateway(lab: Lab, *options: str) -> Iterator[Server]:
+    """The gateway with authentication: all subscribers have one token, whose scope is a filter of names."""
+    folder = lab.new_folder("access")
+    (folder / "auth.toml").write_text(ACCESS_FILE)
+    (folder / "secret").write_text(secret := secrets.token_hex(32))
+    token = sign(secret, issuer="benchmark", subject="benchmark", name="*", minutes=60)
+    with gateway("sse", lab, "--auth", str(folder / "auth.toml"), *options) as server:
+        path = f"/events?access_token={token}"
+        yield replace(server, subscribe=("-p", path, "-a", "text/event-stream"))
+
+
+ACCESS_FILE = """\
+[issuers.benchmark]
+issuer = "benchmark"
+algorithm = "HS256"
+secret_file = "secret"
+[issuers.benchmark.quota]
+streams = 100_000
+new_streams_per_second = 100_000
+memory_bytes = 200_000_000
+"""
 GATEWAY_TRANSPORTS = {
     "sse": ("-p", "/events", "-a", "text/event-stream"),
     "ndjson": ("-p", "/events", "-a", "application/x-ndjson"),
@@ -186,6 +210,7 @@ def _missing(what: str, packages: str) -> str:
 
 CONTENDERS = (
     Contender("gateway-sse", "gateway, SSE", partial(gateway, "sse")),
+    Contender("gateway-auth", "gateway, SSE, with authentication", secured_gateway),
     Contender("gateway-ndjson", "gateway, NDJSON", partial(gateway, "ndjson")),
     Contender("gateway-ws", "gateway, WebSocket", partial(gateway, "ws")),
     Contender("nchan", "nginx + Nchan, SSE", nchan),
