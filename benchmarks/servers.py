@@ -111,8 +111,8 @@ def secured_gateway(lab: Lab, *options: str) -> Iterator[Server]:
     (folder / "secret").write_text(secret := secrets.token_hex(32))
     token = sign(secret, issuer="benchmark", subject="benchmark", name="*", minutes=60)
     with gateway("sse", lab, "--auth", str(folder / "auth.toml"), *options) as server:
-        path = f"/events?access_token={token}"
-        yield replace(server, subscribe=("-p", path, "-a", "text/event-stream"))
+        headers = f"text/event-stream\r\nAuthorization: Bearer {token}"  # in the place of Accept
+        yield replace(server, subscribe=("-p", "/events", "-a", headers))
 
 
 ACCESS_FILE = """\

@@ -80,7 +80,8 @@ class Gateway:
             hsts_seconds=settings.hsts_seconds,
             varies_by_token=bool(settings.auth),
         )
-        self._checked = ProxyHeaders(safe, TrustedProxies(settings.trusted_proxies))
+        proxies = TrustedProxies(settings.trusted_proxies)
+        self._checked: ASGIApp = ProxyHeaders(safe, proxies) if proxies else safe
         self._requests = Requests()
         self._own_lifespan = Router(lifespan=self.lifespan)
         self._is_used = self._has_logged = False

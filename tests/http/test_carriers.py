@@ -56,7 +56,7 @@ def test_the_header_decides_before_subprotocol_query_and_cookie() -> None:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_scheme_is_case_insensitive(scheme: str) -> None:
-    assert carried_token(request(("Authorization", f"{scheme}  token "))) == Carried("token")
+    assert carried_token(request(("authorization", f"{scheme}  token "))) == Carried("token")
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,8 @@ class Place:
 
     __slots__ = ("_name", "_quota")
 
-    def __init__(self, quota: "Quota", name: str) -> None:
-        self._quota: Quota | None = quota
+    def __init__(self, quota: "Quota | None", name: str) -> None:
+        self._quota = quota
         self._name = name
 
     def release(self) -> None:
@@ -141,18 +141,24 @@ class Quota:
         name: that of the principal.
     """
 
-    __slots__ = ("__weakref__", "_full_at", "_own", "_quotas", "_used", "name")
+    __slots__ = ("__weakref__", "_full_at", "_limits", "_own", "_quotas", "_used", "name")
 
     def __init__(self, quotas: "Quotas", name: str) -> None:
         self.name = name
         self._quotas = quotas
         self._own: tuple[tuple[str, float], ...] = ()
+        self._limits: Mapping[str, float] = {}  # the same
         self._used: Counter[str] = Counter()
         self._full_at: dict[str, float] = {}  # when each rate has its whole burst again
 
     def limit(self, name: str) -> float:
         """Return the limit of a quota: the principal's own, or the general one."""
-        return next((value for key, value in self._own if key == name), self._quotas.general[name])
+        return self._limits[name] if name in self._limits else self._quotas.general[name]
+
+    def set_own(self, limits: tuple[tuple[str, float], ...]) -> None:
+        """Replace the principal's own limits."""
+        if limits != self._own:
+            self._own, self._limits = limits, dict(limits)
 
     def reserve(self, name: str) -> Place:
         """Return a place, until it is released.
@@ -226,16 +232,14 @@ class _Unlimited(Quota):
         return inf
 
     def reserve(self, name: str) -> Place:
-        return Place(self, name)
+        return _NO_PLACE
 
     def take(self, name: str) -> None:
         pass
 
-    def _enter(self, name: str) -> None:
-        pass
 
-    def _leave(self, name: str) -> None:
-        pass
+_NO_PLACE: Final = Place(None, "")
+"""One of as many as there may be."""
 
 
 class Quotas:
@@ -257,6 +261,7 @@ class Quotas:
         self.clock = clock
         self.in_use: Counter[str] = Counter()
         self.exceeded: Counter[str] = Counter()
+        self._has_principals = False  # without authentication, nothing has to be found
         self._by_name: WeakValueDictionary[str, Quota] = WeakValueDictionary()
         self._recent: OrderedDict[str, Quota] = OrderedDict()  # by the time of their last ``take``
         self.set_general(general or {})
@@ -272,11 +277,11 @@ class Quotas:
         """
         if not principal.name:
             return UNLIMITED
-        self._forget()
+        self._has_principals = True
         quota = self._by_name.get(principal.name)
         if quota is None:
             quota = self._by_name[principal.name] = Quota(self, principal.name)
-        quota._own = principal.quota
+        quota.set_own(principal.quota)
         return quota
 
     def find(self, name: str) -> Quota:
@@ -285,7 +290,7 @@ class Quotas:
         Returns:
             A quota without limits for any other name, such as an address.
         """
-        return self._by_name.get(name, UNLIMITED)
+        return self._by_name.get(name, UNLIMITED) if self._has_principals else UNLIMITED
 
     def remember(self, quota: Quota) -> None:
         """Keep a quota until its rates are as if it had not been used."""

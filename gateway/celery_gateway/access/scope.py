@@ -13,17 +13,20 @@ Rules:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from celery_gateway.errors import BadRequest, Forbidden
 from celery_gateway.events.event import FILTER_FIELDS, SCOPE_POSITIONS
-from celery_gateway.events.fields import NEVER_HIDDEN, Fields
+from celery_gateway.events.fields import ALL_FIELDS, NEVER_HIDDEN, Fields
 from celery_gateway.events.filter import AnyOf, Filter, both, for_scope
 from celery_gateway.events.filter_parser import build_any
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.tokens import MAX_ALTERNATIVES, MAY
 
 DEFAULT_MAY: Final = frozenset({"events", "state"})
+MAX_SHARED_COST: Final = 10
+"""Filters of requests up to this cost are combined once for all requests of a scope."""
 MAX_PAIRS: Final = 500
 """Maximum number of alternatives of a request's filter, times those of the scope."""
 _KEYS: Final = ("any", "hide", "may")
@@ -85,6 +88,8 @@ class Scope:
             Forbidden: the filter reads a hidden field.
             BadRequest: it has too many alternatives for this scope.
         """
+        if not self.is_restricted and not self.hide:
+            return filter
         count = 0
         for alternative in filter.alternatives:
             count += 1
@@ -102,7 +107,9 @@ class Scope:
                 code="too-many-values",
                 parameter="any",
             )
-        return both(filter, self.filter)
+        return (
+            _shared_both(filter, self.filter) if filter.cost <= MAX_SHARED_COST else both(filter, self.filter)
+        )
 
     def fields(self, wanted: frozenset[str] | None) -> Fields:
         """Return the fields that a response has.
@@ -110,7 +117,7 @@ class Scope:
         Args:
             wanted: the requested fields; ``None`` for all.
         """
-        return Fields(wanted, self.hide)
+        return ALL_FIELDS if wanted is None and not self.hide else Fields(wanted, self.hide)
 
     def may_see_workflow(self, root_id: str) -> bool:
         """Return whether some tasks of a workflow may be visible."""
@@ -131,6 +138,11 @@ class Scope:
             )
             for alternative in self.filter.alternatives
         )
+
+
+@lru_cache(maxsize=1_000)
+def _shared_both(filter: Any, scope: AnyOf) -> Matcher:
+    return both(filter, scope)
 
 
 EVERYTHING: Final = Scope(may=frozenset(MAY))

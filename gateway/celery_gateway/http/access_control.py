@@ -43,6 +43,7 @@ from celery_gateway.stream.subscription import Subscription
 
 Kind = Literal["events", "state", "workers", "metrics", "dashboard", "public"]
 _KIND_ATTRIBUTE: Final = "celery_gateway_kind"
+_ANYONE: Final = ANYONE, ""
 MAX_DELAYED: Final = 1_000
 """Maximum number of responses that wait because of invalid tokens: each takes memory."""
 _ENDS_AT_KEY: Final = "celery_gateway.ends_at"
@@ -185,23 +186,25 @@ class AccessControl:
             InvalidToken: it has no valid token.
             Forbidden: the token has no scope that allows it, or the user of a proxy is not allowed.
         """
-        identity = await self._identify(connection)
+        if self._authenticator is None:
+            connection.scope[PRINCIPAL_KEY] = _ANYONE
+            return
+        identity = await self._identify(connection, self._authenticator)
         connection.scope[PRINCIPAL_KEY] = identity
         connection.scope[QUOTA_KEY] = self.quota_of(identity[0])
         if kind not in identity[0].scope.may:
             path = connection.scope["path"]
             raise Forbidden(f"this token does not allow {path}: it requires {kind!r} in the scope's may")
 
-    async def _identify(self, connection: HTTPConnection) -> tuple[Principal, str]:
+    async def _identify(
+        self, connection: HTTPConnection, authenticator: Authenticator
+    ) -> tuple[Principal, str]:
         """Return the principal of a request, and the id of its session, or an empty text.
 
         Raises:
             InvalidToken: it has no valid token.
             Forbidden: the token has no scope, or the user of a proxy is not allowed.
         """
-        authenticator = self._authenticator
-        if authenticator is None:
-            return ANYONE, ""
         # A foreign page sends the cookie of the proxy, too.
         if is_trusted(connection.scope) and connection.scope.get(TRUSTS_COOKIES_KEY, False):
             principal = authenticator.proxy_principal(single_headers(connection.scope))

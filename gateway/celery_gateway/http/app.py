@@ -48,11 +48,11 @@ def create_app(
     """
     starts, limits = StartLimiter(), pipeline.limits
     access = AccessControl(pipeline, authenticator, max_connection_age_seconds, sessions)
-    routes = [
-        *ServiceEndpoints(access, pipeline).routes,
-        *SessionEndpoints(access).routes,
+    routes = [  # they are tried one by one
         *StreamEndpoints(access, limits, starts, keepalive_seconds, slow_seconds).routes,
         *StateEndpoints(access, limits, slow_seconds).routes,
+        *ServiceEndpoints(access, pipeline).routes,
+        *SessionEndpoints(access).routes,
     ]
     check_routes(routes)
     starlette = Starlette(

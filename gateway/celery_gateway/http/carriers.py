@@ -42,13 +42,12 @@ def carried_token(scope: Scope) -> Carried:
     """Return the token of a request.
 
     Args:
-        scope: the ASGI scope of a request or a WebSocket.
+        scope: the ASGI scope of a request or a WebSocket. The names of headers are in lower case.
 
     Raises:
         InvalidToken: there is none, or the header is malformed.
     """
-    headers = [(name.lower(), value.decode("latin-1")) for name, value in scope["headers"]]
-    authorization = [value for name, value in headers if name == b"authorization"]
+    authorization = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
     if authorization:
         return Carried(bearer_token(authorization))
     offered = [name for name in scope.get("subprotocols") or () if name.startswith(SUBPROTOCOL_PREFIX)]
@@ -79,7 +78,7 @@ def bearer_token(headers: list[str]) -> str:
 
 def session_of(scope: Scope) -> Carried:
     """Return what the cookie of a request has; empty texts without one."""
-    values = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"cookie"]
+    values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
     session, _, token = _cookie(values).partition(".")
     return Carried(token, session) if scope.get(TRUSTS_COOKIES_KEY, False) else Carried("")
 

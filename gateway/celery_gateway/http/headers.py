@@ -8,7 +8,6 @@ allowed origins read responses with CORS, for which it has no effect (Fetch stan
 from collections.abc import Iterable
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Headers = list[tuple[bytes, bytes]]
@@ -21,6 +20,7 @@ DEFAULTS: Final = (
     (b"referrer-policy", b"no-referrer"),  # a URL may hold a token
     (b"x-content-type-options", b"nosniff"),  # Fetch standard, section 3.6
 )
+_VARY: Final = ((b"vary", b"Authorization, Cookie"),)
 STARTS: Final = ("http.response.start", "websocket.http.response.start")
 """The ASGI messages that start a response; the second refuses the handshake of a WebSocket."""
 
@@ -36,7 +36,7 @@ class SafeHeaders:
     def __init__(self, app: ASGIApp, *, hsts_seconds: int = 0, varies_by_token: bool = False) -> None:
         self._app = app
         self._hsts_seconds = hsts_seconds
-        self._varies_by_token = varies_by_token
+        self._vary = _VARY if varies_by_token else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hsts_seconds = self._hsts_seconds if scope.get("scheme") in ("https", "wss") else 0
@@ -44,9 +44,7 @@ class SafeHeaders:
         async def send_safely(message: Message) -> None:
             if message["type"] in STARTS:
                 headers = with_safe_headers(message.get("headers", ()), hsts_seconds)
-                if self._varies_by_token:
-                    MutableHeaders(raw=headers).add_vary_header("Authorization, Cookie")
-                message = {**message, "headers": headers}
+                message = {**message, "headers": [*headers, *self._vary]}
             await send(message)
 
         await self._app(scope, receive, send_safely)
@@ -60,7 +58,7 @@ def with_safe_headers(headers: Iterable[tuple[bytes, bytes]], hsts_seconds: int 
         hsts_seconds: ``max-age`` of ``Strict-Transport-Security`` (RFC 6797); 0: no header.
     """
     result = list(headers)
-    present = {name for name, _ in result}
+    present = dict(result)
     result += [header for header in DEFAULTS if header[0] not in present]
     if hsts_seconds:
         result.append((b"strict-transport-security", b"max-age=%d" % hsts_seconds))
