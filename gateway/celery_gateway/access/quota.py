@@ -41,6 +41,8 @@ RETRY_SECONDS: Final = 5.0
 """When to try again if it is not known when there will be room."""
 MAX_RECENT: Final = 10_000
 """Maximum number of principals whose rates are remembered. The one used least recently is forgotten first."""
+FORGET_SECONDS: Final = 1.0
+"""Interval of looking for principals to forget."""
 _TOLERANCE_SECONDS: Final = 1e-6
 """Sums of floats may be too large by this."""
 _IN_USE: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
@@ -263,6 +265,7 @@ class Quotas:
         self.exceeded: Counter[str] = Counter()
         self._has_principals = False  # without authentication, nothing has to be found
         self._by_name: WeakValueDictionary[str, Quota] = WeakValueDictionary()
+        self._forgets_at = -inf
         self._recent: OrderedDict[str, Quota] = OrderedDict()  # by the time of their last ``take``
         self.set_general(general or {})
 
@@ -306,6 +309,9 @@ class Quotas:
     def _forget(self) -> None:
         """Forget principals that have not used their rates for a while."""
         now, recent = self.clock(), self._recent
+        if now < self._forgets_at and len(recent) <= MAX_RECENT:
+            return
+        self._forgets_at = now + FORGET_SECONDS
         # In order: each has its whole burst BURST_SECONDS after its last ``take`` at the latest.
         while recent and (len(recent) > MAX_RECENT or next(iter(recent.values())).is_unused(now)):
             recent.popitem(last=False)

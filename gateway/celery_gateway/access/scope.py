@@ -141,7 +141,7 @@ class Scope:
 
 
 @lru_cache(maxsize=1_000)
-def _shared_both(filter: Any, scope: AnyOf) -> Matcher:
+def _shared_both(filter: Matcher, scope: AnyOf) -> Matcher:
     return both(filter, scope)
 
 

@@ -31,6 +31,8 @@ class _Matching(Protocol):
     def matches(self, keys: Keys) -> bool:
         """Return whether an event with these keys passes."""
 
+    def __hash__(self) -> int: ...
+
 
 class Alternative(_Matching, Protocol):
     """A filter without alternatives. Hashable."""
