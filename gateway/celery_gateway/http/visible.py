@@ -11,7 +11,7 @@ from starlette.responses import Response
 from celery_gateway.access.principal import ANYONE, Principal
 from celery_gateway.access.scope import Scope
 from celery_gateway.errors import Evicted, Forbidden
-from celery_gateway.events.event import pick
+from celery_gateway.events.event import FILTER_FIELDS, pick
 from celery_gateway.events.fields import Fields
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.http.state_responses import not_found, unknown
@@ -22,6 +22,8 @@ from celery_gateway.state.task_record import Record
 from celery_gateway.state.worker import WORKER_FIELDS
 from celery_gateway.stream.completion import Target
 from celery_gateway.stream.record_view import RecordOf
+
+_UUID = FILTER_FIELDS.index("uuid")
 
 
 class Visible:
@@ -116,7 +118,13 @@ class Visible:
         """Return the workflows of a root id that may have visible tasks."""
         if not self._scope.may_see_workflow(root_id):
             return []
-        roots = self.pipeline.tasks.roots(root_id, cluster)
+        tasks = self.pipeline.tasks
+        roots = tasks.roots(root_id, cluster)
+        lookups = self._scope.filter.lookups
+        if lookups is not None and all(position == _UUID for position, _ in lookups):
+            # Few tasks are visible, so the members are not read: the time would show their number.
+            keys = [key for _, uuid in lookups for key in tasks.keys(uuid, cluster)]
+            return [root for root in roots if any(key in root.members for key in keys)]
         if len(roots) < 2 or not self._scope.is_restricted:
             return roots
         return [root for root in roots if any(map(self.sees, root.members.values()))]
