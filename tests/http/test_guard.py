@@ -116,6 +116,7 @@ async def test_an_unread_response_times_out(keeps_alive: bool) -> None:
         client.close()
 
 
+@pytest.mark.timing
 async def test_a_response_that_is_read_slowly_continues() -> None:
     async with opened() as gateway:
         gateway.hub.append({**EVENT, "text": "x" * (1 << 20)})
