@@ -24,7 +24,7 @@ from celery_gateway.access.static_tokens import parse_hash
 from celery_gateway.errors import GatewayError
 from celery_gateway.tokens import ALGORITHMS, DEFAULT_AUDIENCE
 
-Quota = tuple[tuple[str, float], ...]
+QuotaLimits = tuple[tuple[str, float], ...]
 FileVersion = tuple[int, int, int] | None
 """Changes when a file is written or replaced, also if a link to it is replaced; ``None`` without a file."""
 
@@ -44,7 +44,7 @@ class StaticToken:
     digest: str = field(repr=False)
     scope: Scope
     expires_at: float | None
-    quota: Quota
+    quota: QuotaLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Issuer:
     jwks_url: str
     leeway_seconds: float
     scope: Scope | None
-    quota: Quota
+    quota: QuotaLimits
     fingerprint: str
 
 
@@ -75,7 +75,7 @@ class ProxyUser:
     """The scope and the quota of users that a proxy has authenticated."""
 
     scope: Scope
-    quota: Quota
+    quota: QuotaLimits
 
 
 @dataclass(frozen=True, slots=True)

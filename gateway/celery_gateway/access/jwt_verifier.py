@@ -45,7 +45,7 @@ _REASONS: Final[Sequence[tuple[type[jwt.PyJWTError], str]]] = (
     (jwt.InvalidAudienceError, "the token is not for this gateway: its claim aud has another audience"),
 )
 _SIGNATURE_ERRORS: Final = (jwt.InvalidSignatureError, jwt.InvalidKeyError)
-Keys = Callable[[Issuer], Sequence[jwt.PyJWK]]
+KeysOf = Callable[[Issuer], Sequence[jwt.PyJWK]]
 
 
 class Unverified(NamedTuple):
@@ -91,7 +91,7 @@ def candidates(keys: Iterable[jwt.PyJWK], key_id: str | None) -> list[jwt.PyJWK]
 
 
 def verify(
-    token: str, claimed: Unverified, issuers: Iterable[Issuer], keys: Keys
+    token: str, claimed: Unverified, issuers: Iterable[Issuer], keys: KeysOf
 ) -> tuple[Principal, Issuer]:
     """Return the principal of a token, without its credential, and the table that it is by.
 

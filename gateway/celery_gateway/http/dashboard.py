@@ -6,7 +6,7 @@ import re
 from importlib.resources import files
 from typing import Final, Literal, NamedTuple
 
-Access = Literal["open", "token", "session", "login", "forbidden"]
+PageAccess = Literal["open", "token", "session", "login", "forbidden"]
 _OPEN: Final = '<html lang="en" data-access="open">'
 
 
@@ -21,7 +21,7 @@ class Dashboard(NamedTuple):
     html: str
     policy: str
 
-    def page(self, access: Access) -> str:
+    def page(self, access: PageAccess) -> str:
         """Return the page for a request.
 
         Args:

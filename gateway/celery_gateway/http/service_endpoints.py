@@ -6,8 +6,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from celery_gateway.errors import Forbidden, InvalidToken
 from celery_gateway.http.access_control import AccessControl
 from celery_gateway.http.carriers import PRINCIPAL_KEY
-from celery_gateway.http.dashboard import Access as PageAccess
-from celery_gateway.http.dashboard import load
+from celery_gateway.http.dashboard import PageAccess, load
 from celery_gateway.http.metrics import CONTENT_TYPE, Metrics
 from celery_gateway.pipeline import Pipeline
 
