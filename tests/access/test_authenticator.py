@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from celery_gateway.access import authenticator as module
 from celery_gateway.access import jwt_verifier
 from celery_gateway.access.authenticator import COST_BYTES, PRINCIPAL_BYTES, Authenticator
+from celery_gateway.access.jwks import TIMEOUT_SECONDS
 from celery_gateway.access.principal import Principal
 from celery_gateway.access.scope import Scope
 from celery_gateway.access.static_tokens import hash_text, new_token
@@ -310,9 +311,8 @@ async def test_keys_of_a_url(
     monkeypatch.setattr("celery_gateway.access.jwks.MIN_INTERVAL_SECONDS", 0.0)
     with_jwks(folder, server)
     server.delay.clear()
-    start = time.monotonic()
     authenticator = Authenticator(str(folder.path))
-    assert time.monotonic() - start < 1 and server.requests == 0  # the issuer does not delay the start
+    assert server.requests == 0  # the issuer does not delay the start
     first = es256(0)
     waiting = asyncio.create_task(authenticator.authenticate(first))
     await asyncio.sleep(0.05)
@@ -356,7 +356,7 @@ async def test_a_slow_issuer_does_not_delay_the_file(folder: AccessFolder, serve
         start = time.monotonic()
         await changed(authenticator, lambda: folder.write(ci=None))
         await refused(authenticator, CI)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < TIMEOUT_SECONDS, "it did not wait for the issuer"
         server.delay.set()
 
 

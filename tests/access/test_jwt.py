@@ -19,6 +19,7 @@ from celery_gateway.access.scope import Scope
 from celery_gateway.errors import Forbidden, GatewayError, InvalidToken
 from celery_gateway.tokens import MAX_TOKEN_BYTES
 from tests.support import token_issuer
+from tests.support.cpu_time import scaled
 from tests.support.token_issuer import (
     ISSUER,
     PUBLIC_KEY_ALGORITHMS,
@@ -290,10 +291,10 @@ def test_long_tokens_are_refused_before_they_are_parsed() -> None:
     refused(token(x="y" * MAX_TOKEN_BYTES), reason="too long")
     refused("é" * (MAX_TOKEN_BYTES + 1), reason="too long")
     huge = "." * 50_000_000
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InvalidToken, match="too long"):
         jwt_verifier.unverified(huge)
-    assert time.perf_counter() - start < 0.01
+    assert time.process_time() - start < scaled(0.01)
 
 
 @pytest.mark.parametrize("depth", [500, 4_000])

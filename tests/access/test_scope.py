@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_gateway.access.scope import EVERYTHING, MAX_PAIRS, Scope
@@ -38,6 +38,7 @@ def passes(patterns: list[str], value: str | None, *, is_scope: bool) -> bool:
     )
 
 
+@settings(deadline=None)
 @given(
     scope=st.lists(FILTERS, max_size=3),
     wanted=st.lists(FILTERS, min_size=1, max_size=3),

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_gateway.errors import InvalidToken
@@ -138,6 +138,7 @@ def test_an_empty_token_of_the_query_decides_too() -> None:
     assert carried_token(request(SESSION, query="access_token=")) == Carried("")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["authorization", "cookie"]), st.text(max_size=40)), max_size=4))
 def test_any_headers_have_a_token_or_none_that_is_valid(headers: list[tuple[str, str]]) -> None:
     encodable = [(name, value) for name, value in headers if value.isprintable() and value.isascii()]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
@@ -140,6 +140,7 @@ def test_the_scheme_is_that_of_the_nearest_proxy(proto: str, scheme: str | None)
 
 
 @pytest.mark.unit
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=60), max_size=4), st.lists(st.text(max_size=12), max_size=3))
 def test_no_header_raises(addresses: list[str], schemes: list[str]) -> None:
     client, scheme = PROXIES.read({"x-forwarded-for": addresses, "x-forwarded-proto": schemes})
