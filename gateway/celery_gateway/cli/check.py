@@ -1,6 +1,5 @@
 """``celery-gateway check``: print the problems between here and the first event, and their fixes."""
 
-import asyncio
 import json
 import logging
 import sys
@@ -12,6 +11,7 @@ import click
 from celery_gateway.broker.redaction import without_password
 from celery_gateway.broker.urls import Access, brokers
 from celery_gateway.check.step import FINDINGS, FIRST_WARNING_CODE, Result, Step, exit_code
+from celery_gateway.cli.cancellable import run
 from celery_gateway.cli.options import CONSUMING, Number, with_options
 from celery_gateway.errors import SourceError
 
@@ -142,7 +142,7 @@ def check(
             shown = without_password(url)
             if not as_json:
                 click.echo(f"{name} = {shown}" if name else shown)
-            result = asyncio.run(preflight(url, exchange, wait_seconds, on_step, status.show, access))
+            result = run(preflight(url, exchange, wait_seconds, on_step, status.show, access))
             results.append((name, shown, result))
     except KeyboardInterrupt:
         status.clear()

@@ -158,6 +158,7 @@ export const access: Test[] = [
       await t.until("events come", () => all.told.length > 50);
       await t.command("/tokens/remove", { name: names[0] });
       await load.done();
+      await t.until("the stream has ended, and it was asked for another token", () => given.length === 2);
       await whole(t, all, 1_000);
       t.equal(given.length, 2, "how often it was asked for a token");
     },
