@@ -132,9 +132,7 @@ async def test_a_slow_issuer_is_given_up(
 ) -> None:
     monkeypatch.setattr(jwks_module, "TIMEOUT_SECONDS", 0.3)
     server.delay.clear()
-    start = time.monotonic()
-    await keys.fetch()
-    assert time.monotonic() - start < 5
+    await keys.fetch()  # it returns, although the issuer never responds
     assert "its tokens are refused" in caplog.text and keys.keys == ()
 
 
