@@ -37,7 +37,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 
 
 @pytest.mark.parametrize(
-    ("reason", "first", "more"),
+    ("reasons", "first", "more"),
     [
         pytest.param("head", GET, SMALL_HEADERS, id="headers"),
         pytest.param("head", GET + b"x: ", b"v" * 65_536, id="header"),
@@ -46,19 +46,27 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         pytest.param("head", CHUNKED + b"0\r\n", SMALL_HEADERS, id="trailers"),
         pytest.param("head", CHUNKED + b"0\r\nx: ", b"v" * 65_536, id="trailer"),
         pytest.param("head", CHUNKED + b"1;", b"v" * 65_536, id="chunk-extension"),
-        pytest.param("input-rate", CHUNKED, b"1\r\nx\r\n" * 10_000, id="small-chunks"),
+        pytest.param(
+            "input-rate|body",  # whichever comes first on this machine
+            CHUNKED,
+            b"1\r\nx\r\n" * 10_000,
+            id="small-chunks",
+        ),
         pytest.param("body", GET + b"Content-Length: 9999999999\r\n\r\n", b"v" * 65_536, id="body"),
         pytest.param("pipelining", b"", (GET + b"\r\n") * 5_000, id="pipelined"),
         pytest.param("input-rate", STREAM, b"v" * 65_536, id="beside-a-stream"),
     ],
 )
 def test_an_endless_request_ends_its_connection(
-    gateway: GatewayProcess, reason: str, first: bytes, more: bytes
+    gateway: GatewayProcess, reasons: str, first: bytes, more: bytes
 ) -> None:
-    before = refused(gateway, reason)
+    def count() -> float:
+        return sum(refused(gateway, reason) for reason in reasons.split("|"))
+
+    before = count()
     cost = flood(gateway, first, more, reads=False)
     assert cost.is_cut, cost
-    assert until(lambda: refused(gateway, reason) > before)
+    assert until(lambda: count() > before)
     assert cost.used_seconds < scaled(MAX_USED_SECONDS), cost
     assert cost.memory_bytes < MAX_GROWN_BYTES, cost
     assert cost.held_seconds < scaled(MAX_HELD_SECONDS), cost

@@ -587,6 +587,7 @@ def parents_in(tree: dict[str, Any]) -> dict[str, str | None]:
     return parents
 
 
+@pytest.mark.timing
 async def test_a_workflow_of_fifty_thousand_tasks_does_not_block_the_event_loop() -> None:
     gateway = StateGateway()
     ids = [str(uuid.uuid4()) for _ in range(MANY)]

@@ -1,7 +1,7 @@
 """Limits of CPU time that fit the machine: relative to a fixed piece of work, measured in the same run."""
 
 import time
-from functools import cache
+from statistics import median
 
 NOMINAL_SECONDS = 0.005
 """The reference on the machine that the limits of the tests were measured on."""
@@ -13,15 +13,17 @@ def _work() -> int:
     return sum(numbers[text] for text in sorted(numbers))
 
 
-@cache
 def reference_seconds() -> float:
-    """Return the CPU time of a fixed piece of work on this machine now: the least of some rounds."""
+    """Return the CPU time of a fixed piece of work on this machine now: the median of some rounds.
+
+    It is measured at each call: what else the machine does also changes what a piece of work costs.
+    """
     rounds = []
     for _ in range(ROUNDS):
         started = time.process_time()
         _work()
         rounds.append(time.process_time() - started)
-    return min(rounds)
+    return median(rounds)
 
 
 def scaled(seconds: float) -> float:
