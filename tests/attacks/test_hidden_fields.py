@@ -16,7 +16,7 @@ from celery_gateway.access.authenticator import Authenticator
 from tests.support.asgi_exchange import Exchange
 from tests.support.state_gateway import StateGateway
 from tests.support.token_issuer import issuer_file, token
-from tests.support.two_tenants import SHOP, events_of, texts
+from tests.support.two_tenants import SHOP, events_of, recently, texts
 
 pytestmark = pytest.mark.unit
 
@@ -61,7 +61,7 @@ def values(field: str, variant: int) -> Any:
 
 def events(hidden: list[str], variant: int) -> list[dict[str, Any]]:
     made = []
-    for event in events_of(SHOP):
+    for event in events_of(SHOP, recently()):
         changed = {field: values(field, variant) for field in hidden if field in event}
         if event["type"] == "task-sent" and "routing_key" in hidden:
             changed |= {

@@ -17,8 +17,8 @@ Event = dict[str, Any]
 Filter = Mapping[str, str | list[str]]
 
 SHOP, BANK = "shop", "bank"
-BEGIN = float(int(time.time())) - 300
-"""The time of the first event of each tenant. Gateways use only timestamps of the last ten minutes."""
+AGE_SECONDS = 300
+"""The age of the first event of each tenant. Gateways use only timestamps of the last ten minutes."""
 NAMING = ("task-sent", "task-received")
 STATES = {
     "task-sent": "PENDING",
@@ -32,10 +32,11 @@ STATES = {
 
 
 class Tenant:
-    """Makes the events of one tenant. Their times do not depend on those of others."""
+    """Makes the events of one tenant, from a time on. Their times do not depend on those of others."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, begin: float) -> None:
         self.name = name
+        self.begin = begin
         self.events: list[Event] = []
 
     def event(self, type: str, task: int | None = None, **fields: Any) -> None:
@@ -43,7 +44,7 @@ class Tenant:
         made = {
             "type": type,
             "hostname": f"worker@{self.name}",
-            "timestamp": BEGIN + number,
+            "timestamp": self.begin + number,
             "utcoffset": 0,
             "pid": 7,
             "clock": number,
@@ -73,9 +74,14 @@ class Tenant:
         self.event(type, task, **values | fields)
 
 
-def events_of(tenant: str) -> list[Event]:
+def recently() -> float:
+    """The time at which the events of a test begin, in epoch seconds."""
+    return float(int(time.time())) - AGE_SECONDS
+
+
+def events_of(tenant: str, begin: float) -> list[Event]:
     """The events of a tenant, with tasks of every kind."""
-    t = Tenant(tenant)
+    t = Tenant(tenant, begin)
     t.event("worker-online", freq=2.0, sw_ident=f"{tenant} py")
     # 1: complete, with progress and a result. 2, 3: its children.
     t.named("task-sent", 1)
@@ -106,9 +112,9 @@ def events_of(tenant: str) -> list[Event]:
     return t.events
 
 
-def lies_of(tenant: str, other: str) -> list[Event]:
+def lies_of(tenant: str, other: str, begin: float) -> list[Event]:
     """Events of a tenant whose values claim that they belong to the other one."""
-    t, o = Tenant(tenant), Tenant(other)
+    t, o = Tenant(tenant, begin), Tenant(other, begin)
     claims: Event = {
         "name": f"{other}.pay",
         "root_id": o.uuid(1),
@@ -146,7 +152,8 @@ class World(NamedTuple):
 def world(seed: int) -> World:
     """Return events of both tenants, merged at random; each tenant's own order is kept."""
     dice = random.Random(seed)
-    left = [events_of(SHOP), [*events_of(BANK), *lies_of(BANK, SHOP)]]
+    begin = recently()
+    left = [events_of(SHOP, begin), [*events_of(BANK, begin), *lies_of(BANK, SHOP, begin)]]
     merged: list[Event] = []
     while left := [events for events in left if events]:
         merged.append(dice.choices(left, [len(events) for events in left])[0].pop(0))
