@@ -59,9 +59,9 @@ def values(field: str, variant: int) -> Any:
     return f"SECRET {variant}" if variant == 1 else f"SECRET {variant} " + "x" * 5_000
 
 
-def events(hidden: list[str], variant: int) -> list[dict[str, Any]]:
+def events(hidden: list[str], variant: int, begin: float) -> list[dict[str, Any]]:
     made = []
-    for event in events_of(SHOP, recently()):
+    for event in events_of(SHOP, begin):
         changed = {field: values(field, variant) for field in hidden if field in event}
         if event["type"] == "task-sent" and "routing_key" in hidden:
             changed |= {
@@ -78,11 +78,13 @@ def events(hidden: list[str], variant: int) -> list[dict[str, Any]]:
 class Hidden:
     """A gateway in one of two worlds, and a token that hides what is different."""
 
-    def __init__(self, folder: Path, hidden: list[str], variant: int, max_event_bytes: int = 0) -> None:
+    def __init__(
+        self, folder: Path, hidden: list[str], variant: int, begin: float, *, max_event_bytes: int = 0
+    ) -> None:
         self.gateway = StateGateway(
             authenticator=Authenticator(issuer_file(folder)), max_event_bytes=max_event_bytes
         )
-        self.gateway.put(*events(hidden, variant))
+        self.gateway.put(*events(hidden, variant, begin))
         pipeline = self.gateway.pipeline  # what waits for the name of its task goes on now, in both worlds
         pipeline._emit(pipeline.tasks.release_all(asyncio.get_running_loop().time(), None))
         self._epoch = self.gateway.pipeline.hub.id.decode().partition("-")[0]
@@ -120,7 +122,8 @@ def targets(fields: list[str]) -> Iterator[str]:
 @pytest.mark.parametrize("name", HIDDEN)
 async def test_responses_do_not_depend_on_hidden_fields(tmp_path: Path, name: str) -> None:
     hidden = HIDDEN[name]
-    pair = [Hidden(tmp_path, hidden, variant) for variant in (1, 2)]
+    begin = recently()  # the same for both
+    pair = [Hidden(tmp_path, hidden, variant, begin) for variant in (1, 2)]
     for target in targets(hidden):
         responses = [await each.begin(target).done() for each in pair]
         compared = [each.comparable(response) for each, response in zip(pair, responses, strict=True)]
@@ -146,7 +149,7 @@ async def test_responses_do_not_depend_on_hidden_fields(tmp_path: Path, name: st
 @pytest.mark.parametrize("name", ["args", "call", "result", "error", "custom"])
 async def test_truncation_names_no_hidden_field(tmp_path: Path, name: str) -> None:
     """An event above `--max-event-bytes` is cut before fields are removed: its list of names is filtered."""
-    each = Hidden(tmp_path, HIDDEN[name], 2, max_event_bytes=2_000)
+    each = Hidden(tmp_path, HIDDEN[name], 2, recently(), max_event_bytes=2_000)
     streams = [each.begin(f"/events?{query}") for query in ("since=earliest", "since=earliest&view=record")]
     streams += [each.begin("/events?since=earliest&fields=state,mark&format=ndjson")]
     for stream in streams:
@@ -159,7 +162,7 @@ async def test_truncation_names_no_hidden_field(tmp_path: Path, name: str) -> No
 
 
 async def test_a_hidden_field_cannot_be_filtered_in_any_way(tmp_path: Path) -> None:
-    each = Hidden(tmp_path, ["queue", "hostname"], 1)
+    each = Hidden(tmp_path, ["queue", "hostname"], 1, recently())
     for path in ("/events", "/tasks", "/ws"):
         for field in ("queue", "hostname"):
             for pattern in ("x", "*", "!x", ""):
