@@ -88,12 +88,15 @@ def gateway(broker: str, folder: Path) -> Iterator[GatewayProcess]:
 
 
 @pytest.fixture(scope="module", params=[KEPT, STRIPPED])
-def nginx(request: pytest.FixtureRequest, gateway: GatewayProcess, folder: Path) -> Iterator[Nginx]:
+def nginx(
+    request: pytest.FixtureRequest, gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nginx]:
     replace = {
         "nginx.conf": {KEPT: request.param, "worker_shutdown_timeout 30s": "worker_shutdown_timeout 1s"},
         "proxy.conf": READ_TIMEOUT,
     }
-    server = Nginx(folder / request.param, gateway.port, replace=replace)
+    # Tests run in parallel can need it twice in one process: each has a folder of its own.
+    server = Nginx(tmp_path_factory.mktemp(request.param), gateway.port, replace=replace)
     with running(server):
         yield server
 

@@ -135,7 +135,7 @@ def test_a_worker_that_does_nothing_for_a_while_is_silent_and_its_task_is_not_lo
     gateway: GatewayProcess, celery: Celery, workers: Any, queue: str
 ) -> None:
     worker = workers(queue)
-    result = celery.send_task("lives.held", (1,), queue=queue)
+    result = celery.send_task("lives.held", (8,), queue=queue)  # it ends while the worker stands still
     assert wait_for(lambda: task(gateway, result.id)["state"] == "STARTED", DEADLINE_SECONDS)
     with NdjsonStream(gateway.url, {"uuid": result.id}) as stream:
         os.kill(worker.pid, signal.SIGSTOP)  # as a loop does that gives gevent no turn
