@@ -30,7 +30,15 @@ from tests.support.asgi_exchange import Exchange
 from tests.support.live_streams import KINDS, Headers, Stream, exchange, served
 from tests.support.served_gateway import until
 from tests.support.state_gateway import StateGateway, known, step
-from tests.support.token_issuer import SECRET, claims, issuer_file, public_pem, segment, token
+from tests.support.token_issuer import (
+    LIFETIME_SECONDS,
+    SECRET,
+    claims,
+    issuer_file,
+    public_pem,
+    segment,
+    token,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -117,8 +125,8 @@ def invalid_tokens() -> dict[str, str]:
         "expired-static": EXPIRED,
         "expired": token(exp=now - 1, **scope),
         "expired-long-ago": token(exp=1, **scope),
-        "not-yet": token(nbf=now + 500, **scope),
-        "issued-in-the-future": token(iat=now + 500, **scope),
+        "not-yet": token(nbf=now + LIFETIME_SECONDS // 2, **scope),
+        "issued-in-the-future": token(iat=now + LIFETIME_SECONDS // 2, **scope),
         "no-exp": token(exp=None, **scope),
         "exp-text": signed({"alg": "HS256"}, claims(**scope) | {"exp": "9999999999"}, SECRET.encode()),
         "exp-infinite": signed({"alg": "HS256"}, claims(**scope) | {"exp": 1e300}, SECRET.encode()),

@@ -19,6 +19,8 @@ ISSUER = "https://shop.example"
 SECRET = "a secret that is long enough: 0123456789abcdef"
 PUBLIC_KEY_ALGORITHMS = ("RS256", "ES256", "EdDSA")
 EVERYTHING: dict[str, Any] = {}
+LIFETIME_SECONDS = 2 * 86_400
+"""Longer than any test run: some tokens are made when a test is imported."""
 
 
 def private_key(algorithm: str, number: int = 0) -> Any:
@@ -68,7 +70,7 @@ def claims(**changed: Any) -> dict[str, Any]:
         "iss": ISSUER,
         "aud": "celery-gateway",
         "iat": now,
-        "exp": now + 600,
+        "exp": now + LIFETIME_SECONDS,
         "sub": "alice",
         "celery_gateway": EVERYTHING,
     }
