@@ -26,12 +26,14 @@ def hide_secrets(scope: Scope) -> None:
     query: bytes = scope.get("query_string") or b""
     if not query:
         return
-    plain = unquote_to_bytes(query).lower() if b"%" in query else query.lower()
+    parameters = query.split(b"&")
+    names = b"&".join([parameter.partition(b"=")[0] for parameter in parameters])  # values can be long
+    plain = unquote_to_bytes(names).lower() if b"%" in names else names.lower()
     if any(word in plain for word in _WORDS):
         if _ACCESS_TOKEN in plain:
             given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
             scope[ACCESS_TOKEN_KEY] = [value for name, value in given if name == _ACCESS_TOKEN.decode()]
-        scope["query_string"] = b"&".join(map(_hidden, query.split(b"&")))
+        scope["query_string"] = b"&".join(map(_hidden, parameters))
 
 
 def _hidden(parameter: bytes) -> bytes:
