@@ -9,8 +9,10 @@ PYTHON ?=
 ARGS ?=
 # A virtual environment with the lowest versions of all packages that pyproject.toml allows.
 LOWEST := .venv-lowest
-WITH_VENV := env PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"
-PYTEST := $(WITH_VENV) $(BIN)/python -m pytest
+# How often a failed test is run again; .ci/run asks for it, since CI's machine may be slow. The log has each failure.
+RERUNS ?= 0
+WITH_VENV := env RERUNS=$(RERUNS) PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"
+PYTEST := $(WITH_VENV) $(BIN)/python -m pytest -raR --reruns $(RERUNS)
 NPM_TEST := $(WITH_VENV) sh -c 'cd $(JS) && npm test && npm run check'
 # The programs of constraints, audit and sbom, in an environment apart from the packages that they examine.
 SUPPLY := $(VENV)/supply

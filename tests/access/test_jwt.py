@@ -20,6 +20,7 @@ from celery_gateway.errors import Forbidden, GatewayError, InvalidToken
 from celery_gateway.tokens import MAX_TOKEN_BYTES
 from tests.support import token_issuer
 from tests.support.cpu_time import scaled
+from tests.support.thorough import tries
 from tests.support.token_issuer import (
     ISSUER,
     PUBLIC_KEY_ALGORITHMS,
@@ -365,7 +366,7 @@ _odd_headers = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 @given(
     st.text()
     | st.from_regex(r"[A-Za-z0-9_-]{0,40}(\.[A-Za-z0-9_-]{0,40}){0,4}", fullmatch=True)
@@ -377,7 +378,7 @@ def test_garbage_is_an_invalid_token(text: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 @given(_odd_headers, _odd_claims)
 def test_signed_garbage_is_an_error_of_the_gateway(headers: dict[str, Any], changed: dict[str, Any]) -> None:
     """Its signature is valid, and it has odd values: only errors of the gateway are raised."""

@@ -20,6 +20,7 @@ from celery_gateway.events.fields import NEVER_HIDDEN
 from tests.support.cpu_time import scaled
 from tests.support.gateway_process import ROOT
 from tests.support.state_gateway import StateGateway, known, step
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -427,7 +428,7 @@ FORMS: dict[str, Callable[[Any], str]] = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(400), deadline=None)
 @given(value=_mixed, form=st.sampled_from(sorted(FORMS)), cut=st.none() | st.floats(0, 1), dots=st.booleans())
 @example(value={"password": "QZX\\'QZX"}, form="saferepr", cut=None, dots=False)
 @example(value={"password": b"QZX'QZX"}, form="saferepr", cut=None, dots=False)
@@ -444,7 +445,7 @@ def test_no_secret_survives(value: Any, form: str, cut: float | None, dots: bool
     assert event["result"] == after and event["note"] == [after]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(value=_plain, form=st.sampled_from(sorted(FORMS)))
 def test_texts_without_names_of_secrets_are_unchanged(value: Any, form: str) -> None:
     try:
@@ -454,7 +455,7 @@ def test_texts_without_names_of_secrets_are_unchanged(value: Any, form: str) -> 
     assert redacted(text) is text or redacted(text) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 @given(
     pieces=st.lists(
         st.sampled_from(
@@ -520,7 +521,7 @@ def test_any_text_stays_valid_and_is_redacted_once(pieces: list[str]) -> None:
     assert redacted(after) == after, (text, after)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(value=_mixed)
 def test_no_secret_of_a_custom_field_survives(value: Any) -> None:
     event = {"type": "task-custom", "data": json.loads(_json(value))}
@@ -575,10 +576,11 @@ def _cpu_seconds(text: str) -> float:
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("begin", ["", "password='x' @ ", "token=f("])
 def test_the_time_is_linear_in_the_length(unit: str, begin: str) -> None:
-    text = begin + unit * (MEGABYTE // len(unit))
-    half = begin + unit * (MEGABYTE // len(unit) // 2)
+    size = tries(MEGABYTE)
+    text = begin + unit * (size // len(unit))
+    half = begin + unit * (size // len(unit) // 2)
     took, half_took = (min(_cpu_seconds(each) for _ in range(2)) for each in (text, half))
-    assert took < scaled(0.5), f"{took:.3f} s"
+    assert took < scaled(0.5 * size / MEGABYTE), f"{took:.3f} s"
     assert took < 4 * half_took + scaled(0.02), f"{took:.3f} s, half of it {half_took:.3f} s"
 
 

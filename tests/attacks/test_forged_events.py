@@ -185,7 +185,7 @@ async def test_a_workflow_is_ready_whoever_claims_to_belong_to_it(
     await until_flushed(victim)
     assert not waiting.is_done, "one of two tasks has ended"
     victim.gateway.put(step("succeeded", "mine"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not waiting.is_done:  # further lies do not make it wait longer
             victim.gateway.put(*lies)
             await asyncio.sleep(0.05)
@@ -206,7 +206,7 @@ async def test_a_workflow_of_lies_alone_is_unknown(tmp_path: Path) -> None:
 
 async def until_flushed(victim: Victim) -> None:
     hub = victim.gateway.pipeline.hub
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while hub.id_of(hub.position) != hub.id:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     await asyncio.sleep(0.02)

@@ -333,7 +333,7 @@ async def test_public_routes_reveal_nothing(state: StateGateway, path: str) -> N
 # ------------------------------------------------------------------------------------ ends of streams
 
 
-async def until_done(streams: Iterable[Stream], seconds: float = 10.0) -> None:
+async def until_done(streams: Iterable[Stream], seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         await asyncio.gather(*(stream.task for stream in streams))
 
@@ -347,7 +347,7 @@ def fresh(**changed: Any) -> Headers:
 async def test_streams_end_with_their_token_and_resume_without_a_gap(tmp_path: Path, path: str) -> None:
     gateway = StateGateway(authenticator=Authenticator(access_file(tmp_path)))
     async with served(gateway, path) as port:
-        ends_at = int(time.time()) + 2
+        ends_at = int(time.time()) + 5  # a busy machine takes a second to open the streams
         streams = [await Stream(kind, fresh(exp=ends_at)).open(gateway.app, port) for kind in KINDS]
         lasting = await Stream("ndjson", fresh()).open(gateway.app, port)
         sent = 0
@@ -355,7 +355,7 @@ async def test_streams_end_with_their_token_and_resume_without_a_gap(tmp_path: P
             sent += 1
             gateway.put(known(f"task-{sent}"))
             await asyncio.sleep(0.02)
-            assert time.time() < ends_at + 5, "the streams do not end"
+            assert time.time() < ends_at + 30, "the streams do not end"
         for stream in streams:
             stream.assert_ended("expired", 4001)
             assert ends_at - 0.1 <= stream.ended_at <= ends_at + 2
@@ -423,7 +423,7 @@ async def test_a_token_that_is_removed_while_a_body_arrives_gets_no_lasting_stre
         await asyncio.sleep(0)
         remove()
         probe = bearer(REMOVED)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await Exchange(gateway.app, "/tasks", headers=probe).done()).status != 401:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         slow.send_body(b': [{"name": "*"}]}')
@@ -527,18 +527,18 @@ async def test_operations_of_a_websocket_do_not_outlive_the_maximum_age(tmp_path
     while not opened.is_done:
         opened.send_json({"op": "open"})
         await asyncio.sleep(0.1)
-        assert time.time() < began_at + 4, "another stream is not another connection"
+        assert time.time() < began_at + 30, "another stream is not another connection"
     assert opened.close_code == 1012
 
 
 @pytest.mark.slow
 async def test_operations_of_a_websocket_do_not_outlive_its_token(tmp_path: Path) -> None:
     gateway = StateGateway(authenticator=Authenticator(access_file(tmp_path)))
-    ends_at = int(time.time()) + 1
+    ends_at = int(time.time()) + 3
     opened = await Exchange(gateway.app, "/ws", headers=fresh(exp=ends_at), subprotocols=()).begun()
     while not opened.is_done:
         opened.send_json({"op": "open", "since": "earliest"})
         opened.send_json({"op": "filter", "any": [{}]})
         await asyncio.sleep(0.05)
-        assert time.time() < ends_at + 3, "another stream is not another token"
+        assert time.time() < ends_at + 30, "another stream is not another token"
     assert opened.close_code == 4001

@@ -151,7 +151,7 @@ async def test_bodies_of_any_size_from_a_broker(broker: str) -> None:
                     )
 
         await asyncio.to_thread(publish)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             got = [await taken.get() for _ in range(5)]
             assert taken.empty()  # the credit is used up, until they are acknowledged
             await channel.basic_ack(got[-1].tag, multiple=True)

@@ -54,7 +54,7 @@ async def diagnosis_at(url: str, steps: Steps | None = None) -> Diagnosis:
     return diagnosis
 
 
-async def closed(channel: AbstractChannel, timeout_seconds: float = 10.0) -> None:
+async def closed(channel: AbstractChannel, timeout_seconds: float = 30) -> None:
     """Wait until the channel is closed, and raise the error that closed it."""
     await asyncio.wait_for(asyncio.shield(asyncio.wait({channel.closing})), timeout_seconds)
     channel.closing.result()

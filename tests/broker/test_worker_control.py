@@ -147,7 +147,7 @@ def start_visit(celery: Celery, worker: Worker, door: Door) -> str:
 
 
 def add_until_seen(
-    celery: Celery, worker: Worker, client: NdjsonStream, timeout_seconds: float = 20
+    celery: Celery, worker: Worker, client: NdjsonStream, timeout_seconds: float = 40
 ) -> list[EventFields]:
     """Send tasks until the worker's own events of one come through: they are switched on."""
     deadline = time.monotonic() + timeout_seconds
@@ -299,7 +299,7 @@ def heartbeat(hostname: Any, pid: Any = 1, kind: str = "heartbeat") -> EventFiel
     return {"type": f"worker-{kind}", "hostname": hostname, "pid": pid}
 
 
-async def until(condition: Any, timeout_seconds: float = 15) -> None:
+async def until(condition: Any, timeout_seconds: float = 40) -> None:
     async with asyncio.timeout(timeout_seconds):
         while not condition():  # noqa: ASYNC110  a condition of other threads, too
             await asyncio.sleep(0.02)

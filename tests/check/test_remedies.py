@@ -177,7 +177,7 @@ async def test_a_memory_alarm(own_rabbitmq: RabbitMQ) -> None:
             await running
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 90) -> None:
     """Wait for a condition.
 
     Raises:

@@ -29,7 +29,7 @@ from tests.support.rabbitmq import free_port, wait_for
 COMMAND = [sys.executable, "-m", "celery_gateway"]
 
 
-def run(*arguments: str, timeout_seconds: float = 20, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout_seconds: float = 40, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments],
         env=QUIET | environment,

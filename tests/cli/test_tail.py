@@ -32,6 +32,7 @@ from celery_gateway.events.event import FILTER_FIELDS
 from celery_gateway.events.event_types import STATE_OF_EVENT
 from tests.support.gateway_process import ROOT
 from tests.support.rabbitmq import free_port
+from tests.support.thorough import tries
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 QUIET = {
@@ -305,7 +306,7 @@ def steers(text: str) -> bool:
     )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=tries(60), suppress_health_check=[HealthCheck.too_slow])
 @given(MESSAGE)
 def test_any_json_gives_a_line_that_cannot_steer_the_terminal(zone: str, message: dict[str, Any]) -> None:
     text = event_line(message)
@@ -325,7 +326,7 @@ def test_the_first_and_the_last_year_have_lines(zone: str, value: object) -> Non
     assert "shop.pay" in (event_line(page) or "")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=tries(60), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(MESSAGE, max_size=4), st.booleans())
 def test_the_outcome_takes_any_json(messages: list[dict[str, Any]], is_workflow: bool) -> None:
     outcome = Outcome(is_workflow=is_workflow, target="g")

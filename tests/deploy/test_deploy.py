@@ -7,6 +7,7 @@ put under its filters of system calls (tests/support/sandbox.py).
 """
 
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -30,6 +31,7 @@ from celery_gateway.http.allowed_hosts import Policy
 from celery_gateway.http.server import DRAIN_SECONDS
 from celery_gateway.settings import DEFAULTS
 from tests.support import dockerfile, locks, pythons
+from tests.support.once import once
 from tests.support.publisher import Publisher, walk
 from tests.support.rabbitmq import Process, free_port
 from tests.support.sandbox import LIBRARY, directives
@@ -100,12 +102,16 @@ def taken_by_serve(values: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def image(folder: Path) -> dockerfile.Build:
+def image(tmp_path_factory: pytest.TempPathFactory) -> dockerfile.Build:
     """The Dockerfile's last stage, on the Python that it asks for where this machine has that."""
-    place = folder / "image"
-    place.mkdir()
-    build = dockerfile.Build(ROOT, place, pythons.found())
-    build.run(DOCKERFILE)
+
+    def make(place: Path) -> None:
+        build = dockerfile.Build(ROOT, place, pythons.found())
+        build.run(DOCKERFILE)
+        (place / "build.pickle").write_bytes(pickle.dumps(build))
+
+    made = once(tmp_path_factory, "image", make)
+    build: dockerfile.Build = pickle.loads((made / "build.pickle").read_bytes())
     return build
 
 

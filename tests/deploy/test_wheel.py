@@ -13,6 +13,7 @@ import pytest
 from celery_gateway import __version__
 from tests.support import pythons
 from tests.support.gateway_process import ROOT
+from tests.support.once import once
 from tests.support.rabbitmq import Process, free_port, wait_for
 from tests.support.stream_client import NdjsonStream
 
@@ -45,9 +46,11 @@ def run(*command: str | Path, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel that was made of it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
+
+    return once(tmp_path_factory, "dist", make)
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +103,13 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
     version: str = request.param
     if version not in FOUND:
         pytest.skip(f"there is no python{version} on this machine")
-    folder = tmp_path_factory.mktemp(f"python{version}")
-    environment = folder / "venv"
-    run(FOUND[version], "-m", "venv", "--without-pip", environment, folder=folder)
-    python = environment / "bin" / "python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-compile", wheel, folder=folder)
-    return environment / "bin"
+
+    def make(folder: Path) -> None:
+        run(FOUND[version], "-m", "venv", "--without-pip", folder, folder=folder)
+        python = folder / "bin" / "python"
+        run(sys.executable, "-m", "pip", "--python", python, "install", "--no-compile", wheel, folder=folder)
+
+    return once(tmp_path_factory, f"python{version}", make) / "bin"
 
 
 def test_the_command_says_its_version_and_helps(installed: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from celery_gateway.events.matcher import MAX_VALUE_CHARS
 from celery_gateway.events.pattern import escape, wildcards
 from celery_gateway.http.query_json import alternatives
 from celery_gateway.stream.limits import MAX_FILTER_COST
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +39,7 @@ TABLE = json.loads((Path(__file__).parents[1] / "conformance" / "filter.json").r
 
 Parameters = dict[str, list[str]]
 EventFields = dict[str, Any]
-DRAWN = settings(deadline=None, max_examples=250, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(250), derandomize=True)
 
 
 ID_FIELDS = ("root_id", "parent_id", "uuid")
@@ -279,7 +280,7 @@ def test_filters_that_ask_for_something_else_are_not_equal() -> None:
 
 
 @pytest.mark.slow
-@settings(DRAWN, max_examples=150)
+@settings(DRAWN, max_examples=tries(150))
 @given(st.lists(questions(), max_size=3))
 def test_any_of_some_filters_passes_what_one_of_them_passes(
     asked: list[tuple[Parameters, EventFields]],
@@ -293,7 +294,7 @@ def test_any_of_some_filters_passes_what_one_of_them_passes(
 
 
 @pytest.mark.slow
-@settings(DRAWN, max_examples=150)
+@settings(DRAWN, max_examples=tries(150))
 @given(st.lists(questions(), min_size=1, max_size=3))
 def test_what_a_filter_says_of_itself_for_the_index_is_true(
     asked: list[tuple[Parameters, EventFields]],
@@ -336,7 +337,7 @@ def test_filters_are_equal_however_their_values_are_escaped() -> None:
 
 
 @pytest.mark.slow
-@settings(DRAWN, max_examples=500)
+@settings(DRAWN, max_examples=tries(500))
 @given(TEXTS.filter(bool), st.lists(TEXTS, max_size=4), st.sampled_from(FIELDS), st.data())
 def test_an_escaped_text_matches_itself_and_nothing_else(
     text: str, others: list[str], field: str, data: st.DataObject

@@ -1,4 +1,4 @@
-"""A hundred thousand hostile bodies through a real broker, and good events between them.
+"""Hostile bodies through a real broker (how many: tests/support/thorough.py), and good events between them.
 
 They are published once; then each test looks at another thing that must hold: the gateway runs on, nothing
 was unpickled, every message and every refusal is counted, every good event was delivered, and memory and
@@ -29,10 +29,11 @@ from tests.support.hostile import EVENT, Body
 from tests.support.rabbitmq import RabbitMQ, wait_for
 from tests.support.raw_publisher import Properties, RawPublisher
 from tests.support.stream_client import NdjsonStream
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.timeout(400)  # the first test waits for the flood
 
-HOSTILE_BODIES = 60_000
+HOSTILE_BODIES = tries(60_000)
 SEED = 20261121
 GOOD_EVERY = 10
 MAX_BATCH_MESSAGES, MAX_BATCH_BYTES = 1_000, 20 << 20
@@ -197,9 +198,9 @@ def bodies(drawn: list[Body], marker: Path) -> Iterator[Body]:
     chance = random.Random(SEED)
     wrong = list(hostile.of_every_wrong_type())
     mixed = [*drawn, *wrong, *hostile.of_every_property(), *hostile.of_code(marker)]
-    mixed += [*hostile.of_many_names(10_000), *hostile.of_odd_properties()]
+    mixed += [*hostile.of_many_names(tries(10_000)), *hostile.of_odd_properties()]
     big = len(hostile.BIG) * len(hostile.BIG_SIZES)
-    mixed += islice(hostile.recombined(chance, drawn + wrong), 15_000)
+    mixed += islice(hostile.recombined(chance, drawn + wrong), tries(15_000))
     mixed += islice(hostile.changed(chance, drawn + wrong), HOSTILE_BODIES - big - len(mixed))
     chance.shuffle(mixed)
     between = len(mixed) // big

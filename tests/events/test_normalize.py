@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from celery_gateway.events.event import encode
 from celery_gateway.events.message import Message
 from celery_gateway.events.normalize import MAX_BODY_BYTES, MAX_EVENTS, REFUSED_REASONS, Normalized, normalize
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +33,7 @@ RECEIVED_AT = 1795234871.206692
 RECEIVED_TIME = "2026-11-21T04:21:11.206692Z"
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 MSGPACK = "application/x-msgpack"
-DRAWN = settings(deadline=None, max_examples=150, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(150), derandomize=True)
 
 STARTED = {
     "hostname": "w1@vm", "utcoffset": 0.0, "pid": 29285, "clock": 3, "timestamp": 1795234871.212133,

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from celery_gateway.events import pattern as patterns
 from celery_gateway.events.pattern import Glob, escape, split, unescape, wildcards
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
 SPECIAL = "\\,*?!"
-DRAWN = settings(deadline=None, max_examples=400, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(400), derandomize=True)
 
 
 def signs(text: str) -> list[tuple[str, bool]]:

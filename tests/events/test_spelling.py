@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from celery_gateway.errors import BadRequest
 from celery_gateway.events.filter_parser import MAX_SPELLINGS_CHECKED, build, build_any, parse
 from celery_gateway.events.spelling import STATES, TYPES, correction
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -120,7 +121,7 @@ def test_of_many_types_of_an_application_the_first_are_checked() -> None:
         build({"type": [*own, "gateway-gap"]})
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=tries(300), derandomize=True)
 @given(st.sampled_from(TYPES), st.data())
 def test_one_wrong_character_is_always_found(type: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(type.index("-") + 3, len(type) - 1))

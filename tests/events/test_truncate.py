@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from celery_gateway.events.event import encode
 from celery_gateway.events.truncate import ELLIPSIS, shorten, truncate
 from celery_gateway.settings import MIN_EVENT_BYTES
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +28,7 @@ OBJECTS = st.dictionaries(TEXTS.filter(lambda name: name != "truncated"), VALUES
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=tries(100), derandomize=True)
 @given(OBJECTS, st.integers(MIN_EVENT_BYTES, 20_000))
 def test_any_object_fits_and_says_what_was_cut(fields: dict[str, Any], max_bytes: int) -> None:
     whole = encode(fields)

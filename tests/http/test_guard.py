@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -26,11 +27,11 @@ EVENT = {"type": "test", "hostname": "", "timestamp": 0.0}
 
 @asynccontextmanager
 async def opened(
-    limits: Limits | None = None, *, max_connections: int = 1_000
+    limits: Limits | None = None, *, max_connections: int = 1_000, slow_seconds: float = SLOW_SECONDS
 ) -> AsyncIterator[ServedGateway]:
     gateway = ServedGateway()
     gateway.send_buffer_bytes = 16 << 10
-    gateway.server_limits = ServerLimits(limits or gateway.pipeline.limits, max_connections, SLOW_SECONDS)
+    gateway.server_limits = ServerLimits(limits or gateway.pipeline.limits, max_connections, slow_seconds)
     async with gateway.opened():
         yield gateway
 
@@ -50,7 +51,7 @@ async def answer(client: socket.socket) -> bytes:
     """Return everything until the connection ends."""
     data = b""
     with suppress(ConnectionResetError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while part := await asyncio.get_running_loop().sock_recv(client, 1 << 16):
                 data += part
     client.close()
@@ -175,7 +176,7 @@ async def test_each_pipelined_request_has_its_own_deadline(monkeypatch: pytest.M
             await asyncio.sleep(0.25)
             await loop.sock_sendall(client, request[20:] + request[:20])
         received = b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while received.count(b"HTTP/1.1 200") < 8:
                 received += await _first(client)
         assert not gateway.pipeline.limits.refused
@@ -187,7 +188,7 @@ async def test_the_deadline_does_not_run_while_the_gateway_does_not_read(
 ) -> None:
     """A pipelined request waits for the response to the one before, which may take long."""
     monkeypatch.setattr(guard, "REQUEST_SECONDS", 0.3)
-    async with opened() as gateway:
+    async with opened(slow_seconds=30) as gateway:
         gateway.hub.append({**EVENT, "text": "x" * (2 << 20)})
         first = b"GET /events/%b HTTP/1.1\r\nHost: a\r\n\r\n" % gateway.hub.id
         client = await connect(gateway, first + GET, buffer_bytes=4096)
@@ -386,14 +387,36 @@ async def test_messages_sent_before_the_handshake_response_are_not_lost() -> Non
     async with opened() as gateway:
         client = await connect(gateway, WEBSOCKET + frame(b'{"op":"ping"}'))
         received = b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while b"gateway-pong" not in received:
                 received += await _first(client)
         await asyncio.get_running_loop().sock_sendall(client, frame(b'{"op":"ping"}'))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while received.count(b"gateway-pong") < 2:
                 received += await _first(client)
         client.close()
+
+
+async def test_what_follows_a_refused_handshake_is_not_parsed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(input_turns, "TURN_SECONDS", 1e-9)  # all input has to wait
+    async with opened() as gateway:
+        close = frame(b"\x03\xe8", opcode=8)
+        requests = [
+            handshake + rest
+            for handshake in (
+                WEBSOCKET.replace(b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key: short"),
+                WEBSOCKET.replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 7"),
+            )
+            for rest in (close, frame(b"a") + close, close + frame(b"a"), close + close)
+        ]
+        clients = [await connect(gateway, b"") for _ in requests]
+        for client, request in zip(clients, requests, strict=True):
+            client.send(request)
+        for client, request in zip(clients, requests, strict=True):
+            assert re.match(rb"HTTP/1.1 4\d\d ", await answer(client)), request
+        assert not caplog.records
 
 
 async def test_health_checks_work_for_an_address_without_memory_left() -> None:

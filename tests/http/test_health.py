@@ -103,7 +103,7 @@ async def test_the_access_log_of_an_application_around_the_gateway_has_no_tokens
     caplog.set_level(logging.INFO, "uvicorn.access")
     running = asyncio.create_task(server.serve())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not server.started:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]

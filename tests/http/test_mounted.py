@@ -111,7 +111,7 @@ def test_clients_that_stop_reading_do_not_delay_the_shutdown_of_two_gateways() -
     async def fill(server: uvicorn.Server, client: socket.socket, gateway: Gateway, kind: str) -> None:
         connections = server.server_state.connections
         (mine,) = (each for each in connections if each.client == client.getsockname())  # type: ignore[union-attr]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not 0 < mine.transport.get_write_buffer_size() < 60_000:
                 gateway.pipeline.hub.append({"type": kind, "text": "x" * 15_000})
                 await asyncio.sleep(0.005)

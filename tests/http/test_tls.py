@@ -182,14 +182,14 @@ async def plain(gateway: ServedGateway, data: bytes = b"") -> Client:
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
     """Return everything until the connection ends."""
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         with suppress(ConnectionResetError):
             return await reader.read()
     return b""
 
 
 async def read_until(reader: asyncio.StreamReader, text: bytes) -> bytes:
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         return await reader.readuntil(text)
 
 
@@ -315,7 +315,7 @@ async def test_a_slow_reader_continues_where_it_was(files: Files) -> None:
         gateway.hub.append({**EVENT, "n": -1})
         gateway.hub.flush()
         received = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while b'"n":-1' not in received:
                 received += await reader.read(1 << 20)
         got = [int(each) for each in re.findall(rb'"n":(-?\d+)', received)]

@@ -26,10 +26,11 @@ from celery_gateway.state.process import Process
 from celery_gateway.state.task import Task
 from celery_gateway.state.transitions import UNASSIGNED_STATES, state_of
 from celery_gateway.state.worker_table import WorkerTable
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
-DRAWN = settings(deadline=None, max_examples=300, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(300), derandomize=True)
 BEGAN_AT = 1_700_000_000.0
 HOUR = 3600.0
 PIDS = {"a": 1, "b": 2, "c": 3, "x": 4, "client": 9}

@@ -29,12 +29,13 @@ from celery_gateway.state.text_size import text_bytes
 from celery_gateway.state.transitions import MAX_STATE_CHARS, READY_STATES
 from celery_gateway.state.worker_table import WorkerTable
 from tests.events.test_corpus import RECEIVED_AT, RECORDINGS, all_wire_events, messages, subjects, taken
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
 WORKER, OTHER_WORKER, CLIENT = "one@host", "two@host", "gen7@client"
 PIDS = {WORKER: 40, OTHER_WORKER: 50}
-DRAWN = settings(deadline=None, max_examples=300, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(300), derandomize=True)
 
 
 def event(subject: str, timestamp: float, hostname: str = WORKER, **fields: Any) -> Event:

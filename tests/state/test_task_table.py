@@ -18,13 +18,14 @@ from celery_gateway.state.task_graph import CHILDREN_BYTES, ROOT_BYTES, Root
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.transitions import READY_STATES
 from celery_gateway.state.worker_table import WorkerTable
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
 NAMES = ("name", "root_id", "parent_id")
 JOINED = (*NAMES, "queue", "state", "attempt")
 UNKNOWN = dict.fromkeys(NAMES)
-DRAWN = settings(deadline=None, max_examples=300, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(300), derandomize=True)
 
 _clock = count(1)
 

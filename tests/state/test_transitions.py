@@ -20,10 +20,11 @@ from celery_gateway.state.transitions import (
     moves,
     state_of,
 )
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
-DRAWN = settings(deadline=None, max_examples=300, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(300), derandomize=True)
 
 # Rows: the state now. Columns: the event. `.`: the attempt stays as it is.
 TABLE = """

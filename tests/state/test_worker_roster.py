@@ -11,6 +11,7 @@ from celery_gateway.state.worker import Worker
 from celery_gateway.state.worker_roster import REFRESH_SECONDS, WORKERS_AT_ONCE, Roster
 from celery_gateway.state.worker_status import WorkerKey
 from celery_gateway.state.worker_table import WorkerTable
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -26,7 +27,7 @@ _STEPS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=tries(200))
 @given(st.lists(_STEPS, max_size=40))
 def test_it_returns_the_workers_of_the_table(steps: list[Any]) -> None:
     workers = WorkerTable(has_clusters=False)

@@ -27,13 +27,14 @@ from celery_gateway.state.worker_table import (
     WorkerTable,
 )
 from celery_gateway.stream.hub import Hub
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
 NAME = "w1@host"
 TIME = 1_700_000_000.0
 """Epoch seconds of `now` 0."""
-DRAWN = settings(deadline=None, max_examples=300, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(300), derandomize=True)
 
 _clock = count(1)
 

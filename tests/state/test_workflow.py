@@ -17,10 +17,11 @@ from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.state.workflow import MAX_DEPTH, Workflow
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
-DRAWN = settings(deadline=None, max_examples=100, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(100), derandomize=True)
 MANY = 50_000
 MAX_STEP_SHARE = 0.1
 """The maximum CPU time of one step of a large workflow, as a part of the CPU time of all steps."""

@@ -226,7 +226,7 @@ async def test_replays_are_complete_whether_they_are_pushed_or_pulled() -> None:
     streams = [pulled(hub.subscribe(Filter(), FRAMING, since=0), 1_000.0) for _ in range(3)]
     texts = [b""] * 3
     for number, stream in enumerate(streams):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while texts[number].count(b"task-received") < 1_200:
                 texts[number] += await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from celery_gateway.events.filter import Filter
 from celery_gateway.stream import framing
 from celery_gateway.stream.framing import FORMATS, projected_framing
 from celery_gateway.stream.hub import Hub
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +31,7 @@ _NAMES = st.sampled_from(["id", "type", "a", "b", "\u2028", "\x85", "c"])
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=tries(200))
 @given(st.dictionaries(_NAMES, _VALUES), st.frozensets(_NAMES))
 def test_a_projection_has_the_same_bytes_cached_or_not(
     event: dict[str, object], fields: frozenset[str]

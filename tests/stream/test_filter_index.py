@@ -19,6 +19,7 @@ from celery_gateway.events.filter_parser import parse
 from celery_gateway.events.matcher import MAX_VALUE_CHARS
 from celery_gateway.events.pattern import escape
 from celery_gateway.stream.filter_index import FilterIndex
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +49,7 @@ EVENTS = st.dictionaries(st.sampled_from(FILTER_FIELDS), st.sampled_from(VALUES)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_cache_small", [False, True])
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=tries(100))
 @given(st.lists(MATCHERS, max_size=12), st.lists(EVENTS, min_size=1, max_size=12), st.randoms())
 def test_the_index_finds_what_evaluating_every_filter_finds(
     is_cache_small: bool, matchers: list[Filter | AnyOf], events: list[Keys], chance: random.Random

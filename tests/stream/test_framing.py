@@ -27,13 +27,14 @@ from celery_gateway.stream.messages import (
     gap_message,
     open_message,
 )
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
 TABLE = json.loads((Path(__file__).parents[1] / "conformance" / "sse.json").read_text("utf-8"))
 CASES = [pytest.param(case, id=case["rule"]) for case in TABLE["cases"]]
 WRITTEN = [pytest.param(case, id=case["rule"]) for case in TABLE["cases"] if case["frames"] is not None]
-DRAWN = settings(deadline=None, max_examples=200, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(200), derandomize=True)
 
 
 class Dispatched(NamedTuple):

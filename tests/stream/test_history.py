@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_gateway.stream.history import ENTRY_OVERHEAD_BYTES, Entry, History
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
-DRAWN = settings(deadline=None, max_examples=150, derandomize=True)
+DRAWN = settings(deadline=None, max_examples=tries(150), derandomize=True)
 ROOMY = 1 << 30
 
 

@@ -40,7 +40,7 @@ async def test_a_stream_ends_in_time_with_its_reason(hub: Hub) -> None:
     expired, drained, untouched = (subscribe(hub) for _ in range(3))
     lifetimes.end_after(expired, 0.01, "expired")
     lifetimes.end_after(drained, -5, "drain")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b'"reason":"expired"' in await last_message(expired)
         assert b'"reason":"drain"' in await last_message(drained)
     assert untouched.closing is None
@@ -51,7 +51,7 @@ async def test_a_stream_does_not_end_before_its_time(hub: Hub) -> None:
     subscription = subscribe(hub)
     begun_at = asyncio.get_running_loop().time()
     lifetimes.end_after(subscription, 0.3, "expired")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await last_message(subscription)
     assert asyncio.get_running_loop().time() >= begun_at + 0.3
 
@@ -76,7 +76,7 @@ async def test_the_streams_of_a_revoked_owner_end_at_once(hub: Hub) -> None:
     lifetimes.own(alice, "alice", "")
     lifetimes.own(bob, "bob", "")
     lifetimes.end_owned(lambda owner: owner == "alice", "expired")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b'"reason":"expired"' in await last_message(alice)
     assert bob.closing is None and nobody.closing is None
 
@@ -88,7 +88,7 @@ async def test_the_streams_of_a_session_end_at_once(hub: Hub) -> None:
         lifetimes.own(subscription, "alice", session)
     lifetimes.end_session("a", "expired")
     lifetimes.end_session("unknown", "expired")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         for subscription in (first, second):
             assert b'"reason":"expired"' in await last_message(subscription)
     assert another.closing is None
@@ -106,7 +106,7 @@ async def test_ends_that_are_far_away_share_timers_and_hold(
     soon = subscribe(hub)
     begun_at = asyncio.get_running_loop().time()
     lifetimes.end_after(soon, 2.5, "expired")  # looked at again on the way
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await last_message(soon)
     assert asyncio.get_running_loop().time() >= begun_at + 2.5
     assert all(subscription.closing is None for subscription in subscriptions)
@@ -122,7 +122,7 @@ async def test_an_expired_stream_gets_nothing_that_is_left_for_it(hub: Hub) -> N
     drained.end("drain")
     hub.append({"type": "task-sent", "uuid": "after"})
     hub.flush()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b'"reason":"expired"' in await last_message(slow)
         everything = b""
         while chunk := await drained.pull():

@@ -13,6 +13,7 @@ from celery_gateway.events.fields import ALL_FIELDS, Fields
 from celery_gateway.stream import record_view as views
 from celery_gateway.stream.framing import FORMATS, WEBSOCKET, text_message
 from celery_gateway.stream.record_view import RecordView, record_view
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -101,7 +102,7 @@ def test_each_framing_writes_it_in_its_own_way() -> None:
         assert view.keepalive(b"e-1") == framing.keepalive(b"e-1")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=tries(200))
 @given(st.integers(0, 5_000), st.integers(0, 5_000), st.sampled_from([2_000, 3_000, 4_096, 8_192]))
 def test_event_and_record_together_are_not_longer_than_the_limit(
     event_chars: int, record_chars: int, limit: int

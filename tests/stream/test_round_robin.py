@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_gateway.stream.round_robin import RoundRobin
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -47,7 +48,7 @@ def test_pop_of_an_empty_queue_raises() -> None:
         queue.pop()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=tries(200))
 @given(st.lists(st.one_of(ADDS, ADDS, POPS, DISCARDS), max_size=60))
 def test_the_queue_equals_a_model(steps: list[tuple[str, str, int]]) -> None:
     """The model: a list of clients, the next one first, each with its items."""

@@ -31,6 +31,7 @@ from celery_gateway.stream.keepalive import ProgressCheck
 from celery_gateway.stream.limits import Limits
 from celery_gateway.stream.snapshot import COST_BYTES, Snapshots
 from celery_gateway.stream.subscription import Subscription
+from tests.support.thorough import tries
 
 NDJSON_FRAMING = FORMATS["ndjson"]
 CLIENT = "192.0.2.1"
@@ -166,7 +167,7 @@ _UNLISTED = [0, 0, ("relist", inf), ("read", 5), (25, "received"), *[("read", 4)
 """A task that is added after the last page was made, and before the last client subscribes."""
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=tries(120))
 @given(
     steps=st.lists(_STEPS, min_size=20, max_size=60),
     bound=st.sampled_from([12, 1000]),
@@ -374,7 +375,7 @@ async def test_a_snapshot_over_the_memory_limit_is_refused_or_ends_its_own_strea
     other = setup.hub.subscribe(Filter(), NDJSON_FRAMING, client="192.0.2.2")
     for number in range(100):
         setup.happen(f"{number:08d}", "failed", exception="x" * 3_000, traceback="y" * 3_000)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not slow.ended:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert slow.ended == ["limit"]
@@ -392,7 +393,7 @@ async def test_a_closing_stream_ends_when_its_snapshot_is_over_the_memory_limit(
         setup.happen(f"{number:08d}", "failed", exception="x" * 3_000, traceback="y" * 3_000)
     push = Push(setup.subscribe(parse({"uuid": [f"{number:08d}" for number in range(100)]})))
     push.subscription.end(reason)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not push.subscription.is_ended:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert push.ended == (["limit"] if reason == "drain" else [])

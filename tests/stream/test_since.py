@@ -14,6 +14,7 @@ from celery_gateway.stream.history import Entry, History, Moment
 from celery_gateway.stream.hub import Hub
 from tests.stream.test_hub import EVERYTHING, Reader
 from tests.stream.test_hub import NDJSON_FRAMING as FRAMING
+from tests.support.thorough import tries
 
 pytestmark = pytest.mark.unit
 
@@ -70,7 +71,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=tries(60))
 @given(steps=steps, kept=st.integers(1, 40), data=st.data())
 def test_all_entries_since_a_time_are_returned_or_reported_as_evicted(
     steps: list[tuple[float, float]], kept: int, data: st.DataObject

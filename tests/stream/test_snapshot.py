@@ -28,6 +28,7 @@ from tests.support.portable_server import PortableServer
 from tests.support.publisher import Publisher, received, task_event
 from tests.support.rabbitmq import wait_for
 from tests.support.stream_client import NdjsonStream
+from tests.support.thorough import tries
 from tests.support.transports import KINDS, Message, Server, messages
 
 
@@ -242,7 +243,7 @@ _QUERIES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=tries(300))
 @given(
     query=_QUERIES,
     steps=st.lists(_EVENTS | st.integers(1, 12), max_size=120),

@@ -27,7 +27,7 @@ class Sink:
     def lost(self) -> None:
         self.losses += 1
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 30) -> None:
         """Wait for a condition; raise TimeoutError after some seconds."""
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110

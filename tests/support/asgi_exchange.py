@@ -89,7 +89,7 @@ class Exchange:
     def disconnect(self) -> None:
         self._incoming.put_nowait({"type": f"{self.scope['type']}.disconnect", "code": 1006})
 
-    async def until(self, condition: Callable[[Self], Any], seconds: float = 10.0) -> Self:
+    async def until(self, condition: Callable[[Self], Any], seconds: float = 30) -> Self:
         """Wait until a condition holds, or the response has ended."""
         async with asyncio.timeout(seconds):
             while not condition(self) and not self.is_done:  # noqa: ASYNC110
@@ -100,7 +100,7 @@ class Exchange:
         """Wait for the first message of a stream, or for the end of another response."""
         return await self.until(lambda self: self.body or self.texts)
 
-    async def done(self, seconds: float = 10.0) -> Self:
+    async def done(self, seconds: float = 30) -> Self:
         """Wait for the end of the response."""
         async with asyncio.timeout(seconds):
             await asyncio.wait([self.task])

@@ -145,7 +145,7 @@ def frame(payload: bytes, opcode: int = 1, *, is_final: bool = True) -> bytes:
     return bytes([0x80 * is_final | opcode]) + head + bytes(4) + payload
 
 
-def until(is_so: Callable[[], bool], seconds: float = 10.0) -> bool:
+def until(is_so: Callable[[], bool], seconds: float = 30) -> bool:
     """Wait until something is so; return whether it became so in time."""
     ends_at = time.monotonic() + seconds
     while not is_so():

@@ -50,7 +50,7 @@ class GatewayProcess:
         """Starts the process and does not wait, for a test whose broker is away."""
         self._process = Process(self._args, log=self.log, env=self._env, cwd=ROOT)
 
-    def start(self, timeout_seconds: float = 20.0) -> None:
+    def start(self, timeout_seconds: float = 40) -> None:
         """Returns once GET /readyz answers 200, so events are consumed; raises ProcessError otherwise."""
         self.launch()
         assert self._process is not None
@@ -65,7 +65,7 @@ class GatewayProcess:
             return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
         return False
 
-    def stop(self, timeout_seconds: float = 15.0) -> int | None:
+    def stop(self, timeout_seconds: float = 40) -> int | None:
         """SIGTERM, then SIGKILL; the exit code (negative: the signal), None if it did not run."""
         process, self._process = self._process, None
         return None if process is None else process.stop(timeout_seconds)

@@ -65,7 +65,7 @@ class GatewayWatch:
         self._gaps_before = len(self.stream.gaps)
         self._log_before = len(self.gateway.log.read_text().splitlines())
 
-    def until_not_ready(self, *words: str, timeout_seconds: float = 10.0) -> str:
+    def until_not_ready(self, *words: str, timeout_seconds: float = 30) -> str:
         """Wait until /readyz returns 503 with a reason that has these words; return the reason."""
 
         def reasons() -> list[str]:
@@ -79,13 +79,13 @@ class GatewayWatch:
         assert " " in reason, f"{reason!r} is not a sentence"
         return reason
 
-    def until_ready(self, timeout_seconds: float = 20.0) -> None:
+    def until_ready(self, timeout_seconds: float = 40) -> None:
         """Wait until /readyz returns 200."""
         assert wait_for(lambda: self._seen(200) and self.health.ready[-1][0] == 200, timeout_seconds), (
             f"not ready: {self.health.ready[-1:]}\n{self.gateway.tail()}"
         )
 
-    def until_gap(self, timeout_seconds: float = 20.0) -> None:
+    def until_gap(self, timeout_seconds: float = 40) -> None:
         """Wait until both subscribers have a gap of the broker."""
         assert wait_for(lambda: len(self.stream.gaps) > self._gaps_before, timeout_seconds), (
             f"no gap is reported\n{self.gateway.tail()}"
@@ -163,7 +163,7 @@ def _is_healthy(gateway: GatewayProcess) -> bool:
         return False
 
 
-def publish_until_seen(url: str, watch: GatewayWatch, timeout_seconds: float = 20.0) -> None:
+def publish_until_seen(url: str, watch: GatewayWatch, timeout_seconds: float = 40) -> None:
     """Declare the exchange and publish events, as any client does, until one of them is on the stream."""
     name = uuid.uuid4().hex
     publisher = Publisher(url)

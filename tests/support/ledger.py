@@ -91,7 +91,7 @@ class Author:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout_seconds: float = 10.0) -> None:
+    def stop(self, timeout_seconds: float = 30) -> None:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
@@ -140,7 +140,7 @@ class Ledger:
         for author in self.authors:
             author.stop()
 
-    def wait_until_it_flows(self, stream: LedgerStream, timeout_seconds: float = 20.0) -> None:
+    def wait_until_it_flows(self, stream: LedgerStream, timeout_seconds: float = 40) -> None:
         """Until the stream has, of each author, something that was published after this call."""
         since = {author.name: author.attempted for author in self.authors}
 
@@ -149,7 +149,7 @@ class Ledger:
 
         assert wait_for(flows, timeout_seconds), f"published since: {since}, received: {stream.latest}"
 
-    def settle(self, *streams: LedgerStream, timeout_seconds: float = 10.0, late_by: int = 0) -> None:
+    def settle(self, *streams: LedgerStream, timeout_seconds: float = 30, late_by: int = 0) -> None:
         """Stop publishing, wait for what is on its way, and find every stream's account correct."""
         for author in self.authors:
             author.stop()

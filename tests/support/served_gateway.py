@@ -124,7 +124,7 @@ def websocket_request(query: str = "") -> str:
     )
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
     """Wait until a condition holds.
 
     Raises:

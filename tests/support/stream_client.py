@@ -37,7 +37,7 @@ class EventStream(Recording):
         url: str,
         params: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
-        timeout_seconds: float = 10.0,
+        timeout_seconds: float = 30,
     ) -> None:
         super().__init__()
         self.last_event_id: str | None = None
@@ -62,7 +62,7 @@ class EventStream(Recording):
             self.close()
             raise
 
-    def closed(self, timeout_seconds: float = 10.0) -> bool:
+    def closed(self, timeout_seconds: float = 30) -> bool:
         """Waits for the server to end the stream; False when it does not."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
@@ -140,7 +140,7 @@ class SseStream(EventStream):
 
 
 def delivered(
-    wire: Wire, client: EventStream, uuid: str, *types: str, timeout_seconds: float = 15.0
+    wire: Wire, client: EventStream, uuid: str, *types: str, timeout_seconds: float = 40
 ) -> list[EventFields]:
     """A task's events as the gateway gave them, found to be exactly those that Celery sent.
 

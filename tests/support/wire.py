@@ -38,7 +38,7 @@ class Recording:
             self._changed.notify_all()
 
     def until(
-        self, predicate: Callable[[list[EventFields]], object], timeout_seconds: float = 15.0
+        self, predicate: Callable[[list[EventFields]], object], timeout_seconds: float = 40
     ) -> list[EventFields]:
         """All events so far once the predicate holds for them, else AssertionError naming them."""
         deadline = time.monotonic() + timeout_seconds
@@ -52,7 +52,7 @@ class Recording:
                 self._changed.wait(left)
             return list(self._events)
 
-    def until_types(self, uuid: str, *types: str, timeout_seconds: float = 15.0) -> list[EventFields]:
+    def until_types(self, uuid: str, *types: str, timeout_seconds: float = 40) -> list[EventFields]:
         """The events of one task, once there are at least these; a type given twice has to come twice."""
         awaited = Counter(types)
         self.until(

@@ -44,6 +44,30 @@ export async function startLab(pages) {
   throw new Error(`the lab did not start: ${python} ended with ${await ended}`);
 }
 
+/**
+ * Gives what each promise gives, or undefined, and the error of the first that was rejected: what has started can be ended,
+ * and would otherwise keep the tests from ending.
+ */
+export async function started(promises) {
+  const results = await Promise.allSettled(promises);
+  return { values: results.map(({ value }) => value), error: results.find(({ reason }) => reason)?.reason };
+}
+
+/**
+ * Does the work of a test; where it fails, as often again as RERUNS says: CI's machine is shared and may be slow. The log has
+ * each failure.
+ */
+export async function attempt(t, job) {
+  for (let left = Number(process.env.RERUNS ?? 0); left > 0; left -= 1) {
+    try {
+      return await job();
+    } catch (error) {
+      t.diagnostic(`RERUN of ${t.name}: ${error.stack}`);
+    }
+  }
+  return job();
+}
+
 export function startBrowser() {
   const folders = (process.env.PATH ?? "").split(delimiter);
   const files = BROWSERS.flatMap((name) => folders.map((folder) => join(folder, name)));

@@ -27,7 +27,7 @@ async function stopped(t: Trial, stop: () => Promise<void>): Promise<void> {
     const gaps = told.filter((item) => item["type"] === "gateway-gap");
     return `the last is told: ${told.length} were, up to ${JSON.stringify(told.at(-1))}, ${client.status}, gaps ${JSON.stringify(gaps)}`;
   };
-  await t.until(howFar, () => told.at(-1)?.["n"] === count - 1, 30_000);
+  await t.until(howFar, () => told.at(-1)?.["n"] === count - 1);
   t.equal(numbers(told).length, count, "all are told");
   await task.ready;
   await sameTask(t, door, task, uuid);
@@ -76,7 +76,7 @@ export const browser: Test[] = [
           await pause(Math.random() * 500);
           // An EventSource comes back after a connection that broke, too, but tells its user an error.
           await (cut === 2 ? door.hangUp() : door.cut());
-          await t.until("it has come back", () => opened.length > cut, 15_000);
+          await t.until("it has come back", () => opened.length > cut);
         }
         await load.done();
         await t.until("the last is told", () => told.at(-1)?.["n"] === 999);

@@ -12,14 +12,14 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
-import { startBrowser, startLab } from "../lab.js";
+import { attempt, startBrowser, started, startLab } from "../lab.js";
 import { tabTests } from "./tabs.js";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
 const CLIENT = join(HERE, "..", "..");
 /** So many tests at a time: most of them wait for most of their time. */
 const AT_A_TIME = 6;
-const STUCK_MS = 90_000;
+const STUCK_MS = 330_000;
 
 const asked = process.argv.slice(2);
 const chosen = (words) => words.filter((word) => !words.some((it) => asked.includes(it)) || asked.includes(word));
@@ -64,7 +64,9 @@ const sharedPages = new Map();
 before(async () => {
   const isFragile = lists.some(({ tests }) => tests.some((it) => it.isAlone));
   const isBrowser = environments.includes("chromium");
-  [lab, fragile, browser] = await Promise.all([startLab(pages), isFragile && startLab(pages), isBrowser && startBrowser()]);
+  const { values, error } = await started([startLab(pages), isFragile && startLab(pages), isBrowser && startBrowser()]);
+  [lab, fragile, browser] = values;
+  if (error) throw error;
 });
 
 after(async () => {
@@ -75,9 +77,9 @@ after(async () => {
 });
 
 const run = (t, title, job) =>
-  t.test(title, async () => {
+  t.test(title, async (t) => {
     try {
-      await job();
+      await attempt(t, job);
     } catch (error) {
       failures += 1;
       throw error;
@@ -213,7 +215,7 @@ async function exits(transport, how) {
   const { uuid } = await command("/run", { kind: "canvas.add", args: [40, 2] });
   const child = spawn(process.execPath, [join(HERE, "exits.js"), url, transport, uuid, how], {
     stdio: ["ignore", "pipe", "inherit"],
-    timeout: 20_000,
+    timeout: 60_000,
   });
   let settledAt;
   let output = "";

@@ -229,7 +229,8 @@ export const state: Test[] = [
       const ms = performance.now() - begun;
       t.ok(ms > 2_000, `it waits, not only ${ms} ms`);
       t.equal([task.value, task.status, task.error, iterated], [null, "unknown", null, []], "the watch goes on");
-      const [late, patient] = [client.task(uuid), t.connect({ url: door.url, waitKnownMs: Infinity }).task(uuid)];
+      const again = (waitKnownMs: number) => t.connect({ url: door.url, waitKnownMs }).task(uuid);
+      const [late, patient] = [again(30_000), again(Infinity)];
       const both = Promise.all([late.ready, patient.ready]);
       await t.until("they are watched", () => late.status === "unknown" && patient.status === "unknown");
       await publishWalk(t, uuid);
@@ -240,7 +241,7 @@ export const state: Test[] = [
   {
     name: "ready: a lost task and its workflow reject after lostGraceMs; one that is found again does not",
     async run(t) {
-      const { client } = await t.enter({ lostGraceMs: 1_500, waitKnownMs: 3_000 });
+      const { client } = await t.enter({ lostGraceMs: 3_000, waitKnownMs: 30_000 });
       const [uuid, other] = [unique("lost"), unique("found")];
       const hostname = `${unique("brief")}@host`;
       const watches = [client.task(uuid), client.workflow(uuid), client.task(other)] as const;
@@ -338,7 +339,7 @@ export const state: Test[] = [
           const watch = client.workflow(root_id);
           const values: Workflow[] = [];
           watch.subscribe(() => watch.value && values.push(watch.value));
-          await t.until(`${kind} is ready`, () => watch.value?.ready === total, 20_000);
+          await t.until(`${kind} is ready`, () => watch.value?.ready === total);
           await sameWorkflow(t, door, watch, root_id);
           t.equal([watch.value!.total, watch.value!.progress], [total, 1], `${kind}: total and progress`);
           for (const [index, value] of values.entries()) {
@@ -412,7 +413,7 @@ export const state: Test[] = [
       );
       await t.command("/workers/kill", { hostname });
       t.equal(alive(), true, "nobody knows yet");
-      await t.until("it is not alive", () => alive() === false, 25_000);
+      await t.until("it is not alive", () => alive() === false);
       await t.same("alive", alive, async () => {
         const { workers } = await door.get("/workers");
         return workers.find((worker: any) => worker.hostname === hostname).alive;

@@ -14,14 +14,14 @@ function tokens(...words: string[]) {
   return { token, given };
 }
 
-async function hears(t: Trial, client: Client, timeoutMs?: number): Promise<void> {
+async function hears(t: Trial, client: Client): Promise<void> {
   const name = unique("tick");
   const told = record(client.events({ name }));
   const comes = async () => {
     await (await t.load(name, 1)).done();
     return told.length > 0;
   };
-  await t.until("an event comes", comes, timeoutMs);
+  await t.until("an event comes", comes);
 }
 
 /** A client of the gateway with authentication, and all that it emits. */
@@ -42,7 +42,7 @@ async function guarded(t: Trial, token: () => Promise<string>, name: string) {
 
 /** Each of the events was received once, in order, without an error or another status than `open`. */
 async function whole(t: Trial, { told, statuses, errors, gaps }: Awaited<ReturnType<typeof guarded>>, count: number) {
-  await t.until("the last event comes", () => told.at(-1)?.["n"] === count - 1, 30_000);
+  await t.until("the last event comes", () => told.at(-1)?.["n"] === count - 1);
   t.equal(numbers(told), Array.from({ length: count }, (_, n) => n), "the events");
   t.equal(new Set(told.map((event) => event["id"])).size, count, "the number of ids");
   t.equal([gaps, errors, statuses], [[], [], ["connecting", "open"]], "gaps, errors, statuses");
@@ -54,7 +54,7 @@ async function fails(t: Trial, client: Client): Promise<any> {
   client.on("error", (error) => errors.push(error));
   const ready = client.task(unique("task")).ready;
   const reading = read(client.events({ name: "x" }), -1);
-  await t.rejects("ready", ready, 20_000);
+  await t.rejects("ready", ready);
   const error = await t.rejects("the iterator", reading);
   t.ok(error instanceof GatewayError, `a GatewayError, not ${error}`);
   t.equal([client.status, errors.length], ["closed", 1], "its status, and how many errors were told");
@@ -182,7 +182,7 @@ export const access: Test[] = [
       t.equal(watches.map(({ value, status }) => [value, status]), [[null, "unknown"], [null, "unknown"]], "the foreign task");
       const since = read(client.events({ name: [own, foreign], type: "task-tick" }, { since: "5m" }), 19);
       t.equal((await since).filter((event) => event.name !== own), [], "the history");
-      const error = await t.rejects("no workers", read(t.connect({ url, token: "cgw_x" }).events(), -1), 30_000).catch((late) => late);
+      const error = await t.rejects("no workers", read(t.connect({ url, token: "cgw_x" }).events(), -1)).catch((late) => late);
       if (t.transport === "sse") t.equal([error.status, error.code], [401, "invalid-token"], "an unknown token");
     },
   },
@@ -206,7 +206,7 @@ export const access: Test[] = [
       await (await t.load(name, 10, { is_task: true })).done();
       await t.until("both have all events", () => told.length === 10 && heard.length === 10);
       await logout(url);
-      await t.until("the EventSource is refused", () => source.readyState === EventSource.CLOSED, 20_000);
+      await t.until("the EventSource is refused", () => source.readyState === EventSource.CLOSED);
       await t.until("the client is not connected", () => client.status !== "open");
       if (t.transport === "sse") await t.until("the client is closed", () => client.status === "closed");
       t.equal((await fetch(`${url}/events`)).status, 401, "after the session");
@@ -233,7 +233,7 @@ export const access: Test[] = [
       const client = t.connect({ url: door.url });
       const errors: unknown[] = [];
       client.on("error", (error) => errors.push(error));
-      await hears(t, client, 20_000); // four pauses of a second, and random ones of up to 7.5 s together
+      await hears(t, client); // four pauses of a second, and random ones of up to 7.5 s together
       const seconds = (performance.now() - begun) / 1000;
       t.equal((await door.state()).tokens.length, 5, "how often it was tried");
       // A browser does not say what a WebSocket was answered.

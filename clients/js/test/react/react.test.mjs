@@ -7,10 +7,11 @@ import { basename, join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
-import { startBrowser, startLab } from "../lab.js";
+import { attempt, startBrowser, started, startLab } from "../lab.js";
 import { buildRecipe, FRAMEWORKS } from "./recipes.js";
 
-const TIMEOUT_MS = 60_000;
+/** Ends a test that hangs. */
+const TIMEOUT_MS = 300_000;
 /** So many tests at a time: most of them wait for most of their time. */
 const AT_A_TIME = 4;
 const VERSIONS = [
@@ -24,7 +25,9 @@ let browser;
 let hasFailed = false;
 
 before(async () => {
-  [lab, browser] = await Promise.all([startLab(pages), startBrowser()]);
+  const { values, error } = await started([startLab(pages), startBrowser()]);
+  [lab, browser] = values;
+  if (error) throw error;
 });
 
 after(async () => {
@@ -82,7 +85,7 @@ async function showsRecipe(framework) {
         },
         [url, uuid],
       );
-      const shows = (selector) => page.waitForSelector(selector, { timeout: 15_000 });
+      const shows = (selector) => page.waitForSelector(selector, { timeout: 60_000 });
       await shows("text=unknown");
       const event = { uuid, hostname: "w1@host", utcoffset: 0, pid: 1, timestamp: Date.now() / 1_000 };
       await command("/publish", { bodies: [{ ...event, type: "task-progress", clock: 1, progress: 0.5 }] });
@@ -114,17 +117,17 @@ test("in Chromium", { concurrency: AT_A_TIME }, async (t) => {
     list.push(...tests.map((it) => ({ ...it, version })));
   }
   const begin = ({ name, version }) =>
-    t.test(`React ${version}: ${name}`, { timeout: TIMEOUT_MS }, async () => {
+    t.test(`React ${version}: ${name}`, { timeout: TIMEOUT_MS }, async (t) => {
       try {
         const run = ([name, labUrl]) => globalThis.run(name, labUrl);
-        await onPage(version, (page) => page.evaluate(run, [name, lab.url]));
+        await attempt(t, () => onPage(version, (page) => page.evaluate(run, [name, lab.url])));
       } catch (error) {
         hasFailed = true;
         throw error;
       }
     });
   const recipes = FRAMEWORKS.map((framework) =>
-    t.test(`${framework}: the recipe`, { timeout: TIMEOUT_MS }, () => showsRecipe(framework)),
+    t.test(`${framework}: the recipe`, { timeout: TIMEOUT_MS }, (t) => attempt(t, () => showsRecipe(framework))),
   );
   await Promise.all([...recipes, ...list.filter((it) => !it.isAlone).map(begin)]);
   for (const it of list.filter((it) => it.isAlone)) await begin(it);

@@ -118,7 +118,8 @@ class DirectConnection:
         meter.start()
         try:
             while unread and self._may_parse():
-                part, unread = unread[:PARSE_BYTES], unread[PARSE_BYTES:]
+                size_bytes = self._part_bytes(unread)
+                part, unread = unread[:size_bytes], unread[size_bytes:]
                 self._parse(part)
                 if unread and meter.is_over():
                     break
@@ -151,6 +152,10 @@ class DirectConnection:
 
     def _may_parse(self) -> bool:
         return not (self._is_rejected or self.transport.is_closing())
+
+    def _part_bytes(self, unread: bytes) -> int:
+        """Return how much of the input is parsed before ``_may_parse`` and the clock are asked again."""
+        return PARSE_BYTES
 
     def _parse(self, part: bytes) -> None:
         """Pass some input to the parser."""

@@ -25,6 +25,8 @@ from celery_gateway.stream.keepalive import KeepaliveTimer
 from celery_gateway.stream.messages import CLOSE_CODES, CloseReason
 from celery_gateway.stream.subscription import Subscription
 
+HEAD_END = b"\r\n\r\n"
+
 
 class DirectWebSocket(DirectConnection, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket connection, and the direct transport of its application."""
@@ -44,6 +46,12 @@ class DirectWebSocket(DirectConnection, WebSocketsSansIOProtocol):
             return False  # until the application has answered the handshake; see attach
         # The responses to a client that does not read would accumulate; see resume_writing.
         return super()._may_parse() and not (self._subscription is not None and self._subscription.is_paused)
+
+    def _part_bytes(self, unread: bytes) -> int:
+        if self.handshake_initiated:
+            return super()._part_bytes(unread)
+        # The whole head and no frame: a frame behind a handshake that is refused belongs to nothing.
+        return unread.find(HEAD_END) + len(HEAD_END)
 
     def _resume_reading(self) -> None:
         if self._may_parse():
