@@ -11,7 +11,8 @@ ARGS ?=
 LOWEST := .venv-lowest
 # How often a failed test is run again; .ci/run asks for it, since CI's machine may be slow. The log has each failure.
 RERUNS ?= 0
-WITH_VENV := env RERUNS=$(RERUNS) PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"
+# Without bytecode files, each of the hundreds of processes would compile all modules anew.
+WITH_VENV := env -u PYTHONDONTWRITEBYTECODE RERUNS=$(RERUNS) PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"
 PYTEST := $(WITH_VENV) $(BIN)/python -m pytest -raR --reruns $(RERUNS)
 NPM_TEST := $(WITH_VENV) sh -c 'cd $(JS) && npm test && npm run check'
 # The programs of constraints, audit and sbom, in an environment apart from the packages that they examine.
