@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.get_closest_marker(name) for name in MARKERS):
             item.add_marker("integration")
-    # The longest tests first: at the end of a parallel run, one process would work on them while the others wait.
+    # The longest tests first: at the end of a parallel run, all processes would wait for one.
     items.sort(key=lambda item: "deploy" not in item.path.parts)
 
 
