@@ -11,9 +11,11 @@ ARGS ?=
 LOWEST := .venv-lowest
 # How often a failed test is run again; .ci/run asks for it, since CI's machine may be slow. The log has each failure.
 RERUNS ?= 0
+# 1: all variants and examples of the tests (tests/support/thorough.py).
+THOROUGH ?=
 # Without bytecode files, each of the hundreds of processes would compile all modules anew.
-WITH_VENV := env -u PYTHONDONTWRITEBYTECODE RERUNS=$(RERUNS) PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"
-PYTEST := $(WITH_VENV) $(BIN)/python -m pytest -raR --reruns $(RERUNS)
+WITH_VENV := env -u PYTHONDONTWRITEBYTECODE THOROUGH=$(THOROUGH) RERUNS=$(RERUNS) PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"
+PYTEST := $(WITH_VENV) $(BIN)/python -m pytest -ra --reruns $(RERUNS) --rerun-show-tracebacks
 NPM_TEST := $(WITH_VENV) sh -c 'cd $(JS) && npm test && npm run check'
 # The programs of constraints, audit and sbom, in an environment apart from the packages that they examine.
 SUPPLY := $(VENV)/supply
@@ -24,11 +26,11 @@ LOWEST_TESTS := tests/http/test_streams.py tests/http/test_websocket.py tests/ht
 	tests/http/test_self_test.py tests/deploy/test_dependencies.py tests/events/test_normalize.py tests/cli/test_cli.py \
 	tests/broker/test_redis.py tests/test_tokens.py tests/access/test_jwt.py tests/access/test_jwks.py
 
-.PHONY: help install demo test test-unit test-js test-lowest matrix bench soak fuzz docs lint format constraints audit sbom clean
+.PHONY: help install demo test test-unit test-thorough test-js test-lowest matrix bench soak fuzz docs lint format constraints audit sbom clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 install: $(VENV)/.installed  ## Install the gateway into .venv (.venv/bin/celery-gateway)
 
@@ -42,6 +44,9 @@ test: $(VENV)/.installed-dev $(READERS)/node_modules/.installed $(JS)/node_modul
 
 test-unit: $(VENV)/.installed-dev  ## Run the unit tests, which start no process, in under 30 s
 	$(PYTEST) -q -n 2 -m 'unit and not slow and not timing' $(ARGS)
+
+test-thorough: ## Run all tests with all variants and examples
+	$(MAKE) test THOROUGH=1
 
 test-js: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Run the tests of the JavaScript client, in Node and Chromium
 	@sh tests/support/setup-system.sh

@@ -27,6 +27,7 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.publisher import Publisher
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.stream_client import EventStream, NdjsonStream, SseStream, StreamFactory
+from tests.support.thorough import IS_THOROUGH
 from tests.support.web import WebServer
 from tests.support.wire import Wire
 from tests.support.worker import Worker
@@ -60,7 +61,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Controller(Path(tempfile.mkdtemp(prefix="rabbitmq-"))))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not IS_THOROUGH:
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         if not any(item.get_closest_marker(name) for name in MARKERS):
             item.add_marker("integration")

@@ -17,6 +17,7 @@ from tests.support.access_file import AccessFile
 from tests.support.browser import chromium
 from tests.support.gateway_process import GatewayProcess
 from tests.support.rabbitmq import free_port, wait_for
+from tests.support.thorough import variants
 from tests.support.web import WebServer
 
 ALL = ("events", "state", "workers", "metrics", "dashboard")
@@ -186,7 +187,7 @@ def foreign_pages(attacker: WebServer) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("origin", ["same-site", "below", "cross-site", "address"])
+@pytest.mark.parametrize("origin", variants(2, ["same-site", "cross-site", "below", "address"]))
 @pytest.mark.parametrize("kind", ["closed", "open"])
 def test_a_foreign_page_reads_nothing(
     gateways: Gateways,

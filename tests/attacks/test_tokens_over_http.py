@@ -358,7 +358,7 @@ async def test_streams_end_with_their_token_and_resume_without_a_gap(tmp_path: P
             assert time.time() < ends_at + 30, "the streams do not end"
         for stream in streams:
             stream.assert_ended("expired", 4001)
-            assert ends_at - 0.1 <= stream.ended_at <= ends_at + 2
+            assert ends_at - 0.1 <= stream.ended_at <= ends_at + 10
         again = [
             await Stream(stream.kind, fresh(), stream.last_id).open(gateway.app, port) for stream in streams
         ]
@@ -512,7 +512,7 @@ async def test_any_stream_ends_at_the_maximum_age_and_can_resume(tmp_path: Path,
         gateway.put(known("b"))
         for stream in streams:
             stream.assert_ended("drain", 1012)
-            assert 0.8 <= stream.ended_at - began_at <= 3.5
+            assert 0.8 <= stream.ended_at - began_at <= 10  # the age, its jitter, and a busy machine
             resumed = await Stream(stream.kind, fresh(), stream.last_id).open(gateway.app, port)
             await until(lambda resumed=resumed: resumed.uuids)  # type: ignore[misc]
             assert stream.uuids + resumed.uuids == ["a", "b"]

@@ -200,7 +200,7 @@ def vhost(rabbitmq: RabbitMQ) -> Iterator[str]:
     ("per_second", "body_bytes", "limit"),
     [
         pytest.param(5_000, 300, "max-length", id="5000-events-a-second"),
-        pytest.param(3_000, 5_000, "max-length-bytes", id="15-MB-a-second"),
+        pytest.param(3_000, 5_000, "max-length-bytes", id="15-MB-a-second", marks=pytest.mark.thorough),
     ],
 )
 def test_a_stalled_gateway(

@@ -27,6 +27,7 @@ from tests.support.rabbitmq_users import (
     delete_vhost,
     set_permissions,
 )
+from tests.support.thorough import variants
 
 MINIMAL = (r"^celery-gateway\..*", r"^celery-gateway\..*", r"^(celery-gateway\..*|celeryev)$")
 """The permissions to configure, write and read that are sufficient."""
@@ -187,7 +188,7 @@ def close_the_connections(rabbitmq: RabbitMQ, broker: str) -> None:
 
 @pytest.mark.parametrize(
     "delete",
-    [delete_the_queue, delete_the_overflow_queue, delete_the_exchange, close_the_connections],
+    variants(2, [delete_the_queue, close_the_connections, delete_the_overflow_queue, delete_the_exchange]),
     ids=lambda delete: delete.__name__,
 )
 def test_a_deletion_under_load(

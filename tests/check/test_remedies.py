@@ -28,6 +28,7 @@ from tests.support.proxy import Proxy
 from tests.support.rabbitmq import Process, RabbitMQ, free_port, wait_for
 from tests.support.rabbitmq_users import add_user, set_permissions
 from tests.support.redis_server import RedisServer, commands, dispatching, redis_server
+from tests.support.thorough import variants
 
 PASSWORD = "s3cr3t"
 
@@ -82,7 +83,8 @@ def test_a_missing_vhost_and_the_permissions_there(rabbitmq: RabbitMQ, named: tu
 
 
 Names = tuple[str, str, str]
-LIMITS: list[tuple[str, str, Callable[[RabbitMQ, str, str], Any]]] = [
+Limit = tuple[str, str, Callable[[RabbitMQ, str, str], Any]]
+LIMITS: list[Limit] = [
     (
         "permissions",
         "permission-refused",
@@ -123,15 +125,11 @@ LIMITS: list[tuple[str, str, Callable[[RabbitMQ, str, str], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "code", "restrict"), LIMITS, ids=[name for name, *_ in LIMITS])
+@pytest.mark.parametrize("limit", variants(3, LIMITS), ids=[name for name, *_ in LIMITS])
 def test_restrictions_of_rabbitmq(
-    name: str,
-    code: str,
-    restrict: Callable[[RabbitMQ, str, str], Any],
-    rabbitmq: RabbitMQ,
-    named: tuple[str, str, str],
-    traffic: None,
+    limit: Limit, rabbitmq: RabbitMQ, named: tuple[str, str, str], traffic: None
 ) -> None:
+    _, code, restrict = limit
     user, vhost, url = named
     restrict(rabbitmq, user, vhost)
     result = checked(url)

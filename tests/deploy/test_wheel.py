@@ -16,6 +16,7 @@ from tests.support.gateway_process import ROOT
 from tests.support.once import once
 from tests.support.rabbitmq import Process, free_port, wait_for
 from tests.support.stream_client import NdjsonStream
+from tests.support.thorough import variants
 
 FOUND = pythons.found()
 QUIET = {
@@ -97,7 +98,7 @@ def test_the_sdist_has_the_sources_and_no_strays(sdist: Path) -> None:
     assert not strays
 
 
-@pytest.fixture(scope="module", params=pythons.VERSIONS)
+@pytest.fixture(scope="module", params=variants(1, pythons.VERSIONS))
 def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of programs of a fresh virtual environment that holds the wheel, on each Python there is."""
     version: str = request.param

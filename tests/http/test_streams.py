@@ -24,6 +24,7 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.portable_server import PortableServer
 from tests.support.publisher import Publisher
 from tests.support.rabbitmq import wait_for
+from tests.support.thorough import tries
 
 KINDS = ["sse", "ndjson", "websocket"]
 STATUS = frozenset({"gateway-status"})
@@ -101,7 +102,7 @@ def server(request: pytest.FixtureRequest, broker: str, folder: Path) -> Iterato
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_streams_have_every_event_once(publisher: Publisher, server: Server, kind: str) -> None:
     """Six filters, each repeatedly: connect, read some events, disconnect, resume with the last id."""
-    count, cuts_at_least = 3_000, 250
+    count, cuts_at_least = tries(3_000), tries(250)
     mark = f"cut-{kind}-{random.getrandbits(64):x}"
     filters = [{"type": mark}, *({"type": mark, "name": f"n{digit},x{digit}"} for digit in range(5))]
     results: dict[int, list[int]] = {}

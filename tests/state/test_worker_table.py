@@ -27,7 +27,7 @@ from celery_gateway.state.worker_table import (
     WorkerTable,
 )
 from celery_gateway.stream.hub import Hub
-from tests.support.thorough import tries
+from tests.support.thorough import tries, variants
 
 pytestmark = pytest.mark.unit
 
@@ -702,7 +702,7 @@ FLOODS: dict[str, Callable[[int], Event]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+@pytest.mark.parametrize("flood", variants(4, FLOODS.values()), ids=FLOODS.keys())
 def test_a_flood_of_workers_is_bounded_and_counted(
     flood: Callable[[int], Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:

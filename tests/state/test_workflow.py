@@ -17,7 +17,7 @@ from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.state.workflow import MAX_DEPTH, Workflow
-from tests.support.thorough import tries
+from tests.support.thorough import tries, variants
 
 pytestmark = pytest.mark.unit
 
@@ -269,7 +269,7 @@ def steps_of(workflow: Workflow) -> tuple[list[bytes], list[float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["siblings", "chain", "binary", "circle"])
+@pytest.mark.parametrize("kind", variants(2, ["siblings", "chain", "binary", "circle"]))
 def test_a_workflow_of_fifty_thousand_tasks_is_encoded_in_small_steps_without_recursion(kind: str) -> None:
     parents = {
         "siblings": lambda n: 0,

@@ -28,6 +28,7 @@ from tests.support.gateway_process import ROOT, GatewayProcess
 from tests.support.portable_server import PortableServer
 from tests.support.publisher import Publisher, received, task_event, walk
 from tests.support.stream_client import NdjsonStream
+from tests.support.thorough import variants
 from tests.support.transports import KINDS, NOISE, Message, Server, messages
 
 
@@ -541,7 +542,7 @@ def on_worker(hostname: str, *events: Message) -> list[Message]:
     return [alive, *({**event, "hostname": hostname} for event in events)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", variants(1, KINDS))
 def test_a_task_is_lost_with_its_worker_and_its_stream_ends_after_the_grace(
     impatient: GatewayProcess, publisher: Publisher, uid: str, kind: str
 ) -> None:
