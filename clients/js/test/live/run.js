@@ -21,6 +21,8 @@ const CLIENT = join(HERE, "..", "..");
 const AT_A_TIME = 6;
 const STUCK_MS = 330_000;
 
+/** As of `make test-thorough`; see tests/support/thorough.py. */
+const IS_THOROUGH = process.env.THOROUGH === "1";
 const asked = process.argv.slice(2);
 const chosen = (words) => words.filter((word) => !words.some((it) => asked.includes(it)) || asked.includes(word));
 const environments = chosen(["node", "chromium"]);
@@ -54,7 +56,7 @@ const lists = environments.map((environment) => ({
   environment,
   tests: transports.flatMap((transport) =>
     list
-      .tests(`${environment} ${transport}`)
+      .tests(`${environment} ${transport}`, IS_THOROUGH || asked.length > 0)
       .filter(({ name }) => pattern.test(name))
       .map((it) => ({ ...it, transport })),
   ),
