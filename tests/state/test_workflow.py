@@ -211,6 +211,18 @@ def test_without_a_running_task_the_critical_path_leads_to_the_one_that_ended_la
     assert [step["uuid"] for step in read(waiting)["critical_path"]] == ["r"]
 
 
+def test_a_client_that_reports_late_what_it_has_sent_does_not_change_the_critical_path() -> None:
+    tasks = table(
+        received("r"),
+        received("a", "r"),
+        event("succeeded", "r"),
+        event("succeeded", "a"),
+        event("sent", "r", name="of.r", root_id="r", parent_id=None),
+    )
+    path = read(tasks)["critical_path"]
+    assert [(step["uuid"], step["seconds"]) for step in path] == [("r", 0.0), ("a", 2.0)]
+
+
 def test_fields_are_selected_besides_uuid_and_children() -> None:
     tree = read(table(received("r"), received("a", "r")), fields=frozenset({"state", "name", "cluster"}))
     assert tree["tasks"] == [

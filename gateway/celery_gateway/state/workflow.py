@@ -115,7 +115,6 @@ class Workflow:
         json = self._encode(record)
         self._bytes += MEMBER_BYTES + len(json)
         begun_at = task.begun_at or task.timestamp
-        ended_at = task.ended_at or task.timestamp
         progress = 0.0 if "progress" in self.fields.hidden else task.progress or 0.0
         self._members[task.uuid] = _Member(
             number=record.number,
@@ -128,7 +127,7 @@ class Workflow:
             is_sent=task.sent is not None,
             progress=1.0 if task.is_ready else progress,
             begun_at=begun_at,
-            last_at=max(begun_at, ended_at if task.is_ready else task.timestamp),
+            last_at=task.ended_at or task.timestamp,
             json=json,
         )
 
@@ -201,7 +200,8 @@ class Workflow:
         seen: set[str] = set()
         while last is not None and last.uuid not in seen:
             seen.add(last.uuid)
-            path.append(_Step(last.uuid, last.name, last.state, last.last_at - last.begun_at))
+            # A busy client can report that it has sent a task after the task has ended.
+            path.append(_Step(last.uuid, last.name, last.state, max(0.0, last.last_at - last.begun_at)))
             self._bytes += STEP_BYTES
             last = self._members.get(last.parent_id or "")
             if len(path) % MEMBERS_PER_STEP == 0:
