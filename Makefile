@@ -37,7 +37,7 @@ install: $(VENV)/.installed  ## Install the gateway into .venv (.venv/bin/celery
 demo: $(VENV)/.installed  ## Run a gateway and a real worker; needs no broker
 	@$(BIN)/celery-gateway demo $(ARGS)
 
-test: $(VENV)/.installed-dev $(READERS)/node_modules/.installed $(JS)/node_modules/.installed  ## Install the requirements of the tests, and run all tests
+test: $(VENV)/.installed-dev $(READERS)/node_modules/.installed $(JS)/node_modules/.installed  ## Install the requirements of the tests, and run them
 	@sh tests/support/setup-system.sh
 	$(if $(ARGS),,$(PYTEST) -q -m timing)
 	$(if $(ARGS),,$(BIN)/python .ci/together.py $(NPM_TEST) --) $(PYTEST) -n 5 --dist worksteal $(or $(ARGS),-m 'not timing')
@@ -45,7 +45,7 @@ test: $(VENV)/.installed-dev $(READERS)/node_modules/.installed $(JS)/node_modul
 test-unit: $(VENV)/.installed-dev  ## Run the unit tests, which start no process, in under 30 s
 	$(PYTEST) -q -n 2 -m 'unit and not slow and not timing' $(ARGS)
 
-test-thorough: ## Run all tests with all variants and examples
+test-thorough:  ## Run all tests, with all variants and examples
 	$(MAKE) test THOROUGH=1
 
 test-js: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Run the tests of the JavaScript client, in Node and Chromium
