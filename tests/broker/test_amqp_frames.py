@@ -4,6 +4,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import pamqp.frame
 import pytest
@@ -98,6 +99,58 @@ async def test_frames_of_another_channel_between_are_passed_on() -> None:
     taken, passed = await fed([data[:middle] + between + data[middle:]])
     assert [(one.tag, one.message.body) for one in taken] == [(7, b"x" * 250)]
     assert passed == between
+
+
+def in_stream(tag: int, offset: int, body: bytes = b"{}", **headers: object) -> bytes:
+    """The frames of a delivery from a RabbitMQ stream: the offset is a signed integer of 64 bits."""
+    largest = 1 << 62
+    data = delivery(
+        tag,
+        body,
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers={"hostname": "w@h", "x-stream-offset": largest, **headers},
+    )
+    encoded = largest.to_bytes(8, "big")
+    assert data.count(b"\x0fx-stream-offsetl" + encoded) == 1
+    return data.replace(encoded, offset.to_bytes(8, "big"))
+
+
+@given(
+    offsets=st.lists(st.integers(0, (1 << 63) - 1), min_size=1, max_size=5),
+    positions=st.lists(st.integers(0, 10_000), max_size=12),
+)
+def test_messages_of_a_stream_have_their_offset(offsets: list[int], positions: list[int]) -> None:
+    data = b"".join(in_stream(tag, offset) for tag, offset in enumerate(offsets, 1))
+    taken, passed = asyncio.run(fed(cut(data, positions)))
+    assert [one.message for one in taken] == [
+        Message(b"{}", "application/json", "utf-8", None, offset) for offset in offsets
+    ]
+    assert passed == b""
+
+
+async def test_properties_of_a_stream_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    decode = DeliveryReader._decode
+
+    def counted(reader: DeliveryReader, key: bytes, *rest: Any) -> Any:
+        decoded.append(key)
+        return decode(reader, key, *rest)
+
+    monkeypatch.setattr(DeliveryReader, "_decode", counted)
+    taken, _ = await fed([in_stream(tag, tag * 1_000_003) for tag in range(1, 500)])
+    assert [one.message.offset for one in taken] == [tag * 1_000_003 for tag in range(1, 500)]
+    assert len(decoded) == 1
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+async def test_text_that_looks_like_an_offset_is_not_one(name: str) -> None:
+    forged = "\x0fx-stream-offsetl" + "0" * 8
+    (taken,), _ = await fed([in_stream(1, 7, **{name: forged})])
+    assert taken.message.offset is None
+    assert taken.message.content_type == "application/json"
+    (taken,), _ = await fed([in_stream(1, 7, **{name: forged[:-9]})])
+    assert taken.message.offset == 7
 
 
 async def test_unreadable_properties_do_not_count_as_json() -> None:

@@ -62,8 +62,23 @@ class Connection(aio_pika.Connection):
         assert self.transport is not None
         return int(getattr(self.transport.connection, "heartbeat_timeout", 0))
 
+    @property
+    def max_frame_bytes(self) -> int:
+        """The limit that was negotiated with the broker; 0 for none."""
+        assert self.transport is not None
+        return int(self.transport.connection.connection_tune.frame_max or 0)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes wait until the broker reads."""
+        return self._socket.unsent_bytes
+
+    def write(self, frames: bytes) -> None:
+        """Write whole frames to the socket at once, behind the bytes that wait there."""
+        self._socket.write(frames)
+
     def send_heartbeat(self) -> None:
-        """Write a heartbeat to the socket at once, behind the bytes that wait there."""
+        """Write a heartbeat, as ``write`` does."""
         self._socket.write(HEARTBEAT_FRAME)
 
     async def caught_up(self) -> None:
@@ -118,6 +133,10 @@ class _Socket(TransportFactory):
     @property
     def properties(self) -> bytes:
         return b"" if self._reader is None else self._reader.properties
+
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def write(self, frame: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -44,11 +44,15 @@ _FRAME_END = 0xCE
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _DELIVER = b"\x00\x3c\x00\x3c"  # class basic, method deliver
 _MAX_KNOWN_PROPERTIES, _MAX_KNOWN_PROPERTIES_BYTES = 1_000, 1_000
+_OFFSET = b"\x0fx-stream-offsetl"  # the name of the header, and the type of its value: 64 bits, signed
 
 _frame = struct.Struct(">BHI").unpack_from
 _uint64 = struct.Struct(">Q").unpack_from
+_int64 = struct.Struct(">q").unpack_from
 
 _Properties = tuple[str | None, str | None, str | None]
+_Fields = _Properties | tuple[str | None, str | None, str | None, int | None]
+"""All fields of a ``Message`` but the body."""
 
 
 class Delivery(NamedTuple):
@@ -89,7 +93,7 @@ class DeliveryReader(asyncio.StreamReader):
         self._expected = 0  # the type of the open delivery's next frame; 0: there is none
         self._consumer_tag = b""
         self._tag = 0
-        self._properties: _Properties = (None, None, None)
+        self._properties: _Fields = (None, None, None)
         self._known_properties: dict[bytes, _Properties] = {}
         self._body: list[bytes] = []
         self._body_bytes_left = 0
@@ -275,29 +279,43 @@ class DeliveryReader(asyncio.StreamReader):
         )
         return True
 
-    def _read_properties(self, encoded: bytes, data: bytes, start: int, end: int) -> _Properties:
-        """Return content type, encoding and compression of a content header. (Most headers are equal.)"""
+    def _read_properties(self, encoded: bytes, data: bytes, start: int, end: int) -> _Fields:
+        """Return content type, encoding and compression of a content header, and the offset in a stream.
+
+        Most headers are equal, but for the offset.
+        """
         known = self._known_properties.get(encoded)
-        if known is None:
-            header = ContentHeader()
-            try:
-                if len(encoded) > MAX_PROPERTIES_BYTES:
-                    raise ValueError("too long")
-                header.unmarshal(data[start:end])
-                properties = header.properties
-                compression = (properties.headers or {}).get("compression")
-                known = (
-                    properties.content_type,
-                    properties.content_encoding,
-                    None if compression is None else str(compression),
-                )
-            except (ValueError, TypeError, ArithmeticError, RecursionError, struct.error):
-                known = ("unreadable properties", None, None)
-            if len(self._known_properties) >= _MAX_KNOWN_PROPERTIES:
-                self._known_properties.clear()
-            if len(encoded) <= _MAX_KNOWN_PROPERTIES_BYTES:
-                self._known_properties[encoded] = known
-        return known
+        if known is not None:
+            return known
+        offset_start = encoded.find(_OFFSET) + len(_OFFSET)
+        if offset_start >= len(_OFFSET) and offset_start + 8 <= len(encoded):
+            # The broker replaces this header of a publisher, so what is there twice is a part of a value.
+            offset = _int64(encoded, offset_start)[0] if encoded.count(_OFFSET) == 1 else None
+            key = encoded[:offset_start] + encoded[offset_start + 8 :]
+            return (*(self._known_properties.get(key) or self._decode(key, data, start, end)), offset)
+        return self._decode(encoded, data, start, end)
+
+    def _decode(self, key: bytes, data: bytes, start: int, end: int) -> _Properties:
+        """Decode a content header, and remember its fields under ``key``."""
+        header = ContentHeader()
+        try:
+            if len(key) > MAX_PROPERTIES_BYTES:
+                raise ValueError("too long")
+            header.unmarshal(data[start:end])
+            properties = header.properties
+            compression = (properties.headers or {}).get("compression")
+            fields = (
+                properties.content_type,
+                properties.content_encoding,
+                None if compression is None else str(compression),
+            )
+        except (ValueError, TypeError, ArithmeticError, RecursionError, struct.error):
+            fields = ("unreadable properties", None, None)
+        if len(self._known_properties) >= _MAX_KNOWN_PROPERTIES:
+            self._known_properties.clear()
+        if len(key) <= _MAX_KNOWN_PROPERTIES_BYTES:
+            self._known_properties[key] = fields
+        return fields
 
 
 class _Pausable(Protocol):

@@ -43,5 +43,5 @@ class _RestrictedSink:
         if content_type not in self._content_types:
             plain = (content_type or "application/json").partition(";")[0].strip().lower()
             if plain not in self._content_types and message is not UNREADABLE:
-                message = _REFUSED
+                message = _REFUSED._replace(offset=message.offset)
         return self._sink.message(message)

@@ -8,12 +8,14 @@ class Message(NamedTuple):
 
     Attributes:
         compression: the header ``compression`` of kombu; ``None`` if the body is not compressed.
+        offset: where it is in a RabbitMQ stream; ``None`` if it is from elsewhere.
     """
 
     body: bytes
     content_type: str | None = "application/json"
     content_encoding: str | None = "utf-8"
     compression: str | None = None
+    offset: int | None = None
 
 
 UNREADABLE = Message(b"", "unreadable")
