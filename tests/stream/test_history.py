@@ -188,3 +188,21 @@ def test_an_id_is_valid_in_a_header_and_in_a_query_string() -> None:
     history, entries = filled(12)
     for id in (History(max_bytes=1).id_of(0), history.id_of(0), entries[-1].id):
         assert id.replace(b"-", b"").isalnum()
+
+
+def test_a_history_that_begins_at_a_position_has_evicted_everything_before() -> None:
+    history, _ = filled(3)
+    history.begin(99, [("a", 1), ("b", 50)])
+    assert (history.position, history.evicted, history.size_bytes) == (99, 99, 0)
+    assert history.position_of("e-1") is None
+    assert [history.position_of(id) for id in ("a-49", "a-50", "b-50", "b-99", "b-100")] == [
+        *(49, None, 50),
+        *(99, None),
+    ]
+    entry = add(history)
+    history.begin_term("c")
+    newest = add(history)
+    assert (entry.id, newest.id) == (b"b-100", b"c-101")
+    assert [history.entry(position) for position in (100, 101)] == [entry, newest]
+    assert list(history.after(99, 10)) == [entry, newest]
+    assert history.position_since(0.0, 1.0, 1.0) == 99

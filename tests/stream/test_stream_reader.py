@@ -9,6 +9,7 @@ from celery_gateway.events.filter import Filter
 from celery_gateway.events.filter_parser import parse
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.stream.cohort import Cohort
+from celery_gateway.stream.flushed import Flushed
 from celery_gateway.stream.framing import FORMATS
 from celery_gateway.stream.history import Entry, History
 from celery_gateway.stream.initial_snapshot import NO_RESUME, SnapshotPage
@@ -26,18 +27,22 @@ class Log:
 
     def __init__(self, entries: int) -> None:
         self.history = History(max_bytes=1 << 30, epoch="e")
-        self.flushed = 0
+        self.flushed_position = Flushed()
         self.append(entries)
 
     def append(self, entries: int) -> None:
         for _ in range(entries):
             id = self.history.id_of(self.history.position + 1)
             self.history.append(Entry(id, (None,) * 10, None, b'{"type":"event","id":"%b"}' % id))
-        self.flushed = self.history.position
+        self.flushed_position.position = self.history.position
+
+    @property
+    def flushed(self) -> int:
+        return self.flushed_position.position
 
     def cohort(self, filter: Matcher | None = None) -> Cohort:
         cost = Limits().filters.reserve()
-        return Cohort(self.history, filter or Filter(), FRAMING, lambda: self.flushed, cost)
+        return Cohort(self.history, filter or Filter(), FRAMING, self.flushed_position, cost)
 
     def reader(
         self, position: int = 0, snapshot: "Pages | None" = None, *, is_resumed: bool = False

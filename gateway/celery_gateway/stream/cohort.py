@@ -15,8 +15,10 @@ from typing import Protocol
 
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.stream.cursor import Cursor, Framing, frame
+from celery_gateway.stream.flushed import Flushed
 from celery_gateway.stream.history import Entry, History
 from celery_gateway.stream.limits import Reservation
+from celery_gateway.stream.older import Waiter
 
 MAX_FLUSH_BYTES = 4 << 20
 
@@ -35,8 +37,8 @@ class Cohort:
     """Subscriptions that get the same bytes.
 
     Args:
-        position: returns up to where live members got everything. It is the same for all cohorts of a hub,
-            which moves it at each flush.
+        flushed: up to where live members got everything. It is the same for all cohorts of a hub, which moves
+            it at each flush.
         cost: what its filter is charged for.
 
     Attributes:
@@ -51,7 +53,7 @@ class Cohort:
         history: History,
         filter: Matcher,
         framing: Framing,
-        position: Callable[[], int],
+        flushed: Flushed,
         cost: Reservation,
     ) -> None:
         self.cost = cost
@@ -63,12 +65,12 @@ class Cohort:
         self.written_at = 0.0
         self._keepalive = -1, b""
         self._history = history
-        self._position = position
+        self._flushed = flushed
 
     @property
     def position(self) -> int:
         """Up to where live members got everything."""
-        return self._position()
+        return self._flushed.position
 
     def flush(self, now: float) -> None:
         """Write the new entries for the live members.
@@ -105,7 +107,7 @@ class Cohort:
 
     def keepalive(self) -> bytes:
         """Return the keep-alive for live members, made once for each position."""
-        position = self._position()
+        position = self._flushed.position
         if self._keepalive[0] != position:
             framing = self.framing
             self._keepalive = position, framing.batch([framing.keepalive(self.id_of(position))])
@@ -118,3 +120,26 @@ class Cohort:
     def id_of(self, position: int) -> bytes:
         """Return the id of a position."""
         return self._history.id_of(position)
+
+    @property
+    def newest(self) -> int:
+        """The position of the newest entry, flushed or not."""
+        return self._history.position
+
+    def is_in_log(self, position: int) -> bool:
+        """Return whether a member that goes on after a position reads from the log, not from memory."""
+        return position < self._history.evicted and self._history.older is not None
+
+    def wait(self, waiter: Waiter, position: int, goal: int) -> None:
+        """Call a member once when the entries after ``position`` were read from the log, or, if it is not in
+        the log, when ``goal`` is flushed."""
+        if self._history.older is not None and self.is_in_log(position):
+            self._history.older.request(position, waiter)
+        else:
+            self._flushed.after(goal, waiter.on_ready)
+
+    def stop_waiting(self, waiter: Waiter) -> None:
+        """Forget that a member waits."""
+        if self._history.older is not None:
+            self._history.older.discard(waiter)
+        self._flushed.discard(waiter.on_ready)

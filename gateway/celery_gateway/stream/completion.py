@@ -14,11 +14,12 @@ All times are loop time, in seconds.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from celery_gateway.events.event import Event, Keys, id_text
+from celery_gateway.events.event import FILTER_FIELDS, Event, Keys, id_text
 from celery_gateway.events.event import keys as event_keys
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.state.task_record import Record
@@ -35,8 +36,11 @@ LOST_GRACE_SECONDS = 60.0
 WAIT_KNOWN_SECONDS = 30.0
 MIN_SWEEP_TARGETS = 1_000
 """From this number of targets on, targets without open streams are removed."""
+MAX_SCANNED = 20_000
+"""How many entries are read to find out whether a target had events: about a millisecond of work."""
 MAX_COMPLETED = 10_000
 """How many completed targets are remembered, for clients that reconnect."""
+_UUID, _ROOT_ID = FILTER_FIELDS.index("uuid"), FILTER_FIELDS.index("root_id")
 
 
 class Target(NamedTuple):
@@ -112,14 +116,38 @@ class Completions:
     def is_complete(self, target: Target, last_event_id: str) -> bool:
         """Return whether a client got the end of its stream, and the target has not started again since.
 
+        With a shared log the stream may have ended at another gateway: then the client must have got all
+        events of the target.
+
         Args:
             last_event_id: the id of the last message that the client got.
         """
         position, completed = self._hub.position_of(last_event_id), self._completed.get(target)
-        if position is None or completed is None or position < completed[0]:
+        if position is None:
             return False
+        if completed is None or position < completed[0]:
+            return self._hub.history.older is not None and self._is_complete_after(target, position)
         completion = self._completion(target)
         return completion is not None and completion.reason == completed[1]
+
+    def _is_complete_after(self, target: Target, position: int) -> bool:
+        """Return whether a target is complete, without further wait, and has no event after a position.
+
+        It is not if that cannot be found out with little work.
+        """
+        completion, history = self._completion(target), self._hub.history
+        if completion is None or completion.reason == "unknown" or self._hub.written > history.position:
+            return False
+        begin = min(position, history.position_at(time.monotonic() - completion.after_seconds))
+        count = history.position - begin
+        if begin < history.evicted or count > MAX_SCANNED:
+            return False
+        value, is_workflow = target.value, target.field == "root_id"
+        for entry in history.after(begin, count):
+            keys = entry.keys
+            if keys and (keys[_UUID] == value or (is_workflow and keys[_ROOT_ID] == value)):
+                return False
+        return True
 
     def add(self, subscription: Subscription, target: Target) -> None:
         """End a subscription when its target is complete, which may be at once."""
@@ -182,10 +210,18 @@ class Completions:
             waiting.due = completion.reason, completion.after_seconds
             loop = asyncio.get_running_loop()
             if completion.after_seconds:
-                waiting.timer = loop.call_later(completion.after_seconds, self._end, target, waiting)
+                waiting.timer = loop.call_later(
+                    completion.after_seconds, self._end_when_sent, target, waiting
+                )
             else:
                 # The event that completes the target is sent before the end.
                 self._hub.after_flush(lambda: self._end(target, waiting))
+
+    def _end_when_sent(self, target: Target, waiting: _Waiting) -> None:
+        if self._hub.written > self._hub.position:  # the table is ahead of the stream
+            self._hub.after_flush(lambda: self._end(target, waiting))
+        else:
+            self._end(target, waiting)
 
     def _end(self, target: Target, waiting: _Waiting) -> None:
         completion = self._completion(target)

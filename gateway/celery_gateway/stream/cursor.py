@@ -1,5 +1,9 @@
-"""Cursors: positions in the history, from which matching entries are read and framed. Pure."""
+"""Cursors: positions in the stream, from which matching entries are read and framed.
 
+Entries that the history has evicted are read from the log, if there is one (``older``). Pure.
+"""
+
+from collections.abc import Sequence
 from math import inf
 from time import perf_counter
 from typing import Protocol
@@ -7,6 +11,7 @@ from typing import Protocol
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.stream.history import Entry, History
 from celery_gateway.stream.messages import ControlMessage, gap_message
+from celery_gateway.stream.older import OlderEntries
 
 CLOCK_ENTRIES = 8
 """The time limit of a read is checked after so many entries: to match one can take long."""
@@ -37,24 +42,26 @@ def frame(framing: Framing, entry: Entry) -> bytes:
 
 
 class Cursor:
-    """Reads the matching entries of the history.
+    """Reads the matching entries of the history, and of the log before it.
 
     Attributes:
         position: all entries up to here were read.
+        is_blocked: the last ``read`` has found that the next entries must be read from the log first.
     """
 
-    __slots__ = ("_history", "_filter", "_framing", "position")
+    __slots__ = ("_history", "_filter", "_framing", "position", "is_blocked")
 
     def __init__(self, history: History, filter: Matcher, framing: Framing, position: int) -> None:
         self._history = history
         self._filter = filter
         self._framing = framing
         self.position = position
+        self.is_blocked = False
 
     def read(self, up_to: int, limit_bytes: int, limit_entries: int, limit_seconds: float = inf) -> bytes:
         """Read on, and return the frames of the matching entries.
 
-        Entries that were evicted before they were read are reported by a ``gateway-gap``.
+        Entries that are gone before they were read are reported by a ``gateway-gap``.
 
         Args:
             up_to: the position to stop at.
@@ -67,13 +74,22 @@ class Cursor:
         size_bytes = 0
         framing, matches = self._framing, self._filter.matches
         history = self._history
+        self.is_blocked = False
         if self.position < history.evicted:
-            self.position = history.evicted
-            id = history.id_of(self.position)
-            # It is unknown how many of the evicted entries matched.
-            frames.append(framing.control(id, gap_message(id, "evicted", None)))
+            older = history.older
+            position = history.evicted if older is None else older.next_position(self.position)
+            if position > self.position:
+                self.position = position = min(position, history.evicted)
+                id = history.id_of(position)
+                # It is unknown how many of the entries that are gone matched.
+                frames.append(framing.control(id, gap_message(id, "evicted", None)))
         # After a gap the position can be past ``up_to``: entries can be evicted before they are flushed.
-        for entry in history.after(self.position, max(0, min(up_to - self.position, limit_entries))):
+        limit = max(0, min(up_to - self.position, limit_entries))
+        if self.position >= history.evicted or history.older is None:
+            entries = history.after(self.position, limit)
+        else:
+            entries = self._after(history.older, limit)
+        for entry in entries:
             self.position += 1
             if entry.control_type is not None or matches(entry.keys):
                 framed = frame(framing, entry)
@@ -85,3 +101,9 @@ class Cursor:
             if is_due and perf_counter() >= deadline:
                 break
         return framing.batch(frames) if frames else b""
+
+    def _after(self, older: OlderEntries, limit: int) -> Sequence[Entry]:
+        """Return the next entries from the log, or none if they are not in memory."""
+        entries = older.entries_after(self.position, limit) if limit else ()
+        self.is_blocked = entries is None
+        return entries or ()

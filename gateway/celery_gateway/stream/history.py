@@ -2,11 +2,11 @@
 
 Rules:
 
-- Entries are numbered from 1 from the start of the process. A *position* is the number of the last entry that
-  was read; 0 is before the first.
-- Clients see a position as an *id*, ``<epoch>-<position>``. It is opaque to them, and valid in this log only:
-  each start draws a new epoch.
-- When the log is full, its oldest entries are evicted.
+- Entries are numbered from 1: from the start of the process, or, with a shared log, from the first entry of
+  that. A *position* is the number of the last entry that was read; 0 is before the first.
+- Clients see a position as an *id* (``terms``). It is opaque to them, and valid in this log only: without a
+  shared log, each start draws a new term.
+- When the history is full, its oldest entries are evicted. A shared log may still have them (``older``).
 - Entries have a monotonic time. The log records by how much the wall clock is ahead of that, and at which
   entries this changed (the clock was set, or the machine was suspended). So a time of the wall clock is found
   at each position that it stands for.
@@ -21,6 +21,8 @@ from collections.abc import Sequence
 
 from celery_gateway.errors import Evicted
 from celery_gateway.events.event import Keys
+from celery_gateway.stream.older import OlderEntries
+from celery_gateway.stream.terms import Terms
 
 ENTRY_OVERHEAD_BYTES = 600
 """Memory of an entry beside its JSON, with ``USUAL_KEYS_CHARS``. (Measured; tests/state/test_sizes.py.)"""
@@ -108,18 +110,55 @@ class History:
 
     Args:
         max_bytes: the oldest entries are evicted when the log is larger; the newest entry always stays.
-        epoch: identifies this log in ids; drawn at random by default.
+        epoch: the term of its ids; drawn at random by default.
+
+    Attributes:
+        terms: the ids of its positions.
+        older: has the entries that are evicted; ``None``: they are gone.
     """
 
     def __init__(self, *, max_bytes: int, epoch: str | None = None) -> None:
-        self.epoch = epoch or secrets.token_hex(4)
-        self._id_prefix = self.epoch.encode() + b"-"
+        self.terms = Terms([(epoch or secrets.token_hex(4), 1)])
+        self.set_terms(self.terms.known)
+        self.older: OlderEntries | None = None
         self._max_bytes = max_bytes
         self._entries: list[Entry] = []
         self._first_index = 0  # in _entries: those before it are evicted, and deleted now and then
         self._evicted = 0
         self._bytes = 0
         self._readings: list[_Reading] = []
+
+    def begin(self, position: int, terms: Sequence[tuple[str, int]]) -> None:
+        """Begin again, empty, after a position of a shared log: everything up to it is evicted.
+
+        Args:
+            terms: see ``Terms``.
+        """
+        self.set_terms(terms)
+        self._entries, self._first_index, self._readings = [], 0, []
+        self._evicted, self._bytes = position, 0
+
+    def begin_term(self, term: str) -> None:
+        """Begin a term with the next entry."""
+        self.terms.begin(term, self.position + 1)
+        self.set_terms(self.terms.known)
+
+    def set_terms(self, terms: Sequence[tuple[str, int]]) -> None:
+        """Replace all terms; see ``Terms``."""
+        self.terms.set(terms)
+        # ``id_of`` is called for each entry.
+        self._id_prefix, self._newest_from = self.terms.newest.encode() + b"-", self.terms.newest_from
+
+    def id_of(self, position: int) -> bytes:
+        """Return the id of a position, which may be that of an entry to come."""
+        if position >= self._newest_from:
+            return b"%b%d" % (self._id_prefix, position)
+        return self.terms.id_of(position)
+
+    @property
+    def epoch(self) -> str:
+        """The newest term."""
+        return self.terms.newest
 
     @property
     def position(self) -> int:
@@ -136,17 +175,10 @@ class History:
         """Memory that the entries take, by estimate."""
         return self._bytes
 
-    def id_of(self, position: int) -> bytes:
-        """Return the id of a position."""
-        return b"%b%d" % (self._id_prefix, position)
-
     def position_of(self, id: str) -> int | None:
         """Return the position of an id, evicted or not; ``None`` if the id is not one of this log."""
-        epoch, _, digits = id.partition("-")
-        if epoch != self.epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
-            return None
-        position = int(digits)
-        return position if position <= self.position else None
+        position = self.terms.position_of(id)
+        return position if position is not None and position <= self.position else None
 
     def entry(self, position: int) -> Entry:
         """Return the entry at a position from 1 to ``position``.

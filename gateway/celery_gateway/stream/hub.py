@@ -2,15 +2,14 @@
 
 Rules:
 
-- Every event is appended once to the history, and to the entries of each cohort whose filter matches it.
-- A flush writes the entries of those cohorts for their live members. Other cohorts cost nothing.
-- Flushes are paced by their cost (``flush_timer``).
+- How entries become bytes for subscriptions: see ``fan_out``.
 - The *position* of the hub is that of the last flush. A subscription that begins, begins there or earlier.
+- Without a shared log, ``append`` makes the entries, and the history is all there is. With one, ``begin`` and
+  ``commit`` take what was read from it, and what the history has evicted is read from it again.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -20,19 +19,16 @@ from celery_gateway.events.event import Event, Keys, encode, keys
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.events.truncate import truncate
 from celery_gateway.stream import messages
+from celery_gateway.stream.beginnings import Beginnings
 from celery_gateway.stream.catch_up import CatchUpScheduler
-from celery_gateway.stream.cohort import Cohort
 from celery_gateway.stream.cursor import Framing
-from celery_gateway.stream.filter_index import FilterIndex
-from celery_gateway.stream.flush_timer import FlushTimer
-from celery_gateway.stream.history import Entry, History
+from celery_gateway.stream.fan_out import FanOut
+from celery_gateway.stream.history import Entry
 from celery_gateway.stream.initial_snapshot import InitialSnapshot
 from celery_gateway.stream.limits import Limits
+from celery_gateway.stream.lines import committed_entry, with_id
+from celery_gateway.stream.older import OlderEntries
 from celery_gateway.stream.subscription import Subscription
-
-
-def _with_id(id: bytes, json: bytes) -> bytes:
-    return b'{"id":"%b",%b' % (id, json[1:])
 
 
 class HubStatistics(NamedTuple):
@@ -45,7 +41,7 @@ class HubStatistics(NamedTuple):
     cohorts: int
 
 
-class Hub:
+class Hub(FanOut):
     """Fans events out to subscriptions. All calls belong to one running event loop.
 
     Args:
@@ -54,34 +50,26 @@ class Hub:
         limits: what streams and their filters are charged to; by default limits of its own.
 
     Attributes:
-        limits: the same.
         scheduler: gives turns to the subscriptions that lag.
     """
 
     def __init__(
         self, *, history_bytes: int = 64 << 20, max_event_bytes: int = 0, limits: Limits | None = None
     ) -> None:
+        super().__init__(history_bytes, limits or Limits())
         self.max_event_bytes = max_event_bytes
         self.scheduler = CatchUpScheduler()
-        self.limits = limits or Limits()
-        self._history = History(max_bytes=history_bytes)
-        self._cohorts: dict[tuple[Matcher, Framing], Cohort] = {}
-        self._index: FilterIndex[Cohort] = FilterIndex()
-        self._dirty: dict[Cohort, None] = {}  # with new entries, in the order of the first
-        self._flushed = 0
-        self._unflushed_bytes = 0
-        self._max_unflushed_bytes = history_bytes // 4
-        self._timer = FlushTimer(self._flush)
-        self._after_flush: list[Callable[[], None]] = []
         self._subscriptions: dict[Subscription, Place] = {}
-        self._is_closed = False
+        self._beginnings = Beginnings(self.history)
+        self._ahead_seconds = 0.0  # by how much the wall clock was ahead of the monotonic clock at ``begin``
+        self._appended_at = float("-inf")  # of the newest committed entry
 
     def statistics(self) -> HubStatistics:
         """Return the hub's counts."""
         return HubStatistics(
-            events=self._history.position,
-            evicted=self._history.evicted,
-            history_bytes=self._history.size_bytes,
+            events=self.history.position,
+            evicted=self.history.evicted,
+            history_bytes=self.history.size_bytes,
             subscriptions=len(self._subscriptions),
             cohorts=len(self._cohorts),
         )
@@ -93,13 +81,61 @@ class Hub:
         Args:
             origin_keys: the values of ``ORIGIN_FIELDS`` of its task; required if there are scopes.
         """
-        id = self._history.id_of(self._history.position + 1)
+        history = self.history
+        id = history.id_of(history.position + 1)
         full_json = None
-        json = _with_id(id, encode(event))
+        json = with_id(id, encode(event))
         if 0 < self.max_event_bytes < len(json):
-            full_json, json = json, _with_id(id, encode(truncate(event, self.max_event_bytes - len(id) - 8)))
+            full_json, json = json, with_id(id, encode(truncate(event, self.max_event_bytes - len(id) - 8)))
         entry = Entry(id, keys(event) + origin_keys, None, json, time.monotonic(), full_json)
-        self._append(entry, self._index.find(entry.keys))
+        self._append(entry, self._index.find(entry.keys), time.time())
+
+    def use_log(self, older: OlderEntries, catch_up: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Read what the history has evicted from a shared log, from now on. Before ``begin``.
+
+        Args:
+            catch_up: see ``Beginnings``.
+        """
+        self.history.older = older
+        self._beginnings.catch_up = catch_up
+
+    def begin(self, position: int, terms: Sequence[tuple[str, int]]) -> None:
+        """Begin in a shared log, after a position; then ``commit`` the entries that follow.
+
+        Streams that are open already end with the reason ``drain``.
+
+        Args:
+            terms: those that are known, see ``Terms``.
+        """
+        for subscription in tuple(self._subscriptions):
+            subscription.end("drain")
+        self._begin(position, terms)
+        self._ahead_seconds = time.time() - time.monotonic()
+        self._appended_at = float("-inf")
+
+    def begin_term(self, term: str) -> None:
+        """Begin a term with the next entry."""
+        self.history.begin_term(term)
+
+    def set_terms(self, terms: Sequence[tuple[str, int]]) -> None:
+        """Replace the known terms by those that the log has: older ones have become known."""
+        self.history.set_terms(terms)
+
+    def commit(self, json: bytes, keys: Keys, control_type: str | None, at: float) -> None:
+        """Append an entry that was read from a shared log, at the next position.
+
+        Args:
+            json: the object, encoded, without its id.
+            keys: those of ``lines.line_keys``.
+            control_type: the type of a control message; ``None`` for an event.
+            at: when it was written, in epoch seconds.
+        """
+        id = self.history.id_of(self.history.position + 1)
+        # Clocks differ between gateways: the monotonic time must not go back.
+        self._appended_at = max(self._appended_at, at - self._ahead_seconds)
+        entry = committed_entry(id, json, keys, control_type, self._appended_at, self.max_event_bytes)
+        cohorts = self._index.find(keys) if control_type is None else self._cohorts.values()
+        self._append(entry, cohorts, at)
 
     def gap(self, reason: messages.GapReason, lost: int | None = None, cluster: str | None = None) -> None:
         """Report to every subscriber that events were, or may have been, lost at this position.
@@ -116,9 +152,19 @@ class Hub:
         Args:
             message_at: makes it, given its id.
         """
-        id = self._history.id_of(self._history.position + 1)
+        id = self.history.id_of(self.history.position + 1)
         message = message_at(id)
-        self._append(Entry(id, (), message.type, message.json, time.monotonic()), self._cohorts.values())
+        entry = Entry(id, (), message.type, message.json, time.monotonic())
+        self._append(entry, self._cohorts.values(), time.time())
+
+    def broadcast_local(self, message_at: Callable[[bytes], messages.ControlMessage]) -> None:
+        """Send a control message about this gateway to the open streams. It is not in the history.
+
+        Args:
+            message_at: makes it, given the id up to which a client got everything.
+        """
+        for subscription in tuple(self._subscriptions):
+            subscription.send(message_at(subscription.id))
 
     def subscribe(
         self,
@@ -131,14 +177,17 @@ class Hub:
         snapshot_when_resumed: bool = False,
         client: str = "",
         replaces: Subscription | None = None,
+        since_position: int | None = None,
     ) -> Subscription:
-        """Return a subscription that begins here and now, or earlier where the history allows.
+        """Return a subscription that begins here and now, or earlier where the history or the log allows.
+
+        With a shared log, await ``find_beginning`` first.
 
         Args:
             filter: hashable; subscriptions with equal filters share their work.
             framing: how the events are written.
             last_event_id: the id of the last message that the client got: resume after it. If the id is not
-                one of this log, or entries after it are evicted, the stream begins with ``reset`` and a
+                one of this log, or entries after it are gone, the stream begins with ``reset`` and a
                 ``gateway-gap``.
             since: begin with the entries appended at this time or later (epoch seconds, see
                 ``history.Moment``), unless ``last_event_id`` can be resumed from. 0: all entries in the
@@ -147,11 +196,12 @@ class Hub:
             snapshot_when_resumed: a resumed stream has it, too.
             client: the address of the client or the name of its principal, to charge it.
             replaces: the caller will close this subscription of the client. The new one has its place.
+            since_position: the result of ``find_beginning``.
 
         Raises:
             OverLimit: the limits do not allow it now.
         """
-        resume, position, gap_reason = self._beginning(last_event_id, since)
+        resume, position, gap_reason = self._beginning(last_event_id, since, since_position)
         has_snapshot = resume != "resumed" or snapshot_when_resumed
         with self._replaced(replaces):
             place = self.limits.quotas.find(client).reserve("streams")
@@ -213,48 +263,45 @@ class Hub:
         subscription.move(self._cohort(filter, old.framing, subscription.client))
         self._remove_if_empty(old)
 
-    @property
-    def position(self) -> int:
-        """The position of the last flush."""
-        return self._flushed
+    def begins_at_once(self, last_event_id: str | None, since: float | None) -> bool:
+        """Return whether a stream can begin without ``find_beginning``, as all do without a shared log."""
+        return self.history.older is None or self._beginnings.is_at_once(last_event_id, since)
 
-    def position_of(self, id: str) -> int | None:
-        """Return the position of an id; ``None`` if the id is not one of this log."""
-        return self._history.position_of(id)
+    async def find_beginning(
+        self, last_event_id: str | None, since: float | None, client: str = ""
+    ) -> int | None:
+        """Wait until a stream can begin: for entries that another gateway has got first, and for the log.
 
-    def entry(self, id: str) -> Entry | None:
+        Args:
+            last_event_id, since, client: see ``subscribe``.
+
+        Returns:
+            ``since_position`` for ``subscribe``.
+
+        Raises:
+            LogError: an id may be ahead of this gateway, which cannot read the log now.
+        """
+        older = self.history.older
+        if older is None or self.begins_at_once(last_event_id, since):
+            return None
+        position = self._position_since(since)
+        return await self._beginnings.position(older, last_event_id, since, position, client)
+
+    async def find_entry(self, id: str, client: str = "") -> Entry | None:
         """Return the event with this id; its ``full_json`` is not truncated.
+
+        Args:
+            client: who asks.
 
         Returns:
             ``None`` if there is no event with this id in this log.
 
         Raises:
-            Evicted: the event was evicted.
+            Evicted: the event was evicted, and is not in the log either.
+            LogError: the log cannot be read now.
         """
-        position = self._history.position_of(id)
-        if not position:
-            return None
-        entry = self._history.entry(position)
-        return entry if entry.control_type is None else None
-
-    def flush(self) -> int:
-        """Write all entries for the live subscriptions now; return the position, that of the newest entry."""
-        self._flush()
-        return self._flushed
-
-    def id_of(self, position: int) -> bytes:
-        """Return the id of a position."""
-        return self._history.id_of(position)
-
-    @property
-    def id(self) -> bytes:
-        """The id of the newest entry."""
-        return self._history.id_of(self._history.position)
-
-    def after_flush(self, call: Callable[[], None]) -> None:
-        """Call a function once everything that was appended so far has been flushed."""
-        self._after_flush.append(call)
-        self._timer.schedule()
+        entry = await self._beginnings.entry(id, client)
+        return entry if entry is not None and entry.control_type is None else None
 
     def close(self) -> None:
         """Flush, then end every stream with the reason ``drain``. May be called again."""
@@ -264,82 +311,40 @@ class Hub:
             subscription.end("drain")
 
     def _beginning(
-        self, last_event_id: str | None, since: float | None
+        self, last_event_id: str | None, since: float | None, since_position: int | None
     ) -> tuple[messages.Resume, int, messages.GapReason | None]:
         """Return how a new stream begins: its ``resume`` value, its position, and the reason of a gap."""
-        history = self._history
+        history = self.history
+        held_after = history.evicted if history.older is None else history.older.first_position
         resume: messages.Resume = "live"
         gap_reason: messages.GapReason | None = None
         if last_event_id is not None:
             position = history.position_of(last_event_id)
-            if position is not None and position > self._flushed:
+            if position is not None and position > self.position:
                 self._flush()  # the client has the id from a lookup, and it was not flushed yet
-            if position is not None and position >= history.evicted:
-                return "resumed", min(position, self._flushed), None
+            if position is not None and position >= min(history.evicted, held_after):
+                return "resumed", min(position, self.position), None
             resume, gap_reason = "reset", "unknown-id" if position is None else "evicted"
         if since is None:
-            return resume, self._flushed, gap_reason
-        position = min(history.position_since(since, time.monotonic(), time.time()), self._flushed)
+            return resume, self.position, gap_reason
+        position, begin = self._position_since(since), history.evicted
+        if since_position is not None:
+            position, begin = since_position, min(begin, held_after)
         if gap_reason is None:
             resume = "resumed"
-            # 0 asks for the oldest entry there is. With a time, an evicted entry may have been younger than
-            # that.
-            if since and position == history.evicted > 0:
+            # 0 asks for the oldest entry there is. With a time, an entry that is gone may have been younger
+            # than that.
+            if since and position == begin > 0:
                 gap_reason = "evicted"
         return resume, position, gap_reason
 
-    def _cohort(self, filter: Matcher, framing: Framing, client: str) -> Cohort:
-        key = filter, framing
-        cohort = self._cohorts.get(key)
-        if cohort is None:
-            # Charged to the first client as long as the cohort exists, even after that client has left: the
-            # other clients share its work and add nothing to the cost.
-            cost = self.limits.filters.reserve(client)
-            cost.grow(filter.cost + framing.cost)
-            cohort = self._cohorts[key] = Cohort(self._history, filter, framing, lambda: self._flushed, cost)
-            self._index.add(filter, cohort)
-            begin = max(self._flushed, self._history.evicted)
-            for entry in self._history.after(begin, self._history.position - begin):
-                if entry.control_type is not None or filter.matches(entry.keys):
-                    cohort.entries.append(entry)
-                    self._dirty[cohort] = None
-        return cohort
+    def _position_since(self, since: float | None) -> int:
+        if since is None:
+            return self.position
+        return min(self.history.position_since(since, time.monotonic(), time.time()), self.position)
 
     def _on_close(self, subscription: Subscription) -> None:
         place = self._subscriptions.pop(subscription, None)
         if place is not None:
             place.release()
         self._remove_if_empty(subscription.cohort)
-
-    def _remove_if_empty(self, cohort: Cohort) -> None:
-        if not cohort.size and self._cohorts.get((cohort.filter, cohort.framing)) is cohort:
-            del self._cohorts[cohort.filter, cohort.framing]
-            self._index.remove(cohort.filter, cohort)
-            self._dirty.pop(cohort, None)
-            cohort.cost.release()
-
-    def _append(self, entry: Entry, cohorts: Iterable[Cohort]) -> None:
-        self._history.append(entry, time.time())
-        if self._is_closed:
-            return
-        for cohort in cohorts:
-            cohort.entries.append(entry)
-            self._dirty[cohort] = None
-        self._unflushed_bytes += entry.size_bytes
-        if self._unflushed_bytes > self._max_unflushed_bytes:
-            self._flush()  # before entries are evicted that were not written yet
-        elif not self._timer.is_scheduled:
-            self._timer.schedule()
-
-    def _flush(self) -> None:
-        self._timer.start()
-        loop = asyncio.get_running_loop()
-        self._flushed = self._history.position
-        self._unflushed_bytes = 0
-        dirty, self._dirty = self._dirty, {}
-        for cohort in dirty:
-            cohort.flush(loop.time())
-        calls, self._after_flush = self._after_flush, []
-        for call in calls:
-            loop.call_soon(call)  # not at once: the caller of this flush is not done
-        self._timer.stop(loop.time())

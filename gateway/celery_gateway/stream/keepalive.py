@@ -3,7 +3,7 @@
 Rules:
 
 - A live stream that has been silent for most of ``keepalive_seconds`` gets a keep-alive, which moves the
-  position of its client.
+  position of its client. So does one that waits for the log.
 - A stream ends with the reason ``slow`` if its client has not read anything for ``slow_seconds``. It does not
   count as slow while it waits for its turn to catch up.
 - Subscriptions are checked a part of them at a time, so that one callback of the event loop stays short.
@@ -106,6 +106,9 @@ class ProgressCheck:
             progress = subscription.progress
             if subscription.is_ended:
                 return
+            if subscription.is_waiting and not subscription.is_paused:
+                self._tick_waiting(now, keepalive_seconds * KEEPALIVE_FROM, progress)
+                return
             if progress is None:
                 is_slow = self._is_stuck(now, slow_seconds, buffered_bytes)
             else:
@@ -116,6 +119,14 @@ class ProgressCheck:
                 subscription.push_keepalive()
         except Exception as error:
             subscription.fail(error)
+
+    def _tick_waiting(self, now: float, seconds: float, progress: object) -> None:
+        """Send a keep-alive in a stream that has waited for the log for ``seconds``."""
+        if progress != self._progress:
+            self._changed_at, self._progress = now, progress
+        elif now - self._changed_at >= seconds:
+            self._changed_at = now
+            self._subscription.push_keepalive()
 
     def _is_silent(self, now: float, seconds: float) -> bool:
         """Return whether a live stream has been silent for ``seconds``; its keep-alive is then sent now."""

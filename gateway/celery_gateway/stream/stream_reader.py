@@ -6,9 +6,12 @@ Rules:
 - The initial snapshot of a new stream comes before all entries. The position is then that of its last page.
 - The initial snapshot of a resumed stream comes among the entries: first its pages but the last, then the
   entries up to the position of the last page, then that page.
-- Entries that were evicted before they were read are reported by ``gateway-gap``, at their place.
+- Entries that are gone before they were read are reported by ``gateway-gap``, at their place.
+- A stream whose next entries must be read from the log first, or whose snapshot is ahead of the last flush,
+  *waits*: it has no more to read until ``Waiter.on_ready`` is called.
 - The close message comes after everything that is left. A stream that is cut off, or that ends with the
-  reason ``limit``, gets it at once.
+  reason ``limit``, gets it at once; so does one that would have to read from the log, unless the reason is
+  final.
 
 Phases::
 
@@ -41,7 +44,14 @@ from enum import Enum
 
 from celery_gateway.stream.cohort import Cohort
 from celery_gateway.stream.initial_snapshot import NO_RESUME, InitialSnapshot, SnapshotPage
-from celery_gateway.stream.messages import AT_ONCE_REASONS, CloseReason, ControlMessage, close_message
+from celery_gateway.stream.messages import (
+    AT_ONCE_REASONS,
+    FINAL_REASONS,
+    CloseReason,
+    ControlMessage,
+    close_message,
+)
+from celery_gateway.stream.older import Waiter
 
 CHUNK_BYTES = 64 << 10
 """A read ends with the entry that reaches this size, in bytes."""
@@ -78,18 +88,21 @@ class StreamReader:
         cohort: the same, or another one after ``move_to``.
         phase: what the stream does now.
         closing: the reason of its end, once ``end`` was called.
+        is_waiting: it waits, see the module; call ``wait``.
     """
 
     __slots__ = (
         "cohort",
         "phase",
         "closing",
+        "is_waiting",
         "_close_fields",
         "_closes_at",
         "_cursor",
         "_snapshot",
         "_last_page",
         "_is_resumed",
+        "_goal",
     )
 
     def __init__(
@@ -98,17 +111,19 @@ class StreamReader:
         self.cohort = cohort
         self.phase = LAGGING
         self.closing: CloseReason | None = None
+        self.is_waiting = False
         self._close_fields: Mapping[str, object] | None = None
         self._closes_at = 0
         self._cursor = cohort.cursor_at(position)
         self._snapshot = snapshot
         self._last_page: SnapshotPage | None = None  # read, and due once the entries before it are read
         self._is_resumed = is_resumed
+        self._goal = 0  # of its wait: the position that must be flushed
 
     @property
     def has_more(self) -> bool:
         """True if there is more to read at once, even if ``read`` has just returned nothing."""
-        return self.phase is LAGGING or self.phase is CLOSING
+        return (self.phase is LAGGING or self.phase is CLOSING) and not self.is_waiting
 
     @property
     def position(self) -> int:
@@ -139,6 +154,13 @@ class StreamReader:
         framing = self.cohort.framing
         return framing.batch([framing.control(self.id, message)])
 
+    def keepalive(self) -> bytes:
+        """Return the message that moves the position of the client of a silent stream."""
+        if self.phase is LIVE:
+            return self.cohort.keepalive()
+        framing = self.cohort.framing
+        return framing.batch([framing.keepalive(self.id)])
+
     def read(self) -> bytes:
         """Return the next bytes, possibly none, and move on.
 
@@ -150,18 +172,39 @@ class StreamReader:
         if self.phase is LIVE or self.phase is ENDED:
             return b""
         chunk = b""
+        self.is_waiting = False
         if self._snapshot is not None:
             chunk = self._read_snapshot(self._snapshot)
         elif self._cursor.position < self._last_position:
             chunk = self._read_history(self._last_position)
         if self.phase is LAGGING and self._is_all_read:
-            self.phase = LIVE
+            if self._cursor.position <= self.cohort.position:
+                self.phase = LIVE
+            else:
+                self._wait_for(self._cursor.position)
         return chunk
+
+    def _wait_for(self, goal: int) -> None:
+        self.is_waiting, self._goal = True, goal
+
+    def wait(self, waiter: Waiter) -> None:
+        """Let ``on_ready`` be called when there is more to read."""
+        self.cohort.wait(waiter, self._cursor.position, self._goal)
+
+    def stop_waiting(self, waiter: Waiter) -> None:
+        """Wait no more."""
+        if self.is_waiting:
+            self.is_waiting = False
+            self.cohort.stop_waiting(waiter)
 
     @property
     def is_close_due(self) -> bool:
         """Whether the next read returns the close message."""
-        return self.phase is CLOSING and (self._is_all_read or self.closing in AT_ONCE_REASONS)
+        return self.phase is CLOSING and (
+            self._is_all_read
+            or self.closing in AT_ONCE_REASONS
+            or (self.closing not in FINAL_REASONS and self.cohort.is_in_log(self._cursor.position))
+        )
 
     @property
     def _is_all_read(self) -> bool:
@@ -224,13 +267,17 @@ class StreamReader:
         entries = self._read_history(page.position)
         if self._cursor.position < page.position:
             self._last_page = page
+            if self._cursor.position >= self.cohort.newest:
+                self._wait_for(page.position)
             return entries
         self._close_snapshot()
         # Beyond the page there is a gap and nothing else: these entries were lost after the page's position.
         return entries + page.chunk if self._cursor.position == page.position else page.chunk + entries
 
     def _read_history(self, up_to: int) -> bytes:
-        return self._cursor.read(up_to, CHUNK_BYTES, CHUNK_ENTRIES, READ_SECONDS)
+        chunk = self._cursor.read(up_to, CHUNK_BYTES, CHUNK_ENTRIES, READ_SECONDS)
+        self.is_waiting = self._cursor.is_blocked
+        return chunk
 
     def _close_snapshot(self) -> None:
         if self._snapshot is not None:

@@ -24,6 +24,7 @@ from celery_gateway.stream.initial_snapshot import InitialSnapshot
 from celery_gateway.stream.limits import Limits
 from celery_gateway.stream.pulled import PullBuffer
 from celery_gateway.stream.pushed import PushTransport
+from celery_gateway.stream.stream_progress import StreamProgress
 from celery_gateway.stream.stream_reader import CLOSING, ENDED, LIVE, StreamReader
 from celery_gateway.stream.unexpected_errors import contained, report
 
@@ -33,7 +34,7 @@ FREE_CHUNK_BYTES = 2_000  # a pulled chunk up to this size is part of that
 _NOT_PULLED = PullBuffer()  # of all pushed subscriptions: it stays empty
 
 
-class Subscription:
+class Subscription(StreamProgress):
     """One client's stream. Made by ``Hub.subscribe``; ``close`` it when the client has disconnected.
 
     Order: ``gateway-open``, the initial snapshot if there is one, then every matching entry once, in order.
@@ -41,7 +42,6 @@ class Subscription:
 
     __slots__ = (
         "client",
-        "_reader",
         "_pull",
         "_push",
         "_scheduler",
@@ -63,8 +63,8 @@ class Subscription:
         limits: Limits,
         client: str = "",
     ) -> None:
+        super().__init__(StreamReader(cohort, position, snapshot, is_resumed=resume == "resumed"))
         self.client = client
-        self._reader = StreamReader(cohort, position, snapshot, is_resumed=resume == "resumed")
         self._pull = PullBuffer()
         self._push: PushTransport | None = None
         self._scheduler = scheduler
@@ -76,21 +76,6 @@ class Subscription:
         self.send(messages.open_message(self.id, resume))
 
     @property
-    def cohort(self) -> Cohort:
-        """The subscriptions that get the same bytes."""
-        return self._reader.cohort
-
-    @property
-    def closing(self) -> messages.CloseReason | None:
-        """The reason of its end, once ``end`` was called."""
-        return self._reader.closing
-
-    @property
-    def is_ended(self) -> bool:
-        """True after the last bytes, or after ``close``."""
-        return self._reader.phase is ENDED
-
-    @property
     def is_paused(self) -> bool:
         """True while the transport of a pushed subscription is full."""
         return self._push is not None and self._push.is_full
@@ -99,26 +84,6 @@ class Subscription:
     def unread_bytes(self) -> int:
         """The number of bytes that wait to be pulled."""
         return len(self._pull.chunk)
-
-    @property
-    def has_more(self) -> bool:
-        """True if there is more to read at once, even if ``read`` has just returned nothing."""
-        return self._reader.has_more
-
-    @property
-    def backlog(self) -> int:
-        """How many entries it may have to read; a huge number while there is an initial snapshot."""
-        return self._reader.backlog
-
-    @property
-    def progress(self) -> object:
-        """A value that changes when a stream that is not live has made progress; ``None`` for a live one."""
-        return None if self._reader.phase is LIVE else self._reader.progress
-
-    @property
-    def id(self) -> bytes:
-        """The id up to which the client got everything; see ``StreamReader.id``."""
-        return self._reader.id
 
     @contained
     def send(self, message: messages.ControlMessage) -> None:
@@ -150,7 +115,15 @@ class Subscription:
             reader.cohort.live[self] = self._buffer_live if self._push is None else self._push.write
         elif reader.phase is ENDED:
             self._release()
+        elif reader.is_waiting:
+            reader.wait(self)
         return chunk
+
+    def on_ready(self) -> None:
+        """Read on: what it has waited for is there (see ``stream_reader``)."""
+        self._reader.is_waiting = False
+        self._pull.wake()
+        self._request_turn()
 
     def catch_up(self) -> int:
         """Read once and return the number of bytes; ask for another turn if there is more. Never raises."""
@@ -239,8 +212,8 @@ class Subscription:
             self._request_turn()
 
     def keepalive(self) -> bytes:
-        """Return the message that moves the position of the client of a silent live stream."""
-        return self.cohort.keepalive()
+        """Return the message that moves the position of the client of a silent stream."""
+        return self._reader.keepalive()
 
     def push_keepalive(self) -> None:
         """Write that message to the transport."""
@@ -293,6 +266,7 @@ class Subscription:
             return
         was_live = self._reader.phase is LIVE
         self.lag()
+        self._reader.stop_waiting(self)
         self._reader.end(reason, details)
         if self._push is None:
             self._pull.wake()
@@ -320,6 +294,7 @@ class Subscription:
 
     def _release(self) -> None:
         self._scheduler.discard(self)
+        self._reader.stop_waiting(self)
         self._memory.release()
         self.cohort.size -= 1
         self._on_close(self)
