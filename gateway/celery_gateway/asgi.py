@@ -13,7 +13,10 @@ CPU time a client.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -24,10 +27,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.access.proxies import TrustedProxies
 from celery_gateway.access.redaction import Redactor
+from celery_gateway.broker.content_types import RestrictedSource
 from celery_gateway.broker.factory import source_for
+from celery_gateway.broker.raw_source import RawSource
+from celery_gateway.broker.url_syntax import is_amqp
 from celery_gateway.broker.urls import Access, Broker, brokers
 from celery_gateway.broker.worker_control import WorkerControl
-from celery_gateway.feed import Feed
 from celery_gateway.http.allowed_hosts import Policy
 from celery_gateway.http.app import create_app
 from celery_gateway.http.errors import error_response, respond
@@ -37,8 +42,16 @@ from celery_gateway.http.proxy_headers import ProxyHeaders
 from celery_gateway.http.query_secrets import hide_secrets
 from celery_gateway.http.sessions import Sessions
 from celery_gateway.http.shutdown import Requests, drained_on_shutdown
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.log.batch import Reached
+from celery_gateway.log.engine import Engine
+from celery_gateway.log.factory import engine_for
+from celery_gateway.log.follower import Restart
+from celery_gateway.pipeline.clock import Clock
+from celery_gateway.pipeline.feed import Feed
+from celery_gateway.pipeline.pipeline import Pipeline
+from celery_gateway.pipeline.replication import Replication
 from celery_gateway.settings import Settings
+from celery_gateway.state.replicated_table import ReplicatedTaskTable
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.stream.completion import Completions
@@ -91,6 +104,7 @@ class Gateway:
         if self._authenticator is not None and self._authenticator.has_proxy and not settings.trusted_proxies:
             log.warning("[proxy] in the file of --auth has no effect: name the proxy with --trusted-proxies")
         self._checks: asyncio.Task[None] | None = None  # of the access file
+        self._restart: asyncio.Task[None] | None = None  # of the pipeline, with empty tables
         self._sessions = Sessions()
         self.limits = Limits(memory_bytes=settings.client_memory_bytes)
         self.pipeline = _pipeline(settings, self.limits)
@@ -123,7 +137,7 @@ class Gateway:
         """
         await self._start()
         try:
-            with drained_on_shutdown(self.pipeline.drain, self._requests):
+            with drained_on_shutdown(lambda: self.pipeline.drain(), self._requests):
                 yield
         finally:
             await self._stop()
@@ -140,7 +154,7 @@ class Gateway:
                 self.pipeline = _pipeline(self._settings, self.limits)
                 self._app = self._create_app()
             self._loop, self._is_used = loop, True
-            await self.pipeline.start()
+            await self.pipeline.start(self._on_restart)
             if self._authenticator is not None:
                 self._checks = asyncio.create_task(
                     self._authenticator.run(), name="checks of the access file"
@@ -153,12 +167,29 @@ class Gateway:
             return
         checks, self._checks = self._checks, None
         try:
+            if self._restart is not None:
+                await self._restart
             await self.pipeline.stop()
         finally:
             if checks is not None:
                 checks.cancel()
                 with suppress(asyncio.CancelledError):
                     await checks
+
+    def _on_restart(self, error: Restart) -> None:
+        """Replace the pipeline: streams end, and their clients resume."""
+        log.warning("the tables of this gateway are read from the log again: %s", error)
+        self._restart = asyncio.create_task(self._replace_pipeline(error.reached), name="restart")
+
+    async def _replace_pipeline(self, reached: dict[str, Reached]) -> None:
+        old = self.pipeline
+        old.drain()
+        await old.stop()
+        if not self._running:
+            return
+        self.pipeline = _pipeline(self._settings, self.limits, reached)
+        self._app = self._create_app()
+        await self.pipeline.start(self._on_restart)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -170,6 +201,11 @@ class Gateway:
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._running:
             await respond(self._not_running(), scope, receive, send)
+            return
+        if self._restart is not None and not self._restart.done():
+            response = error_response(503, "log-warming", "this gateway reads the log again; try again")
+            response.headers["Retry-After"] = "1"
+            await respond(response, scope, receive, send)
             return
         try:
             async with asyncio.timeout(None) as limit:
@@ -200,11 +236,16 @@ class Gateway:
         return error_response(503, "not-running", message)
 
 
-def _pipeline(settings: Settings, limits: Limits) -> Pipeline:
+def _pipeline(settings: Settings, limits: Limits, reached: dict[str, Reached] | None = None) -> Pipeline:
     access = Access(settings.tls, settings.login_method, settings.transport_options, settings.queue_prefix)
     named = brokers(settings.broker, access)
     clusters = [broker.name for broker in named if broker.name is not None]
-    tasks = TaskTable(max_tasks=settings.max_tasks, clusters=clusters, keeps_origins=bool(settings.auth))
+    is_shared = settings.log != "memory"
+    tasks = (ReplicatedTaskTable if is_shared else TaskTable)(
+        max_tasks=settings.max_tasks, clusters=clusters, keeps_origins=bool(settings.auth) or is_shared
+    )
+    engine = _engine(settings, named) if is_shared else None
+    workers = WorkerTable(has_clusters=bool(clusters), gone_seconds=settings.worker_timeout_seconds)
     hub = Hub(history_bytes=settings.history_bytes, max_event_bytes=settings.max_event_bytes, limits=limits)
     completions = Completions(
         tasks,
@@ -212,23 +253,56 @@ def _pipeline(settings: Settings, limits: Limits) -> Pipeline:
         lost_grace_seconds=settings.lost_grace_seconds,
         wait_known_seconds=settings.wait_known_seconds,
     )
+    clock = Clock()
+    replication = None
+    if engine is not None and isinstance(tasks, ReplicatedTaskTable):
+        unkept = [broker.name for broker in named if not is_amqp(broker.urls[0])]
+        name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        replication = Replication(
+            engine, name, tasks, workers, hub, completions, clock, unkept=unkept, reached=reached
+        )
     return Pipeline(
-        [
-            Feed(
-                broker.name,
-                source_for(broker, exchange=settings.exchange, accept=settings.accept),
-                _remote(broker, settings) if settings.control else None,
-            )
-            for broker in named
-        ],
+        [_feed(broker, settings, replication) for broker in named],
         tasks,
-        WorkerTable(has_clusters=bool(clusters), gone_seconds=settings.worker_timeout_seconds),
+        workers,
         hub,
         completions,
         limits,
         verbose_health=settings.verbose_health,
         redact=_redactor(settings),
+        replication=replication,
+        clock=clock,
     )
+
+
+def _engine(settings: Settings, named: Sequence[Broker]) -> Engine:
+    return engine_for(
+        settings.log,
+        named,
+        prefix=settings.queue_prefix,
+        age_seconds=settings.log_age_seconds,
+        max_bytes=settings.log_bytes,
+        exchange=settings.exchange,
+    )
+
+
+def _feed(broker: Broker, settings: Settings, replication: Replication | None) -> Feed:
+    """Return the feed of a broker; with a shared log from what the broker keeps, if it can keep messages."""
+    remote = _remote(broker, settings) if settings.control else None
+    if replication is None or not is_amqp(broker.urls[0]):
+        source = source_for(broker, exchange=settings.exchange, accept=settings.accept)
+        return Feed(broker.name, source, remote)
+    kept = RawSource(
+        broker.urls,
+        exchange=settings.exchange,
+        name=broker.name,
+        access=broker.access,
+        age_seconds=settings.log_age_seconds,
+        max_bytes=settings.log_bytes,
+        may_continue=lambda: not replication.is_full,
+    )
+    accept = settings.accept
+    return Feed(broker.name, kept if accept is None else RestrictedSource(kept, accept), remote, kept)
 
 
 def _redactor(settings: Settings) -> Redactor | None:

@@ -40,7 +40,7 @@ bad_times = st.one_of(
 
 
 class Stages:
-    """The stages with state, connected as in `celery_gateway.pipeline`; each event is a second later."""
+    """The stages with state, connected as in `pipeline.pipeline`; each event is a second later."""
 
     def __init__(self) -> None:
         self.now = 0.0

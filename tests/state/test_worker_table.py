@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_gateway.events.event import Event, encode
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.state.process import Process, ProcessKey
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker import Worker
@@ -757,7 +757,7 @@ def test_the_pipeline_reports_all_processes_that_are_gone_without_a_tick() -> No
         for number in range(MAX_GONE):
             pipeline.workers.on_event(online(clock=1_000_000 - number), now)
         assert pipeline.workers.has_more(now)
-        pipeline._emit_lost(now)
+        pipeline._timers.emit_lost()
         assert pipeline.workers.has_more(now), "a call does a part of it"
         deadline = now + 5.0
         while pipeline.workers.has_more(now):

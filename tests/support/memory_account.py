@@ -13,8 +13,8 @@ from typing import Any
 
 from celery_gateway.broker.source import Sink, Status
 from celery_gateway.events.message import Message
-from celery_gateway.feed import Feed
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.pipeline.feed import Feed
+from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.stream.hub import Hub

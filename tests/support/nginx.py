@@ -83,6 +83,7 @@ class Nginx:
     def _write(self, gateway_ports: Sequence[int], replace: Mapping[str, Mapping[str, str]]) -> None:
         included = self.folder / "celery-gateway"
         shutil.copytree(SHIPPED, included)
+        replicas = {f"127.0.0.1:{8555 + n}": f"127.0.0.1:{port}" for n, port in enumerate(gateway_ports[:2])}
         own = {
             "nginx.conf": {
                 "listen 80;": f"listen 127.0.0.1:{self.port};",
@@ -94,9 +95,8 @@ class Nginx:
             "session.conf": {"/var/log/nginx": str(self.folder)},
             "tls.conf": {"443": f"127.0.0.1:{self.tls_port}"},
             "upstream.conf": {"127.0.0.1:8555": f"127.0.0.1:{gateway_ports[0]}"},
-            "upstream-replicas.conf": {
-                f"127.0.0.1:{8555 + n}": f"127.0.0.1:{port}" for n, port in enumerate(gateway_ports[:2])
-            },
+            "upstream-replicas.conf": replicas,
+            "upstream-shared-log.conf": replicas,
         }
         for name in {*own, *replace}:
             text = (included / name).read_text()

@@ -18,7 +18,7 @@ from tests.support.simulated_cluster import Arrival, History, Truth
 
 
 class Reducer:
-    """The gateway's stages from normalized to joined events, connected as in `celery_gateway.pipeline`."""
+    """The gateway's stages from normalized to joined events, connected as in `pipeline.pipeline`."""
 
     def __init__(self) -> None:
         self.tasks = TaskTable(max_tasks=1_000_000, max_bytes=1 << 40)

@@ -10,7 +10,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from celery_gateway.broker.source import Sink, Status
-from celery_gateway.feed import Feed
 from celery_gateway.http.app import create_app
 from celery_gateway.http.guard import ServerLimits
 from celery_gateway.http.server import secured
@@ -18,7 +17,8 @@ from celery_gateway.http.tls import Certificate
 from celery_gateway.http.uvicorn_direct.config import Config
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
 from celery_gateway.http.uvicorn_direct.websocket_connection import DirectWebSocket
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.pipeline.feed import Feed
+from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.stream.hub import Hub

@@ -16,13 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.broker.source import Source
 from celery_gateway.events.message import Message
-from celery_gateway.feed import Feed
 from celery_gateway.http.allowed_hosts import Policy
 from celery_gateway.http.app import create_app
 from celery_gateway.http.origin import OriginCheck
 from celery_gateway.http.query_secrets import hide_secrets
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.pipeline.feed import Feed
+from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.stream.completion import Completions

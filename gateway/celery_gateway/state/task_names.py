@@ -8,7 +8,7 @@
 Pure.
 """
 
-from celery_gateway.events.event import Event, id_text
+from celery_gateway.events.event import Event, id_text, rfc3339
 from celery_gateway.state.shared_text import shared
 from celery_gateway.state.task import Task
 from celery_gateway.state.task_graph import TaskGraph
@@ -76,3 +76,15 @@ def add_names(event: Event, task: Task, attempt: int | None = None) -> Event:
     if task.uuid:
         event.setdefault("attempt", task.attempt if attempt is None else attempt)
     return event
+
+
+def lost_event(task: Task, time: float, reason: str) -> Event:
+    """Return the event that a task is lost, without its names.
+
+    Args:
+        time: epoch seconds.
+        reason: why its process is taken for gone, for people.
+    """
+    event: Event = {"type": "task-lost", "uuid": task.uuid, "timestamp": time, "time": rfc3339(time)}
+    event |= {"hostname": task.worker, "pid": task.pid, "retries": task.retries}
+    return event | {"source": "gateway", "reason": reason}

@@ -14,9 +14,9 @@ Pure: no clock of its own, no I/O. ``now`` is any clock of seconds that only goe
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-from celery_gateway.events.event import ORIGIN_FIELDS, Event, Keys, id_text, rfc3339
+from celery_gateway.events.event import ORIGIN_FIELDS, Event, Keys, id_text
+from celery_gateway.state.attempt import Attempt
 from celery_gateway.state.eviction import EvictionOrder
 from celery_gateway.state.join_buffer import JoinBuffer, WaitingEvent
 from celery_gateway.state.lifecycle import apply, mark_lost
@@ -24,8 +24,9 @@ from celery_gateway.state.process import Process
 from celery_gateway.state.shared_text import shared
 from celery_gateway.state.task import Task
 from celery_gateway.state.task_graph import Root, TaskGraph
-from celery_gateway.state.task_names import NAMING_TYPES, add_names, set_names
+from celery_gateway.state.task_names import NAMING_TYPES, add_names, lost_event, set_names
 from celery_gateway.state.task_record import Record, record_key
+from celery_gateway.state.task_statistics import TaskTableStatistics
 from celery_gateway.state.text_size import text_bytes
 from celery_gateway.state.transitions import READY_STATES, state_of
 
@@ -34,17 +35,6 @@ _TASK_OVERHEAD_BYTES = 1_150
 ORIGIN_BYTES = 100
 """The size of its origin, whose texts are those of the record."""
 NO_ORIGIN_KEYS: Keys = (None,) * len(ORIGIN_FIELDS)
-
-
-class TaskTableStatistics(NamedTuple):
-    """Counts of the table; the evicted and unnamed ones only grow."""
-
-    known: int
-    known_bytes: int
-    waiting_events: int
-    evicted_finished: int
-    evicted_unfinished: int
-    unnamed_events: int
 
 
 class TaskTable:
@@ -74,7 +64,7 @@ class TaskTable:
         self._graph = TaskGraph(self._records, bool(self._clusters))
         self._waiting = JoinBuffer()
         self._gone: dict[Process, None] = {}  # processes that are gone, and were assigned a task afterwards
-        self._arrived: float | None = None  # of the last event, epoch seconds
+        self.arrived: float | None = None  # when the last event arrived, epoch seconds
         self._number = 0
         self._bytes = 0
         self._unnamed_events = 0
@@ -148,7 +138,7 @@ class TaskTable:
             The joined events that are ready, in order: none if the event has to wait; several if it names a
             task that others have waited for; usually the event itself.
         """
-        self._arrived = arrived
+        self.arrived = arrived
         ready = self._join(event, process, now)
         if len(self._records) > self._max_tasks or self._bytes + self._graph.size_bytes > self._max_bytes:
             self._evict(now)
@@ -208,22 +198,13 @@ class TaskTable:
             assert isinstance(record, Record)
             if successor is not None:
                 record.transfer(process, successor)
-            task = record.task
-            root = self._graph.root_of(record)
-            if root is not None:
-                root.count(task, -1)
-            attempt = mark_lost(task, record, process, time)
-            if root is not None:
-                root.count(task, 1)
-            self._order.touch(record)
+            attempt = self._mark_lost(record, process, time)
             if attempt is None:
                 continue
-            event: Event = {"type": "task-lost", "uuid": task.uuid, "timestamp": time, "time": rfc3339(time)}
-            event |= {"hostname": task.worker, "pid": task.pid, "retries": task.retries}
-            event |= {"source": "gateway", "reason": reason}
+            event = lost_event(record.task, time, reason)
             if self._clusters:
-                event["cluster"] = task.cluster
-            events.append(add_names(event, task, attempt.number))
+                event["cluster"] = record.task.cluster
+            events.append(add_names(event, record.task, attempt.number))
         process.assigned.clear()
         return events
 
@@ -247,6 +228,17 @@ class TaskTable:
             released += self._release(self._waiting.oldest(), now)
         self._evict(now)
         return released
+
+    def _mark_lost(self, record: Record, process: Process, time: float) -> Attempt | None:
+        """Mark one task of a process as lost; return its current attempt if that is lost now."""
+        root = self._graph.root_of(record)
+        if root is not None:
+            root.count(record.task, -1)
+        attempt = mark_lost(record.task, record, process, time)
+        if root is not None:
+            root.count(record.task, 1)
+        self._order.touch(record)
+        return attempt
 
     def _join(self, event: Event, process: Process | None, now: float) -> Iterable[Event]:
         uuid = event.get("uuid")
@@ -300,12 +292,19 @@ class TaskTable:
 
     def _apply(self, event: Event, record: Record, process: Process | None, now: float) -> Event:
         """Apply an event to its task, and return it joined."""
+        attempt = self._update(event, record, process, now)
+        current = record.current
+        is_of_run = current is None or current.run == attempt.run
+        return add_names(event, record.task, attempt.number if is_of_run else 0)
+
+    def _update(self, event: Event, record: Record, process: Process | None, now: float) -> Attempt:
+        """Apply an event to its task; return the attempt that it belongs to."""
         event_type: str = event["type"]
         task = record.task
         if self._clusters:
             task.cluster = event["cluster"]
         was_ready, was_lost, was_unsent = task.state in READY_STATES, task.lost is not None, task.sent is None
-        attempt, grown = apply(task, record, event, process, now, self._arrived)
+        attempt, grown = apply(task, record, event, process, now, self.arrived)
         if grown:
             self._grow(record, grown)
         record.last_event_at = now
@@ -326,9 +325,7 @@ class TaskTable:
         self._order.touch(record)
         if task.name is None and "name" not in event:
             self._unnamed_events += 1
-        current = record.current
-        is_of_run = current is None or current.run == attempt.run
-        return add_names(event, task, attempt.number if is_of_run else 0)
+        return attempt
 
     def _grow(self, record: Record, size_bytes: int) -> None:
         record.size_bytes += size_bytes

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from celery_gateway.broker.source import Source, Status
+from celery_gateway.broker.source import KeptSource, Source, Status
 from celery_gateway.broker.worker_control import WorkerControl, WorkerControlStatistics
 from celery_gateway.events.message import Message
 
@@ -22,11 +22,13 @@ class Feed:
         cluster: its name, which its events have; ``None`` for a single broker.
         source: consumes its messages.
         remote: controls its workers; ``None`` without ``--control``.
+        kept: the source itself, if its broker keeps messages that can be read from an offset.
     """
 
     cluster: str | None
     source: Source
     remote: WorkerControl | None = None
+    kept: KeptSource | None = None
 
 
 class FeedStatistics(NamedTuple):

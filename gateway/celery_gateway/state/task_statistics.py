@@ -1,0 +1,14 @@
+"""The counts of the task table."""
+
+from typing import NamedTuple
+
+
+class TaskTableStatistics(NamedTuple):
+    """Counts of the table; the evicted and unnamed ones only grow."""
+
+    known: int
+    known_bytes: int
+    waiting_events: int
+    evicted_finished: int
+    evicted_unfinished: int
+    unnamed_events: int
