@@ -9,21 +9,18 @@ Blocks, so it belongs into a thread.
 """
 
 import secrets
-import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
-from urllib.parse import parse_qsl
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
-from celery_gateway import __version__
+from celery_gateway.broker.kombu_connection import kombu_connection
 from celery_gateway.broker.pidbox import Command, PendingReplies, Reply
 from celery_gateway.broker.redis_connection import RedisConnection
-from celery_gateway.broker.url_syntax import amqp_query, is_amqp, is_redis
+from celery_gateway.broker.url_syntax import is_redis
 from celery_gateway.broker.urls import BY_URL, Access
 from celery_gateway.errors import SourceError, WorkerControlError
 
@@ -32,7 +29,6 @@ SOCKET_SECONDS = 5
 POLL_SECONDS = 0.1
 
 _REDIS_OPTIONS = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
-_MEMORY_OPTIONS = {"polling_interval": 0.05}  # seconds; kombu's default is 1
 
 
 def request(
@@ -65,7 +61,14 @@ def request(
         yield from _request_redis(url, pending, access, f"{control_exchange}.pidbox")
         return
     try:
-        connection = _connection(url, access)
+        connection = kombu_connection(
+            url,
+            access,
+            "control",
+            connect_seconds=CONNECT_SECONDS,
+            heartbeat_seconds=10,
+            on_blocked=_raise_blocked,
+        )
     except (TypeError, ValueError, KeyError) as error:  # an invalid port, for example
         raise WorkerControlError(f"the broker URL cannot be used: {error}") from None
     try:
@@ -82,44 +85,8 @@ def request(
             connection.collect()  # without a close handshake: a blocked broker would not reply to it
 
 
-def _connection(url: str, access: Access) -> Connection:
-    def on_blocked(reason: str) -> None:
-        raise WorkerControlError("the broker blocks publishers, because of an alarm (memory or disk)")
-
-    if not is_amqp(url):
-        return Connection(url, transport_options={**access.transport_options, **_MEMORY_OPTIONS})
-    before, _, query = url.partition("?")
-    parameters = amqp_query(dict(parse_qsl(query)))
-    login_method = parameters.get("login_method") or parameters.get("auth") or access.login_method
-    return Connection(
-        before,
-        ssl=access.ssl or (before.startswith("amqps") and _tls(parameters)),
-        login_method=login_method.upper() if login_method else None,
-        connect_timeout=CONNECT_SECONDS,
-        heartbeat=10,
-        transport_options={
-            **access.transport_options,
-            "on_blocked": on_blocked,
-            "client_properties": {"connection_name": f"celery-gateway {__version__} control"},
-        },
-    )
-
-
-def _tls(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Return the TLS options of a URL's query, which are aiormq's, as py-amqp's (amqp/transport.py)."""
-    if parameters.get("no_verify_ssl", "0") != "0":
-        options: dict[str, Any] = {"cert_reqs": ssl.CERT_NONE}
-    elif parameters.get("capath") or parameters.get("cadata"):
-        trusted = {name: parameters[name] for name in ("cafile", "capath", "cadata") if parameters.get(name)}
-        # (A client certificate is ignored here: py-amqp takes a context or a certificate, not both.)
-        return {"context": {**trusted, "check_hostname": True}, "server_hostname": None}
-    else:
-        options = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}  # None: the URL's host
-        if parameters.get("cafile"):
-            options["ca_certs"] = parameters["cafile"]
-    if parameters.get("certfile"):
-        options |= {"certfile": parameters["certfile"], "keyfile": parameters.get("keyfile")}
-    return options
+def _raise_blocked(reason: str) -> None:
+    raise WorkerControlError("the broker blocks publishers, because of an alarm (memory or disk)")
 
 
 def _request_redis(url: str, pending: PendingReplies, access: Access, exchange: str) -> Iterator[Reply]:

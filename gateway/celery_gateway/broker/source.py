@@ -17,7 +17,8 @@ class Status(NamedTuple):
 
     Attributes:
         reason: a sentence that may have the broker's address, vhost and user.
-        code: one of ``diagnosis.CODES``, ``not-connected-yet``, ``publishers-blocked``, or ``""``.
+        code: one of ``diagnosis.CODES``, ``not-connected-yet``, ``publishers-blocked``, ``recording-ended``,
+            or ``""``.
     """
 
     is_consuming: bool
@@ -52,6 +53,23 @@ class Sink(Protocol):
 
     def lost(self) -> None:
         """Record that messages may be missing here, because the source was not consuming."""
+
+
+class KeptSource(Protocol):
+    """A source whose broker keeps messages: each has its ``Message.offset``.
+
+    Attributes:
+        start: the offset of the next message; may be set while ``run`` does not run.
+    """
+
+    start: int
+
+    async def declare(self) -> None:
+        """Make sure that messages are kept from now on.
+
+        Raises:
+            SourceError: that is not possible now.
+        """
 
 
 class Source(Protocol):

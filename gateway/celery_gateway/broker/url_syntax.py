@@ -16,6 +16,8 @@ AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp", "librabbitmq"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "sentinel"})
 MEMORY_SCHEMES = frozenset({"memory"})
 """kombu's broker within one process, for the demo and for tests."""
+RECORDING_SCHEMES = frozenset({"recording"})
+"""A file in place of a broker (``recording_source``)."""
 
 AUTHORITY_AND_REST = re.compile(
     r"(?P<hosts>[^/?#]*)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?P<fragment>#.*)?", re.DOTALL
@@ -65,6 +67,11 @@ def is_amqp(url: str) -> bool:
 def is_redis(url: str) -> bool:
     """Return whether a URL, as ``urls.brokers`` returns it, is for Redis, with or without sentinels."""
     return transport_of(url) in REDIS_SCHEMES
+
+
+def is_recording(url: str) -> bool:
+    """Return whether a URL, as ``urls.brokers`` returns it, is for a recording."""
+    return transport_of(url) in RECORDING_SCHEMES
 
 
 def amqp_query(query: Mapping[str, str]) -> dict[str, str]:

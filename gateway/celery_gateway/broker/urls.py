@@ -33,6 +33,7 @@ from celery_gateway.broker.url_syntax import (
     ESCAPES,
     HOSTS,
     MEMORY_SCHEMES,
+    RECORDING_SCHEMES,
     REDIS_PARAMETERS,
     REDIS_SCHEMES,
     transport_of,
@@ -167,6 +168,8 @@ def _checked(url: str, options: dict[str, Any]) -> str:
         return _checked_amqp(url)
     if kind in MEMORY_SCHEMES:
         return before
+    if kind in RECORDING_SCHEMES:
+        return url
     if kind in REDIS_SCHEMES:
         return _checked_redis(url, kind, options)
     raise TransportError(

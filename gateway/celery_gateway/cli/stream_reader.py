@@ -161,7 +161,7 @@ def _check(response: httpx.Response) -> None:
         url = printable(redacted(str(response.url)))
         message = f"{url} returned {response.status_code}: this URL is not a gateway stream"
     if response.status_code == 401:
-        message += "; give tail a token with --token-file or GATEWAY_TOKEN"
+        message += "; give a token with --token-file or GATEWAY_TOKEN"
     if response.status_code == 400:
         raise click.UsageError(message)
     raise GatewayError(message)

@@ -3,42 +3,27 @@
 import io
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import httpx
-from click.core import ParameterSource
 
 from celery_gateway.cli.event_line import event_line
 from celery_gateway.cli.options import Number
 from celery_gateway.cli.outcome import Outcome
 from celery_gateway.cli.proxy import parse
 from celery_gateway.cli.status_line import OutputClosed, StatusLine, TimedOut
+from celery_gateway.cli.stream_options import DEFAULT_URL, filter_options, token_options, token_reader
 from celery_gateway.cli.stream_reader import StreamReader
 from celery_gateway.cli.terminal import printable, printable_json
-from celery_gateway.errors import GatewayError
 from celery_gateway.events.event import FILTER_FIELDS
 
-DEFAULT_URL: Final = "http://127.0.0.1:8555"
 TIMED_OUT: Final = 5
 """The exit code when the time of ``--timeout`` has passed."""
 _NOT_SHOWN = frozenset({"gateway-open", "gateway-bookmark", "gateway-status"})
 _TARGET_FIELDS = frozenset({"uuid", "root_id", "cluster"})
 
-_FILTER_HELP = {
-    "type": "Only events of this type, such as task-failed.",
-    "name": "Only tasks with this name, such as 'shop.*'.",
-    "root_id": "Only the workflow whose root task has this id.",
-    "parent_id": "Only tasks that the task with this id has started.",
-    "uuid": "Only the task with this id.",
-    "hostname": "Only events from this worker or client.",
-    "state": "Only events after which the task is in this state, such as FAILURE.",
-    "queue": "Only events of tasks that were sent to this queue.",
-    "cluster": "Only events from the broker with this name, if the gateway has several.",
-}
 _EPILOG = """\b
 Exit codes:
    0  with --until: all tasks succeeded; or the reader closed the output (| head)
@@ -54,16 +39,9 @@ no proxy.
 """
 
 
-def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
-    for field in reversed(FILTER_FIELDS):
-        flag = f"--{field.replace('_', '-')}"
-        command = click.option(flag, field, multiple=True, metavar="VALUE", help=_FILTER_HELP[field])(command)
-    return command
-
-
 @click.command(epilog=_EPILOG)
 @click.argument("url", default=DEFAULT_URL)
-@_filter_options
+@filter_options
 @click.option(
     "--since", metavar="WHEN", help="Start in the past: 10m for ten minutes ago, a time, or earliest."
 )
@@ -92,21 +70,7 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
     is_flag=True,
     help="Print messages as they are sent: one JSON object a line.",
 )
-@click.option(
-    "--token",
-    envvar="GATEWAY_TOKEN",
-    show_envvar=True,
-    metavar="TOKEN",
-    help="Bearer token (Authorization: Bearer TOKEN). Other users can see it in the list of processes; "
-    "the variable and --token-file are safer.",
-)
-@click.option(
-    "--token-file",
-    envvar="GATEWAY_TOKEN_FILE",
-    show_envvar=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the bearer token. It is read again for each connection, so the token can be renewed.",
-)
+@token_options
 def tail(
     url: str,
     timeout_seconds: float | None,
@@ -132,13 +96,7 @@ def tail(
     """
     address = parse(url)
     parameters = _parameters(query, as_json)
-    sources = click.get_current_context().get_parameter_source
-    is_option = {name: sources(name) is ParameterSource.COMMANDLINE for name in ("token", "token_file")}
-    # An option has precedence over a variable, and a file over a token.
-    if token_file is None or (is_option["token"] and not is_option["token_file"]):
-        read_token: Callable[[], str | None] = lambda: token  # noqa: E731
-    else:
-        read_token = partial(_read_token, token_file)
+    read_token = token_reader(token, token_file)
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
@@ -154,19 +112,6 @@ def tail(
         except (BrokenPipeError, OutputClosed):
             # What is left must not be flushed at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _read_token(file: Path) -> str:
-    """Return the token in a file.
-
-    Raises:
-        GatewayError: the file cannot be read, or is not text.
-    """
-    try:
-        return file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise GatewayError(f"cannot read the token file {file}: {reason}") from None
 
 
 def _parameters(query: dict[str, Any], as_json: bool) -> httpx.QueryParams:
