@@ -322,7 +322,7 @@ async def test_responses_made_in_slices_are_consistent(path: str) -> None:
         body = await gateway.get(path)
         given = {task["uuid"]: task["custom"] for task in body["tasks"] if task["custom"]}
         position = int(body["id"].partition("-")[2])
-        history = gateway.pipeline.hub._history
+        history = gateway.pipeline.hub.history
         replayed: dict[str, Any] = {}
         for entry in history.after(history.evicted, position - history.evicted):
             event = json.loads(entry.json)
@@ -438,7 +438,7 @@ async def test_a_task_of_a_gone_process_is_lost_until_another_attempt() -> None:
 
 def history(gateway: StateGateway) -> list[Event]:
     """Return all events of the hub."""
-    held = gateway.pipeline.hub._history
+    held = gateway.pipeline.hub.history
     return [json.loads(entry.json) for entry in held.after(held.evicted, held.position - held.evicted)]
 
 

@@ -24,7 +24,7 @@ from celery_gateway.http.state_endpoints import StateEndpoints
 from celery_gateway.http.state_responses import CHILDREN_PER_STEP
 from celery_gateway.http.state_tasks import RECORDS_PER_STEP
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
-from celery_gateway.pipeline import PipelineStatistics
+from celery_gateway.pipeline.pipeline import PipelineStatistics
 from celery_gateway.stream.limits import Limits
 from tests.support.cpu_time import scaled
 from tests.support.state_gateway import StateGateway, content, fetch, heartbeat, known, served, step

@@ -1,6 +1,5 @@
 """``celery-gateway serve``."""
 
-import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from celery_gateway import __version__
+from celery_gateway.cli.log_lines import configure_log
 from celery_gateway.cli.options import with_all_options
 from celery_gateway.http.interrupt import EXIT_CODE, exit_on_ctrl_c
 from celery_gateway.settings import Settings
@@ -39,6 +39,7 @@ def serve(**options: Any) -> None:
       celery-gateway serve --broker amqp://guest:guest@localhost:5672//
       celery-gateway serve --broker redis://localhost:6379/0 --port 9000
       celery-gateway serve --host 0.0.0.0 --auth auth.toml --tls-cert tls.pem
+      celery-gateway serve --workers 4 --log rabbitmq
     """
     run(Settings(**options))
 
@@ -54,31 +55,26 @@ def run(settings: Settings, warnings: Sequence[str] = ()) -> None:
         click.UsageError: other machines could reach the gateway without authentication, or a setting is
             missing.
         GatewayError: the address cannot be listened on, a file or the URL of the broker cannot be used.
-        SystemExit: the gateway was stopped by Ctrl-C.
+        SystemExit: the gateway was stopped by Ctrl-C, or none of its processes could start.
     """
     exit_on_ctrl_c()
     if settings.tls_key and not settings.tls_cert:
         raise click.UsageError("--tls-key needs --tls-cert: it is the key of that certificate")
-    # Imported here, since they load the whole server, which --help and tail do not need.
-    from celery_gateway.asgi import Gateway
-    from celery_gateway.http.listener import UnprotectedAddress
-    from celery_gateway.http.server import serve as run_server
-
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    # Not a logger of the module: Celery imports it before the app, and an app that configures logging
-    # (such as Django's) disables all loggers that exist by then.
-    log = logging.getLogger("celery_gateway")
-    log.setLevel(logging.INFO)
-    for library in ("aio_pika", "aiormq"):  # the source logs the same errors itself, with the fix
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+    if settings.workers > 1 and settings.log == "memory":
+        raise click.UsageError(
+            f"--workers {settings.workers} needs a shared log, so that each process serves the same stream: "
+            "set --log rabbitmq or --log redis, or leave --workers out"
+        )
+    log = configure_log()
     for warning in warnings:
         log.warning(warning)
 
     def announce(url: str) -> None:
         log.info(
-            "celery-gateway %s: listening on %s; %s; try: curl -N %s%s/events",
+            "celery-gateway %s: listening on %s%s; %s; try: curl -N %s%s/events",
             __version__,
             url,
+            f", {settings.workers} processes" if settings.workers > 1 else "",
             _described(settings),
             "-H 'Authorization: Bearer TOKEN' " if settings.auth else "",
             url,
@@ -86,8 +82,19 @@ def run(settings: Settings, warnings: Sequence[str] = ()) -> None:
         for warning in access_warnings(settings, url, os.environ):
             log.warning(warning)
 
+    # Imported here, since they load the whole server, which --help and tail do not need.
+    from celery_gateway.http.listener import UnprotectedAddress
+
     try:
-        is_interrupted = run_server(Gateway(settings), settings, announce)
+        if settings.workers > 1:
+            from celery_gateway.cli.workers import supervise
+
+            is_interrupted = supervise(settings, announce)
+        else:
+            from celery_gateway.asgi import Gateway
+            from celery_gateway.http.server import serve as run_server
+
+            is_interrupted = run_server(Gateway(settings), settings, announce)
     except UnprotectedAddress as error:
         raise click.UsageError(str(error)) from None  # with the exit code of wrong options
     if is_interrupted:

@@ -37,7 +37,7 @@ from celery_gateway.http.errors import error_of, respond
 from celery_gateway.http.proxy_headers import is_trusted
 from celery_gateway.http.sessions import Sessions
 from celery_gateway.http.visible import Visible
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.stream.lifetimes import Lifetimes
 from celery_gateway.stream.subscription import Subscription
 

@@ -15,7 +15,7 @@ from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.errors import GatewayError
 from celery_gateway.http.access_control import AccessControl, check_routes
 from celery_gateway.http.carriers import ACCESS_TOKEN_KEY
-from celery_gateway.http.errors import error_response
+from celery_gateway.http.errors import error_response, respond
 from celery_gateway.http.fair_share import StartLimiter
 from celery_gateway.http.root_path import RootPath
 from celery_gateway.http.service_endpoints import ServiceEndpoints
@@ -23,7 +23,11 @@ from celery_gateway.http.session_endpoints import SessionEndpoints
 from celery_gateway.http.sessions import Sessions
 from celery_gateway.http.state_endpoints import StateEndpoints
 from celery_gateway.http.stream_endpoints import StreamEndpoints
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.pipeline.pipeline import Pipeline
+from celery_gateway.pipeline.replication import Replication
+
+ALWAYS_OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/session"})
+"""The paths that need neither the stream nor the tables."""
 
 
 def create_app(
@@ -65,7 +69,27 @@ def create_app(
     )
     starlette.router.redirect_slashes = False  # its redirects follow the Host header; see _http_error
     app: ASGIApp = StartsInTurn(starlette, starts)
+    if pipeline.replication is not None:
+        app = WarmGate(app, pipeline.replication)
     return RootPath(app, root_path) if root_path else app
+
+
+class WarmGate:
+    """Refuse requests for streams and state until the tables were read from the shared log."""
+
+    def __init__(self, app: ASGIApp, replication: Replication) -> None:
+        self._app = app
+        self._replication = replication
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+        if self._replication.is_warm or path in ALWAYS_OPEN:
+            await self._app(scope, receive, send)
+            return
+        message = f"this gateway is not ready: {self._replication.warming}"
+        response = error_response(503, "log-warming", message)
+        response.headers["Retry-After"] = "1"
+        await respond(response, scope, receive, send)
 
 
 class StartsInTurn:

@@ -16,6 +16,7 @@ from celery_gateway.errors import (
     OverLimit,
     QuotaExceeded,
 )
+from celery_gateway.log.engine import LogError
 from celery_gateway.stream.limits import Limits
 
 REALM: Final = "celery-gateway"
@@ -55,7 +56,16 @@ def error_of(error: GatewayError, limits: Limits) -> Response:
         return _unauthorized(error)
     if isinstance(error, Forbidden):
         return _forbidden(error)
+    if isinstance(error, LogError):
+        return log_unavailable(error)
     raise error
+
+
+def log_unavailable(error: LogError) -> Response:
+    """Return the 503 for a shared log that cannot be read now, or is ahead of this gateway."""
+    response = error_response(503, "log-unavailable", f"{error}; try again")
+    response.headers["Retry-After"] = "1"
+    return response
 
 
 def bad_request(error: BadRequest) -> Response:

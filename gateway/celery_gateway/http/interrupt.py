@@ -1,11 +1,15 @@
 """Ctrl-C: the process ends at once and without a traceback, unless the command shuts down in order."""
 
+import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EXIT_CODE = 130
 """128 + SIGINT, the exit code that shells use."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def exit_on_ctrl_c() -> None:
@@ -32,6 +36,26 @@ def _on_unraisable(error: "sys.UnraisableHookArgs") -> None:
     if error.exc_type is KeyboardInterrupt:
         exit_now()
     sys.__unraisablehook__(error)
+
+
+@contextmanager
+def stop_signals_handled(handle: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Within the block, call ``handle`` on SIGINT and SIGTERM, in the running event loop.
+
+    After it SIGINT ends the process at once.
+    """
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, handle, number)
+    try:
+        yield
+    finally:
+        # Blocked, because the event loop restores Python's own handler, which raises KeyboardInterrupt.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+        exit_on_ctrl_c()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def exit_now() -> None:

@@ -23,13 +23,15 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from celery_gateway.http.guard import ServerLimits
-from celery_gateway.http.interrupt import exit_now, exit_on_ctrl_c
+from celery_gateway.http.interrupt import exit_now, stop_signals_handled
 from celery_gateway.http.listener import listen, url_of
+from celery_gateway.http.metrics import report
+from celery_gateway.http.metrics_sum import PEERS, Peers, Report
 from celery_gateway.http.query_json import MAX_BYTES
 from celery_gateway.http.tls import CHECK_SECONDS, Certificate
 from celery_gateway.http.tls_transport import TlsTransport
 from celery_gateway.http.uvicorn_direct.self_test import find_problem
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.settings import Settings
 from celery_gateway.stream.limits import Limits
 
@@ -40,7 +42,6 @@ TICK_SECONDS = CHECK_SECONDS
 RESERVED_DESCRIPTORS = 64
 """File descriptors that clients do not get: for the brokers' connections, the log and files."""
 MAX_CONNECTIONS = 1_000_000
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,26 @@ class Application(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
+class Supervision(Peers, Protocol):
+    """The supervisor of a gateway with several processes, as one of them uses it."""
+
+    async def attach(self, shut_down: Callable[[], None], report: Callable[[], Report]) -> None:
+        """Carry out the commands of the supervisor from now on, in this event loop.
+
+        Args:
+            shut_down: starts the shutdown; may be called more than once.
+            report: returns the metrics of this process.
+        """
+
+    def started(self) -> None:
+        """Report that this process accepts requests."""
+
+
 class Server(uvicorn.Server):
     """uvicorn's server that ends its streams on a signal.
+
+    Under a supervisor SIGINT has no effect, since a terminal sends it to all processes, and SIGTERM may be
+    repeated: the supervisor has the signals, and ends a process that does not shut down.
 
     Attributes:
         ends_streams: for ``http.shutdown``, which ends the streams of other servers.
@@ -73,8 +92,10 @@ class Server(uvicorn.Server):
         pipeline: Pipeline,
         on_started: Callable[[], None],
         certificate: Certificate | None = None,
+        supervision: Supervision | None = None,
     ) -> None:
         super().__init__(config)
+        self._supervision = supervision
         self._pipeline = pipeline
         self._on_started = on_started
         self._certificate = certificate
@@ -83,20 +104,14 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
+        with stop_signals_handled(self._on_signal):
             yield
-        finally:
-            # Blocked, because the event loop restores Python's own handler, which raises KeyboardInterrupt.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            for number in SIGNALS:
-                loop.remove_signal_handler(number)
-            exit_on_ctrl_c()
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _on_signal(self, number: signal.Signals) -> None:
+        if self._supervision is not None:
+            if number == signal.SIGTERM:
+                self._shut_down()
+            return
         if not self.should_exit:
             log.info(
                 "%s: shutting down; open streams (%d) are closed within %d s, or at once on a second signal",
@@ -108,6 +123,9 @@ class Server(uvicorn.Server):
             exit_now()
         self.is_interrupted |= number == signal.SIGINT
         self.force_exit = self.should_exit
+        self._shut_down()
+
+    def _shut_down(self) -> None:
         self.should_exit = True
         self._exit_requested.set()
 
@@ -123,9 +141,14 @@ class Server(uvicorn.Server):
                 self._certificate.reload()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._supervision is not None:
+            await self._supervision.attach(self._shut_down, lambda: report(self._pipeline.statistics()))
+            self.lifespan.state[PEERS] = self._supervision
         await super().startup(sockets)
         if self.started:
             self._on_started()
+            if self._supervision is not None:
+                self._supervision.started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -134,13 +157,21 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(gateway: Application, settings: Settings, on_started: Callable[[str], None]) -> bool:
+def serve(
+    gateway: Application,
+    settings: Settings,
+    on_started: Callable[[str], None],
+    listener: socket.socket | None = None,
+    supervision: Supervision | None = None,
+) -> bool:
     """Run a gateway until SIGINT or SIGTERM, then drain.
 
     Args:
         gateway: the application, built from ``settings``.
         settings: those of the address and the limits are used.
         on_started: is called with the gateway's URL when it accepts requests.
+        listener: a socket on the address; by default one is made.
+        supervision: the supervisor, if the gateway has several processes.
 
     Returns:
         Whether the signal was SIGINT.
@@ -150,7 +181,7 @@ def serve(gateway: Application, settings: Settings, on_started: Callable[[str], 
         GatewayError: the server cannot listen on the address, or cannot use its certificate.
     """
     certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
-    listener = listen(settings)
+    listener = listener or listen(settings)
     http, websocket, make_config = _connections()
     limits = ServerLimits(gateway.limits, _max_connections(), settings.slow_seconds)
     if certificate is not None:
@@ -174,7 +205,7 @@ def serve(gateway: Application, settings: Settings, on_started: Callable[[str], 
     )
     _relax_collector()
     url = url_of(listener, settings.root_path, is_tls=certificate is not None)
-    server = Server(config, gateway.pipeline, lambda: on_started(url), certificate)
+    server = Server(config, gateway.pipeline, lambda: on_started(url), certificate, supervision)
     server.run(sockets=[listener])
     return server.is_interrupted
 

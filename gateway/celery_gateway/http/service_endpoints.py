@@ -7,8 +7,10 @@ from celery_gateway.errors import Forbidden, InvalidToken
 from celery_gateway.http.access_control import AccessControl
 from celery_gateway.http.carriers import PRINCIPAL_KEY
 from celery_gateway.http.dashboard import PageAccess, load
+from celery_gateway.http.errors import error_response
 from celery_gateway.http.metrics import CONTENT_TYPE, Metrics
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.http.metrics_sum import PEERS, Peers
+from celery_gateway.pipeline.pipeline import Pipeline
 
 _PAGE_HEADERS = {"X-Frame-Options": "DENY", "Cross-Origin-Opener-Policy": "same-origin"}
 
@@ -81,5 +83,13 @@ class ServiceEndpoints:
         )
 
     async def metrics(self, request: Request) -> Response:
-        """Return the metrics as Prometheus text."""
-        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+        """Return the metrics as Prometheus text; those of all processes, if the gateway has several."""
+        peers: Peers | None = request.scope.get("state", {}).get(PEERS)
+        if peers is None:
+            return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+        try:
+            text = await self._metrics.text_of_all(peers)
+        except TimeoutError:
+            message = "the supervisor of the gateway's processes does not answer"
+            return error_response(503, "no-supervisor", message)
+        return Response(text, media_type=CONTENT_TYPE)

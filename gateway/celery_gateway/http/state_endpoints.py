@@ -83,12 +83,12 @@ class StateEndpoints:
         ]
 
     async def event(self, request: Request) -> Response:
-        """Return one event of the history, not truncated."""
+        """Return one event of the history, or of the log, not truncated."""
         visible = self._access.visible(request)
         fields = visible.fields(event_fields(query_parameters(request))).including(_IDENTITY)
         id: str = request.path_params["id"]
         try:
-            json = visible.event(id)
+            json = await visible.event(id, client_of(request))
         except Evicted:
             return event_evicted(id)
         if json is None:

@@ -18,7 +18,7 @@ from celery_gateway.http.query_json import posted_query
 from celery_gateway.http.query_params import client_of, quota_of, stream_query
 from celery_gateway.http.stream_query import StreamQuery
 from celery_gateway.http.stream_response import DirectResponse, head_response, portable_response
-from celery_gateway.http.subscribe import is_complete, subscribe
+from celery_gateway.http.subscribe import find_beginning, is_complete, subscribe
 from celery_gateway.http.websocket import serve_websocket
 from celery_gateway.stream.framing import FORMATS
 from celery_gateway.stream.keepalive import KeepaliveTimer
@@ -66,12 +66,13 @@ class StreamEndpoints:
         media_type = FORMATS[query.format].media_type
         if request.method == "HEAD":
             return head_response(media_type)
-        visible = self._access.visible(request)
+        visible, client = self._access.visible(request), client_of(request)
+        since_position = await find_beginning(visible, query, client)
         if is_complete(visible, query):
             return Response(status_code=204)  # stops an EventSource (WHATWG HTML section 9.2.3)
         transport = direct_transport(request.scope)
         framing = (FORMATS if transport is None else transport.formats)[query.format]
-        subscription = subscribe(visible, query, framing, client_of(request))
+        subscription = subscribe(visible, query, framing, client, since_position=since_position)
         self._access.on_subscribed(request, subscription)
         if transport is None:
             return portable_response(subscription, query.format, self._keepalive_seconds, self._slow_seconds)

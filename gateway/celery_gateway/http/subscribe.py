@@ -25,12 +25,23 @@ def is_complete(visible: Visible, query: StreamQuery) -> bool:
     )
 
 
+async def find_beginning(visible: Visible, query: StreamQuery, client: str = "") -> int | None:
+    """Wait until a stream can begin; return ``since_position`` for ``subscribe``. See ``Hub``."""
+    return await visible.pipeline.hub.find_beginning(query.last_event_id, query.since, client)
+
+
+def begins_at_once(visible: Visible, query: StreamQuery) -> bool:
+    """Return whether a stream can begin without ``find_beginning``."""
+    return visible.pipeline.hub.begins_at_once(query.last_event_id, query.since)
+
+
 def subscribe(
     visible: Visible,
     query: StreamQuery,
     framing: PlainFraming,
     client: str = "",
     replaces: Subscription | None = None,
+    since_position: int | None = None,
 ) -> Subscription:
     """Return a subscription for a request: what its filter passes of what is visible.
 
@@ -38,6 +49,7 @@ def subscribe(
         framing: how its messages are encoded.
         client: who is charged, see ``query_params.client_of``.
         replaces: the subscription that the client will close for this one; see ``Hub.subscribe``.
+        since_position: the result of ``find_beginning``.
 
     Raises:
         Forbidden: the scope does not allow a parameter of the request.
@@ -56,6 +68,7 @@ def subscribe(
         snapshot_when_resumed=query.snapshot is not None and query.snapshot.is_due_when_resumed,
         client=client,
         replaces=replaces,
+        since_position=since_position,
     )
     subscription.send(pipeline.status(subscription.id))
     if target is not None:

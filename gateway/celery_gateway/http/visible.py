@@ -15,7 +15,7 @@ from celery_gateway.events.event import FILTER_FIELDS, pick
 from celery_gateway.events.fields import Fields
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.http.state_responses import not_found, unknown
-from celery_gateway.pipeline import Pipeline
+from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.state.current_records import VisibleRecords
 from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_record import Record
@@ -82,17 +82,21 @@ class Visible:
         """Return the fields of a response, without hidden ones."""
         return self._scope.fields(wanted)
 
-    def event(self, id: str) -> bytes | None:
-        """Return an event of the history, encoded, with all its fields.
+    async def event(self, id: str, client: str = "") -> bytes | None:
+        """Return an event of the history, or of the log, encoded, with all its fields.
+
+        Args:
+            client: who asks.
 
         Returns:
             ``None`` if there is none with this id, or if it is not visible.
 
         Raises:
             Evicted: the event was evicted.
+            LogError: the log cannot be read now.
         """
         try:
-            entry = self.pipeline.hub.entry(id)
+            entry = await self.pipeline.hub.find_entry(id, client)
         except Evicted:
             if self._scope.is_restricted:
                 return None

@@ -18,6 +18,7 @@ from celery_gateway.http.query_json import MAX_BYTES
 from celery_gateway.http.query_params import client_of
 from celery_gateway.http.stream_query import StreamQuery
 from celery_gateway.http.stream_response import pulled
+from celery_gateway.http.subscribe import find_beginning
 from celery_gateway.http.websocket_session import WebSocketSession
 from celery_gateway.stream.framing import FORMATS, WEBSOCKET
 from celery_gateway.stream.keepalive import KeepaliveTimer
@@ -51,10 +52,13 @@ async def serve_websocket(
     """
     client, subprotocol = client_of(websocket), _subprotocol(websocket.scope["subprotocols"])
     visible, on_subscribed = access.visible(websocket), partial(access.on_subscribed, websocket)
+    since_position = await find_beginning(visible, query, client)
     transport: DirectWebSocketTransport | None = direct_transport(websocket.scope)
     if transport is not None:
         attach = partial(_attach, transport, keepalive_timer)
-        session = WebSocketSession(visible, query, WEBSOCKET, on_subscribed, attach, client)
+        session = WebSocketSession(
+            visible, query, WEBSOCKET, on_subscribed, attach, client, since_position=since_position
+        )
         try:
             await websocket.accept(subprotocol=subprotocol)
             attach(session)
@@ -62,12 +66,27 @@ async def serve_websocket(
             session.subscription.close()
             raise
         return
-    session = WebSocketSession(visible, query, FORMATS["ndjson"], on_subscribed, lambda session: None, client)
+    session = WebSocketSession(
+        visible,
+        query,
+        FORMATS["ndjson"],
+        on_subscribed,
+        lambda session: None,
+        client,
+        since_position=since_position,
+    )
     try:
         await websocket.accept(subprotocol=subprotocol)
     except BaseException:
         session.subscription.close()
         raise
+    await _send_pulled(websocket, session, keepalive_seconds, slow_seconds)
+
+
+async def _send_pulled(
+    websocket: WebSocket, session: WebSocketSession, keepalive_seconds: float, slow_seconds: float
+) -> None:
+    """Send what the session's subscription has, as ASGI messages, and receive the client's."""
     receiving = asyncio.create_task(_receive(websocket, session))
     subscription = None
     try:

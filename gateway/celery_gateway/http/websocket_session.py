@@ -6,11 +6,14 @@ Rules: a message is JSON in text, with an ``op``:
 - ``{"op": "open", …}`` starts another stream in place of this one (``query_json``);
 - ``{"op": "ping"}`` requests a ``gateway-pong``.
 
-A message that is invalid or beyond a quota is answered with ``gateway-error``, and the stream continues.
+A message that is invalid or beyond a quota is answered with ``gateway-error``, and the stream continues. With
+a shared log, a stream that begins in the past may take a moment to open; the next messages wait for it.
 """
 
+import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,8 +23,9 @@ from celery_gateway.http.errors import RETRY_SECONDS
 from celery_gateway.http.query_json import MAX_BYTES, alternatives, json_query
 from celery_gateway.http.query_params import check_names
 from celery_gateway.http.stream_query import StreamQuery, bad_value
-from celery_gateway.http.subscribe import subscribe
+from celery_gateway.http.subscribe import begins_at_once, find_beginning, subscribe
 from celery_gateway.http.visible import Visible
+from celery_gateway.log.engine import LogError
 from celery_gateway.stream import messages
 from celery_gateway.stream.framing import PlainFraming
 from celery_gateway.stream.subscription import Subscription
@@ -40,6 +44,7 @@ class WebSocketSession:
         on_replaced: is called with this session when ``subscription`` has become another one; the one before
             is closed afterwards.
         client: who is charged, see ``query_params.client_of``.
+        since_position: the result of ``find_beginning`` for ``query``.
 
     Raises:
         Forbidden: the scope does not allow a parameter.
@@ -54,6 +59,7 @@ class WebSocketSession:
         on_subscribed: Callable[[Subscription], None],
         on_replaced: Callable[["WebSocketSession"], None],
         client: str = "",
+        since_position: int | None = None,
     ) -> None:
         self._visible = visible
         self._client = client
@@ -61,15 +67,29 @@ class WebSocketSession:
         self._framing = framing
         self._on_subscribed = on_subscribed
         self._on_replaced = on_replaced
-        self.subscription = self._subscribe(query)
+        self._opening: asyncio.Task[None] | None = None
+        self._deferred: list[str | None] = []  # messages that wait for it
+        self.subscription = self._subscribe(query, since_position=since_position)
 
     def on_text(self, text: str | None) -> None:
         """Run the operation of one message, or send the error; ``None`` is a message that is not text."""
         if self.subscription.closing is not None:
             return  # its last message is sent, or about to be
+        if self._opening is None:
+            self._try(partial(self._take, text))
+        elif sum(len(each or "") + 1 for each in (text, *self._deferred)) <= MAX_BYTES:
+            self._deferred.append(text)
+        else:
+            self.subscription.end("limit")
+
+    def _take(self, text: str | None) -> None:
+        self._quota.take("operations_per_second")
+        self._run(_message(text))
+
+    def _try(self, call: Callable[[], None]) -> None:
+        """Call a function; send its error."""
         try:
-            self._quota.take("operations_per_second")
-            self._run(_message(text))
+            call()
         except BadRequest as error:
             self.subscription.send(
                 messages.error_message(self.subscription.id, error.code, str(error), error.parameter)
@@ -85,10 +105,34 @@ class WebSocketSession:
         except Exception as error:
             self.subscription.fail(error)
 
-    def _subscribe(self, query: StreamQuery, replaces: Subscription | None = None) -> Subscription:
-        subscription = subscribe(self._visible, query, self._framing, self._client, replaces)
+    def _subscribe(
+        self, query: StreamQuery, replaces: Subscription | None = None, since_position: int | None = None
+    ) -> Subscription:
+        subscription = subscribe(self._visible, query, self._framing, self._client, replaces, since_position)
         self._on_subscribed(subscription)
         return subscription
+
+    def _open(self, query: StreamQuery, since_position: int | None = None) -> None:
+        another = self._subscribe(query, self.subscription, since_position)
+        before, self.subscription = self.subscription, another
+        self._on_replaced(self)
+        before.close()
+
+    async def _open_later(self, query: StreamQuery) -> None:
+        """Open a stream once it can begin, then run the messages that have arrived meanwhile."""
+        try:
+            since_position = await find_beginning(self._visible, query, self._client)
+        except LogError as error:
+            self.subscription.send(_log_unavailable(self.subscription.id, error))
+        except Exception as error:
+            self.subscription.fail(error)
+        else:
+            if not self.subscription.is_ended and self.subscription.closing is None:
+                self._try(partial(self._open, query, since_position))
+        self._opening = None
+        deferred, self._deferred = self._deferred, []
+        for text in deferred:
+            self.on_text(text)
 
     def _run(self, message: dict[str, Any]) -> None:
         operation = message.pop("op", None)
@@ -102,10 +146,10 @@ class WebSocketSession:
         elif operation == "open":
             self._quota.take("new_streams_per_second")
             query = json_query(message, "ndjson")
-            another = self._subscribe(query, self.subscription)
-            before, self.subscription = self.subscription, another
-            self._on_replaced(self)
-            before.close()
+            if begins_at_once(self._visible, query):
+                self._open(query)
+            else:
+                self._opening = asyncio.create_task(self._open_later(query))
         else:
             raise bad_value("op", 'invalid message: its "op" must be "filter", "open" or "ping"')
 
@@ -118,6 +162,12 @@ def _over_limit(id: bytes, error: OverLimit) -> messages.ControlMessage:
         return messages.error_message(id, "quota", str(error), "op", details)
     details = {"status": 503, "reason": error.reason, "retry_ms": 1_000 * RETRY_SECONDS}
     return messages.error_message(id, "limit", str(error), "op", details)
+
+
+def _log_unavailable(id: bytes, error: LogError) -> messages.ControlMessage:
+    """Return the answer to an operation for which the shared log cannot be read now."""
+    details = {"status": 503, "reason": "log-unavailable", "retry_ms": 1_000}
+    return messages.error_message(id, "limit", f"{error}; try again", "op", details)
 
 
 def _message(text: str | None) -> dict[str, Any]:
