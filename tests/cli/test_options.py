@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from celery_gateway.cli import check, demo, serve
 from celery_gateway.cli.app import gateway as celery_gateway
 from celery_gateway.cli.configuration_page import page
-from celery_gateway.cli.options import CONSUMING, LISTENING
+from celery_gateway.cli.options import CONSUMING, KEEPING, LISTENING
 from celery_gateway.settings import DEFAULTS, OPTIONS, Settings
 from tests.support.gateway_process import ROOT
 
@@ -23,6 +23,10 @@ PAGE = ROOT / "docs" / "configuration.md"
 GIVEN: dict[str, tuple[str, Any]] = {
     "broker": ("amqp://elsewhere", ("amqp://elsewhere",)),
     "exchange": ("events", "events"),
+    "log": ("rabbitmq", "rabbitmq"),
+    "log_age_seconds": ("3600", 3600.0),
+    "log_bytes": ("2000000", 2_000_000),
+    "workers": ("4", 4),
     "transport_options": ("global_keyprefix=shop.", {"global_keyprefix": "shop."}),
     "control": ("true", True),
     "host": ("0.0.0.0", "0.0.0.0"),
@@ -57,6 +61,7 @@ TOO_LOW = {
     "keepalive_seconds": "0",
     "slow_seconds": "0",
     "port": "-1",
+    "workers": "0",
     "history_bytes": "0",
     "max_event_bytes": "1999",
     "client_memory_bytes": "16777215",
@@ -155,7 +160,7 @@ def test_the_commands_have_the_options_that_they_use() -> None:
         return {option.name for option in command.params}
 
     assert names(serve.serve) == {"config", *OPTIONS} == names(celery_gateway) - {"help"}
-    assert names(check.check) == {*CONSUMING, "wait_seconds", "as_json"}
+    assert names(check.check) == {*CONSUMING, *KEEPING, "wait_seconds", "as_json"}
     assert names(demo.demo) == set(LISTENING)
 
 

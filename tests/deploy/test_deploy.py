@@ -45,6 +45,7 @@ UNIT = DEPLOY / "systemd" / "celery-gateway.service"
 ENVIRONMENT_FILE = DEPLOY / "systemd" / "celery-gateway.env"
 KUBERNETES = DEPLOY / "kubernetes"
 COMPOSE = DEPLOY / "compose.yaml"
+COMPOSE_SHARED_LOG = DEPLOY / "compose.shared-log.yaml"
 COMPOSE_BROKER = "amqp://guest:guest@rabbitmq:5672//"
 
 # What systemd 252 says of the unit is 1.1; the option takes tenths.
@@ -351,10 +352,11 @@ def test_the_builder_is_sent_nothing_but_what_the_image_is_made_of(tmp_path: Pat
 # compose.yaml
 
 
-def test_compose_has_the_form_of_the_compose_specification() -> None:
+@pytest.mark.parametrize("file", [COMPOSE, COMPOSE_SHARED_LOG], ids=lambda file: file.name)
+def test_compose_has_the_form_of_the_compose_specification(file: Path) -> None:
     checker = Path(sys.executable).with_name("check-jsonschema")
     done = subprocess.run(
-        [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE],
+        [checker, "--builtin-schema", "vendor.compose-spec", file],
         capture_output=True,
         text=True,
         timeout=60,
@@ -378,6 +380,28 @@ def test_what_compose_names_is_there() -> None:
     assert "healthcheck" in described["rabbitmq"]  # the others wait for it
     taken_by_serve(described["gateway"]["environment"])
     assert seconds(described["gateway"]["stop_grace_period"]) > DRAIN_SECONDS + CLOSING_SECONDS
+
+
+def test_two_gateways_of_compose_share_a_log() -> None:
+    document = yaml.safe_load(COMPOSE_SHARED_LOG.read_text())
+    described = document["services"]
+    gateways = [described["gateway"], described["gateway-2"]]
+    for gateway in gateways:
+        single = services()["gateway"]
+        environment = dict(gateway["environment"])
+        taken_by_serve(environment)
+        assert environment["GATEWAY_LOG"] == "rabbitmq"
+        assert environment["GATEWAY_BROKER"] == COMPOSE_BROKER
+        assert set(environment["GATEWAY_ALLOW_HOST"].split()) == {"gateway", "gateway-2"} <= set(described)
+        for name in single.keys() - {"environment", "ports"}:
+            assert gateway[name] == single[name], f"{name} is not as in compose.yaml"
+    ports = [gateway["ports"] for gateway in gateways]
+    assert ports == [[f"127.0.0.1:{DEFAULTS.port + n}:{DEFAULTS.port}"] for n in range(2)]
+    for name in described.keys() - {"gateway", "gateway-2"}:
+        assert described[name]["extends"] == {"file": COMPOSE.name, "service": name}
+        assert name in services() and "image" not in described[name]
+    (volume,) = described["rabbitmq"]["volumes"]  # without it, the log ends with the container
+    assert volume.split(":")[0] in document["volumes"]
 
 
 # The systemd unit
@@ -520,6 +544,34 @@ def test_the_example_becomes_what_kubernetes_asks_for(tmp_path: Path) -> None:
         assert_allowed(variables, name)
     assert backend["name"] == documents["Service"]["metadata"]["name"]
     assert backend["port"]["name"] in {port["name"] for port in documents["Service"]["spec"]["ports"]}
+
+
+@needs_kubectl
+def test_pods_with_one_log_need_no_affinity(tmp_path: Path) -> None:
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    example = tmp_path / "kubernetes" / "example"
+    for name in ("broker.env", "auth.toml"):
+        shutil.copy(example / f"{name}.example", example / name)
+    file = example / "kustomization.yaml"
+    text = file.read_text()
+    for line in ("components:", "  - ../shared-log"):
+        assert f"# {line}\n" in text
+        text = text.replace(f"# {line}\n", f"{line}\n")
+    file.write_text(text)
+    done = subprocess.run(["kubectl", "kustomize", example], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    documents = manifests(done.stdout)
+    assert_valid(documents)
+    assert "sessionAffinity" not in documents["Service"]["spec"]
+    annotations = documents["Ingress"]["metadata"]["annotations"]
+    assert not [name for name in annotations if "affinity" in name or "cookie" in name]
+    assert "nginx.ingress.kubernetes.io/proxy-buffering" in annotations
+    (container,) = documents["Deployment"]["spec"]["template"]["spec"]["containers"]
+    values = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    taken_by_serve(values)
+    assert values["GATEWAY_LOG"] == "rabbitmq"
+    assert documents["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 2
+    assert documents["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
 
 
 def assert_allowed(variables: dict[str, dict[str, str]], host: str) -> None:

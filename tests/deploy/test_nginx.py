@@ -608,10 +608,43 @@ def test_a_client_comes_back_to_its_replica(broker: str, folder: Path, tmp_path:
             assert next(stream)["reason"] == "unknown-id"
 
 
+def test_a_client_resumes_at_any_gateway_with_the_same_log(broker: str, folder: Path, tmp_path: Path) -> None:
+    """Streams at both gateways, through nginx without affinity; one of them is killed."""
+    options = [*UNDER_CELERY, "--log", "rabbitmq"]
+    gateways = [GatewayProcess(broker, folder, options=options) for _ in range(2)]
+    nginx = Nginx(
+        tmp_path / "nginx",
+        *(gateway.port for gateway in gateways),
+        replace={"nginx.conf": {"upstream.conf": "upstream-shared-log.conf"}},
+    )
+    type = mark()
+    with running(gateways[0]), running(gateways[1]), running(nginx), closing(Publisher(broker)) as publisher:
+        with (
+            closing(messages(nginx, "sse", type=type)) as one,
+            closing(messages(nginx, "sse", type=type)) as two,
+        ):
+            assert next(one)["resume"] == next(two)["resume"] == "live"
+            assert [subscriptions(gateway) for gateway in gateways] == [1, 1]
+            for n in range(3):
+                publisher.send({"type": type, "n": n})
+            got = [next(one) for _ in range(3)]
+            assert got == [next(two) for _ in range(3)]
+        for kind in KINDS * 2:
+            with closing(messages(nginx, kind, last_event_id=got[0]["id"], type=type)) as stream:
+                assert next(stream)["resume"] == "resumed"
+                assert [next(stream), next(stream)] == got[1:]
+        gateways[0].stop()
+        publisher.send({"type": type, "n": 3})
+        with closing(messages(nginx, "sse", last_event_id=got[2]["id"], type=type)) as stream:
+            assert next(stream)["resume"] == "resumed"
+            assert next(stream)["n"] == 3
+
+
 def test_nginx_takes_every_file(tmp_path: Path) -> None:
     """Each is included by one of the tests here; those that are no whole configuration say where they go."""
     assert {path.name for path in SHIPPED.glob("*.conf")} == {
         *("nginx.conf", "celery-gateway.conf", "upstream.conf", "upstream-replicas.conf", "proxy.conf"),
+        "upstream-shared-log.conf",
         *(KEPT, STRIPPED, "tls.conf", "tokens.conf", "require-token.conf", "session.conf"),
         "authenticated-user.conf",  # tests/clients/test_oauth2_proxy.py
     }

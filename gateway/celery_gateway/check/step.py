@@ -36,6 +36,8 @@ FINDINGS = {
     "login-failed": (36, "the login failed for another reason, which is shown"),
     "consume-failed": (37, "the queue or subscription failed for another reason, which is shown"),
     "unexpected": (39, "an unexpected error, which is shown"),
+    "log-unusable": (40, "the shared log cannot be used for another reason, which is shown"),
+    "log-too-old": (41, "the server of the shared log is too old: RabbitMQ 3.9 or Redis 6.2 is needed"),
     # Warnings: events arrive, but something is missing or could not be determined.
     "task-events-unknown": (60, "workers without a task: whether they send task events cannot be determined"),
     "sent-events-off": (61, "task_send_sent_event is off: no task-sent events, so no names of queues"),
@@ -43,6 +45,13 @@ FINDINGS = {
     "no-events": (63, "workers reply, but no event arrived during the check, not even a heartbeat"),
     "sent-events-unknown": (64, "no task was sent, and no worker reports the value of task_send_sent_event"),
     "replica": (65, "the URL leads to a read-only replica: workers cannot be asked"),
+    "log-unused": (66, "the broker has a shared log or a raw stream, and the setting log is memory"),
+    "log-retention": (
+        67,
+        "the log or a raw stream has another retention than the settings",
+    ),
+    "log-evictable": (68, "the Redis of the shared log may evict it (maxmemory-policy allkeys-…)"),
+    "log-memory": (69, "the Redis of the shared log has less memory (maxmemory) than the log may take"),
 }
 """By code: the exit code and the meaning."""
 FIRST_WARNING_CODE = 60

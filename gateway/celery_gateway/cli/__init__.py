@@ -1,4 +1,4 @@
-"""The command lines: ``celery-gateway serve|tail|check|token|demo`` and ``celery -A proj gateway``.
+"""The command lines: ``celery-gateway COMMAND`` (see ``group``) and ``celery -A proj gateway``.
 
 Exit codes: 0 success, 1 an error, 2 wrong options, 130 stopped by Ctrl-C; ``tail`` and ``check`` have more
 (docs/commands.md).

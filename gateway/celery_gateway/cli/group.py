@@ -8,6 +8,9 @@ from celery_gateway import __version__
 from celery_gateway.cli.check import check
 from celery_gateway.cli.demo import demo
 from celery_gateway.cli.environment import variable_warnings, variables
+from celery_gateway.cli.log import log
+from celery_gateway.cli.record import record
+from celery_gateway.cli.replay import replay
 from celery_gateway.cli.serve import serve
 from celery_gateway.cli.tail import tail
 from celery_gateway.cli.token import token
@@ -25,6 +28,8 @@ def cli(context: click.Context) -> None:
       celery-gateway demo
       celery-gateway serve --broker amqp://guest:guest@localhost:5672//
       celery-gateway tail --name 'shop.*'
+      celery-gateway record out.ndjson.zst
+      celery-gateway replay out.ndjson.zst
       celery-gateway check --broker amqp://guest:guest@localhost:5672//
     """
     command = cli.commands.get(context.invoked_subcommand or "")
@@ -38,6 +43,9 @@ def cli(context: click.Context) -> None:
 
 cli.add_command(serve)
 cli.add_command(tail)
+cli.add_command(record)
+cli.add_command(replay)
 cli.add_command(check)
+cli.add_command(log)
 cli.add_command(demo)
 cli.add_command(token)

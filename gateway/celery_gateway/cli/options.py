@@ -20,6 +20,8 @@ Command = Callable[..., None]
 
 CONSUMING: Final = ("broker", "exchange", "transport_options")
 """The settings of a command that only consumes."""
+KEEPING: Final = ("log", "log_age_seconds", "log_bytes")
+"""The settings of a command that looks at a shared log."""
 LISTENING: Final = ("host", "port", "public_url", "allow_hosts", "allow_origins", "insecure")
 """The settings of a command that only serves."""
 _VALUE_TYPES: Final = get_type_hints(Settings)
