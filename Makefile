@@ -26,7 +26,7 @@ LOWEST_TESTS := tests/http/test_streams.py tests/http/test_websocket.py tests/ht
 	tests/http/test_self_test.py tests/deploy/test_dependencies.py tests/events/test_normalize.py tests/cli/test_cli.py \
 	tests/broker/test_redis.py tests/test_tokens.py tests/access/test_jwt.py tests/access/test_jwks.py
 
-.PHONY: help install demo test test-unit test-thorough test-js test-lowest matrix bench soak fuzz docs lint format constraints audit sbom clean
+.PHONY: help install demo test test-unit test-thorough test-js test-lowest matrix bench soak chaos fuzz docs lint format constraints audit sbom clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -65,6 +65,10 @@ bench: $(VENV)/.installed-dev  ## Run the benchmarks against other servers, and 
 
 soak: $(VENV)/.installed-dev  ## Run ten minutes of load with broker restarts; check for unreported loss and memory growth
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+chaos: $(VENV)/.installed-dev  ## Break gateways with one log, their networks and their broker for ten minutes, and compare everything
+	@sh tests/support/setup-system.sh
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 fuzz: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Test with a million events of simulated clusters, and 20,000 bad requests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.fuzz $(ARGS)

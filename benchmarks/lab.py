@@ -22,13 +22,18 @@ class LabError(Exception):
 
 @dataclass(frozen=True)
 class Lab:
-    """Attributes: the folder for files, the broker's URL, and the compiled C programs."""
+    """Attributes: the folder for files, the broker and its URL, and the compiled C programs."""
 
     folder: Path
+    broker: RabbitMQ
     broker_url: str
     subscribers: Path
     floor: Path
     _numbers: Iterator[int]
+
+    def new_vhost(self) -> str:
+        """Return the URL of a new virtual host."""
+        return self.broker.add_vhost(f"bench-{next(self._numbers)}")
 
     def new_folder(self, name: str) -> Path:
         """Return an empty folder."""
@@ -50,7 +55,7 @@ def open_lab() -> Iterator[Lab]:
         programs = {noun: _compile(noun, folder) for noun in ("subscribers", "floor")}
         broker = _start_broker(folder / "rabbitmq")
         try:
-            yield Lab(folder, broker.url, programs["subscribers"], programs["floor"], count())
+            yield Lab(folder, broker, broker.url, programs["subscribers"], programs["floor"], count())
         finally:
             broker.stop()
 

@@ -7,7 +7,7 @@ from benchmarks.chart import Bar, Panel
 from benchmarks.lab import HERE
 from benchmarks.measure import Delivery
 from benchmarks.results import REFERENCE, FanOut, Results
-from benchmarks.scenarios import Scale
+from benchmarks.scenario import Scale
 from benchmarks.servers import CONTENDERS
 from benchmarks.targets import verdicts
 
@@ -44,6 +44,7 @@ def report(
         *_stalled(results),
         *_ingest(results),
         *_state(results),
+        *_shared_log(results),
         "## Method",
         METHOD.read_text(encoding="utf-8")
         .strip()
@@ -246,6 +247,42 @@ def _state(results: Results) -> Iterator[str]:
         f"At {state.rate} events/s `GET /tasks/{{uuid}}` took {p50_ms:.1f} ms (p50) and {p99_ms:.1f} ms "
         f"(p99): {state.lookups} requests on one connection."
     )
+
+
+def _shared_log(results: Results) -> Iterator[str]:
+    if not (log := results.shared_log) or not log.rows:
+        return
+    yield f"## A shared log in RabbitMQ: CPU per event, {log.rate} events/s"
+    yield _table(
+        ("", "one event per message", "ten per message"),
+        (
+            (
+                label,
+                *(f"{cost:.1f} µs" if (cost := value(name, batch)) is not None else "" for batch in (1, 10)),
+            )
+            for label, name, value in (
+                ("`--log memory`, one SSE subscriber", "memory", log.cpu_us),
+                ("`--log rabbitmq`: the leader, one SSE subscriber", "leader", log.cpu_us),
+                ("the leader, in addition to `--log memory`", "leader", log.extra_us),
+                ("`--log rabbitmq`: another gateway", "replica", log.cpu_us),
+            )
+        ),
+    )
+    p50 = {name: median(seconds) * 1e3 for name, seconds in log.p50_seconds.items()}
+    if p50.keys() >= {"memory", "leader", "replica"}:
+        yield (
+            f"At {log.calm_rate} events/s, from an event's `timestamp` to its arrival (p50): "
+            f"{p50['memory']:.1f} ms with the log in memory, {p50['leader']:.1f} ms at the leader, "
+            f"{p50['replica']:.1f} ms at another gateway."
+        )
+    if log.resumed is not None:
+        clients, deliveries, seconds = log.resumed
+        without, beside = (each * 1e3 for each in log.live_p99_seconds)
+        yield (
+            f"{clients} clients that resumed at once from positions that only the log has got {deliveries:,} "
+            f"events in {seconds:.0f} s. The p99 of live subscribers was {without:.0f} ms without them and "
+            f"{beside:.0f} ms beside them."
+        )
 
 
 def _json_bytes(results: Results) -> str:

@@ -135,6 +135,33 @@ class State:
 
 
 @dataclass
+class SharedLog:
+    """CPU microseconds per event by gateway and by events per message, and latency at a calm rate.
+
+    ``resumed``: how many clients resumed at once, their deliveries, and the seconds for that;
+    ``live_p99_seconds``: of live subscribers without and beside them.
+    """
+
+    rate: int
+    calm_rate: int
+    rows: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    p50_seconds: dict[str, list[float]] = field(default_factory=dict)
+    resumed: tuple[int, int, float] | None = None
+    live_p99_seconds: tuple[float, float] = (0.0, 0.0)
+
+    def extra_us(self, name: str, batch: int) -> float | None:
+        """Return CPU per event in addition to that of the log in memory, in the same round."""
+        own, others = (self.rows.get(row, {}).get(batch, []) for row in (name, "memory"))
+        extra = [mine - theirs for mine, theirs in zip(own, others, strict=False)]
+        return median(extra) if extra else None
+
+    def cpu_us(self, name: str, batch: int) -> float | None:
+        """Return CPU per event."""
+        rounds = self.rows.get(name, {}).get(batch)
+        return median(rounds) if rounds else None
+
+
+@dataclass
 class Results:
     """A whole run. ``notes`` has what was left out, with the reason."""
 
@@ -145,6 +172,7 @@ class Results:
     stalled: Stalled | None = None
     ingest: Ingest | None = None
     state: State | None = None
+    shared_log: SharedLog | None = None
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:

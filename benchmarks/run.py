@@ -26,7 +26,8 @@ from benchmarks.machine import machine, versions
 from benchmarks.measure import Load
 from benchmarks.report import panels, report
 from benchmarks.results import Results
-from benchmarks.scenarios import FULL, QUICK, SCENARIOS, Run
+from benchmarks.scenario import FULL, QUICK, Run
+from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import CONTENDERS
 
 FILES_NEEDED = 12_000

@@ -8,21 +8,22 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from http.client import HTTPConnection
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 
 from benchmarks.child import Child, ChildError
 from benchmarks.lab import ROOT, Lab
 from benchmarks.measure import Delivery, Load, deliver, publisher, settle, subscribers
-from benchmarks.results import Connections, FanOut, Idle, Ingest, Results, Roots, Stalled, State
-from benchmarks.servers import Contender, Server, Unavailable, gateway
+from benchmarks.results import Connections, FanOut, Idle, Ingest, Roots, Stalled, State
+from benchmarks.scenario import Run
+from benchmarks.scenarios_log import resuming, shared_log
+from benchmarks.servers import Server, gateway
 from benchmarks.usage import cpu_seconds, resident_bytes
-from tests.support.rabbitmq import ProcessError
 
 NAIVE = "naive"
 WARM_UP_CONNECTIONS = 50
@@ -33,48 +34,6 @@ RECEIVER = "Celery's EventReceiver and State"
 STALLED_READERS = 50
 # Sent to stalled readers before the measurement: 5 MB, more than the buffers of a socket.
 STALLING = Load(STALLED_READERS, rate=20_000, seconds=0.75, batch=10)
-
-
-class Scale(NamedTuple):
-    """The size of the measurements.
-
-    Attributes:
-        seconds: the duration of each load.
-        rounds: the rounds of each comparison.
-        connections: the number of connections whose memory is measured.
-        idle_connections: the number of connections held for ``idle_seconds``, with ``keepalive_seconds``.
-    """
-
-    seconds: float
-    rounds: int
-    connections: int
-    idle_connections: int
-    idle_seconds: float
-    keepalive_seconds: float
-
-
-FULL = Scale(4.0, 3, 2000, 10_000, 48.0, 15.0)
-QUICK = Scale(1.0, 1, 500, 2000, 5.0, 2.0)
-
-
-class Run(NamedTuple):
-    """The arguments of every scenario; ``send`` prints progress."""
-
-    lab: Lab
-    scale: Scale
-    contenders: Sequence[Contender]
-    results: Results
-    send: Callable[[str], None]
-
-    @contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """Note an error of the block, and leave its measurement out."""
-        try:
-            yield
-        except (Unavailable, ChildError, ProcessError) as error:
-            text = f"{what}: not measured: {' '.join(str(error).split())[:300]}"
-            self.send(text)
-            self.results.note(text)
 
 
 def fan_out_500(run: Run) -> None:
@@ -328,4 +287,6 @@ SCENARIOS: dict[str, Callable[[Run], None]] = {
     "stalled": stalled,
     "ingest": ingest,
     "state": state,
+    "shared-log": shared_log,
+    "resuming": resuming,
 }

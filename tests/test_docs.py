@@ -21,6 +21,7 @@ from celery_gateway.access.scope import MAY, Scope
 from celery_gateway.asgi import Gateway
 from celery_gateway.broker.diagnosis import CODES
 from celery_gateway.errors import GatewayError
+from celery_gateway.http.metrics_table import COUNTER, OF_LOG
 from celery_gateway.settings import Settings
 from celery_gateway.stream.messages import CLOSE_CODES, GapReason, Resume
 
@@ -131,6 +132,7 @@ async def test_every_metric_and_its_reasons_are_documented(client: httpx.AsyncCl
     text = (await client.get("/metrics")).text
     names = set(re.findall(r"^(celery_gateway_\w+)", text, re.MULTILINE))
     assert len(names) > 20
+    names |= {f"celery_gateway_{each.name}{'_total' * (each.family is COUNTER)}" for each in OF_LOG}
     documented = {name for name in named(section("GET /metrics")) if name.startswith("celery_gateway_")}
     assert documented == names
     assert not missing(re.findall(r'reason="([^"]+)"', text), section("GET /metrics"))

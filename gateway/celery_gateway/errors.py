@@ -4,11 +4,13 @@ GatewayError
 ├── BadRequest           a parameter is unknown or has a bad value: 400 with the parameter's name
 ├── SourceError          the broker URL cannot be used at all (an outage is retried, not raised)
 │   └── TransportError   its scheme carries no events, or a package is missing
+├── RecordingError       a file is not a recording, or cannot be read or written
 ├── Evicted              the history or the table no longer holds it
 ├── OverLimit            the limits do not allow a request now: 503
 │   └── QuotaExceeded    the quota of the principal does not allow it now: 429
 ├── InvalidToken         there is no token, or it is not valid: 401
 ├── Forbidden            the token is valid, but does not allow the request: 403
+├── LogError             the shared log cannot be used now: 503 (``log.engine``)
 └── WorkerControlError   a round of remote control failed; it is retried later
 """
 
@@ -48,6 +50,10 @@ class SourceError(GatewayError):
 
 class TransportError(SourceError):
     """The broker URL's scheme names a transport that carries no events, or whose package is not installed."""
+
+
+class RecordingError(GatewayError):
+    """A file is not a recording, has a newer format, or cannot be read or written."""
 
 
 class OverLimit(GatewayError):

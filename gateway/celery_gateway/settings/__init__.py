@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 from celery_gateway.settings.access import AccessSettings
-from celery_gateway.settings.option import BROKER, GROUPS, STREAMS, TASKS, VARIABLE_PREFIX, AppSetting, Option
+from celery_gateway.settings.option import (
+    BROKER,
+    GROUPS,
+    LOG,
+    STREAMS,
+    TASKS,
+    VARIABLE_PREFIX,
+    AppSetting,
+    Option,
+)
 
 __all__ = [
     "APP_SETTINGS",
@@ -183,6 +192,50 @@ class Settings(AccessSettings):
             "workflow.",
         ),
     ] = 30.0
+    log: Annotated[
+        str,
+        Option(
+            flag="log",
+            group=LOG,
+            metavar="memory|rabbitmq|redis|URL",
+            help="Where the stream is kept. `memory`: in this process; a restart begins anew. `rabbitmq` or "
+            "`redis`: in the (first) broker. `amqp://…` or `redis://…`: on that server. Gateways with the "
+            "same log share one stream: clients resume at any of them, also after restarts.",
+        ),
+    ] = "memory"
+    log_age_seconds: Annotated[
+        float,
+        Option(
+            flag="log-age",
+            group=LOG,
+            metavar="SECONDS",
+            minimum=60.0,
+            help="How long a shared log keeps its entries.",
+        ),
+    ] = 86_400.0
+    log_bytes: Annotated[
+        int,
+        Option(
+            flag="log-bytes",
+            group=LOG,
+            metavar="BYTES",
+            minimum=1 << 20,
+            help="Maximum size of a shared log.",
+        ),
+    ] = 1 << 30
+    workers: Annotated[
+        int,
+        Option(
+            flag="workers",
+            group=LOG,
+            metavar="NUMBER",
+            minimum=1,
+            maximum=256,
+            help="Number of gateway processes that `serve` runs on the address. More than one needs a shared "
+            "log (`--log`). Each process has its own connections to the broker, history and tables, and the "
+            "limits on clients and the quotas hold in each of them.",
+        ),
+    ] = 1
     tls: Annotated[
         bool | Mapping[str, Any],
         AppSetting(celery=("broker_use_ssl",), help="Options of TLS connections to the broker."),

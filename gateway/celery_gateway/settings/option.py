@@ -9,7 +9,8 @@ ADDRESS: Final = "Address"
 ACCESS: Final = "Access and security"
 STREAMS: Final = "Streams"
 TASKS: Final = "Tasks and workers"
-GROUPS: Final = (BROKER, ADDRESS, ACCESS, STREAMS, TASKS)
+LOG: Final = "Log"
+GROUPS: Final = (BROKER, ADDRESS, ACCESS, STREAMS, TASKS, LOG)
 """The headings of the settings, in the order of the documentation."""
 
 
