@@ -109,6 +109,22 @@ async def test_a_broken_connection_loses_nothing(rabbitmq: RabbitMQ, broker: str
             assert any(not status.is_consuming for status in sink.statuses)
 
 
+async def test_a_restart_of_the_broker_is_a_loss(broker: str, access: Access) -> None:
+    """A restart deletes what is not durable, and RabbitMQ drops messages until its streams are up."""
+    source = raw_source(broker, access)
+    async with consuming(source) as sink:
+        await publish(broker, access, 0, 10)
+        await sink.until(lambda: len(sink.messages) >= 10)
+        assert sink.losses == 0
+    async with channel_of(broker) as channel:
+        await channel.exchange_delete(f"{access.queue_prefix}.raw.mark")  # as a restart does
+    for losses in (1, 0):
+        async with consuming(raw_source(broker, access, start=source.start)) as sink:
+            assert sink.losses == losses
+    async with consuming(raw_source(broker, access)) as sink:
+        assert sink.losses == 0, "who reads everything misses nothing"
+
+
 async def test_messages_that_retention_removed_are_lost(broker: str, access: Access) -> None:
     source = raw_source(broker, access, max_bytes=1 << 20)
     await source.declare()
