@@ -12,7 +12,8 @@ answer:
   that was published after a fault.
 - ``marks``: the results, in seconds by number.
 - ``settle 12000``: cut nothing any more, and wait until all have everything up to the last event.
-- ``check truth.json``: read the whole log from each gateway, compare everything (``chaos_check``).
+- ``check {"truth": "truth.json", "restarts": 2}``: read the whole log from each gateway, and compare
+  everything (``chaos_check``).
 """
 
 import argparse
@@ -153,6 +154,8 @@ class Client:
             self.highest = max(self.highest, message.number)
             if self.on_event is not None:
                 self.on_event(message, clock())
+        elif message.type == "gateway-gap" and message.reason == "broker":
+            self._tally.count("gaps of a broker")  # an entry of the log: ``chaos_check``
         elif message.type == "gateway-gap":
             self._tally.violation(
                 self.who, f"gap ({message.reason}) at {message.id}, position {self.position}"
@@ -238,8 +241,9 @@ class Clients:
         elif word == "settle":
             await self._settle(int(rest))
         elif word == "check":
-            truth = json.loads(await asyncio.to_thread(Path(rest).read_text))
-            await check(self.tally, self._gateways, self._all, truth)
+            told = json.loads(rest)
+            truth = json.loads(await asyncio.to_thread(Path(told["truth"]).read_text))
+            await check(self.tally, self._gateways, self._all, truth, told["restarts"])
         is_open = all(client.start is not None for client in self._all)
         return {"counts": self.tally.counts, "violations": self.tally.violations, "is_open": is_open}
 

@@ -52,9 +52,9 @@ class Publisher:
         self._channel: Any = None
         self._try_at = 0.0
         self.number = 0
-        self.connects = 0
+        self.reconnects: list[int] = []  # the next number at each
         self.uncertain: list[int] = []
-        self.unclear: set[str] = set()  # tasks and workers with such events
+        self.numbers: dict[str, list[int]] = {}  # of the events of each task and worker
 
     @property
     def is_connected(self) -> bool:
@@ -69,6 +69,7 @@ class Publisher:
         """Publish one message. Its numbers are used, whatever happens."""
         for event in events:
             event["number"] = self.number
+            self.numbers.setdefault(_subject(event), []).append(self.number)
             self.number += 1
         body = json.dumps(events if len(events) > 1 else events[0]).encode()
         try:
@@ -80,7 +81,6 @@ class Publisher:
             )
         except Exception:
             self.uncertain += [event["number"] for event in events]
-            self.unclear |= {event.get("uuid", event["hostname"]) for event in events}
             self._drop()
 
     def _connect(self) -> None:
@@ -91,7 +91,7 @@ class Publisher:
         channel = connection.channel()
         event_exchange(channel).declare()
         self._connection, self._channel = connection, channel
-        self.connects += 1
+        self.reconnects.append(self.number)
 
     def _drop(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
@@ -193,6 +193,12 @@ class Cluster:
         heapq.heappush(self._heap, (sent, next(self._order), event | fields))
 
 
+def _subject(event: dict[str, Any]) -> str:
+    """Return the task or the worker that an event is about."""
+    subject: str = event.get("uuid", event["hostname"])
+    return subject
+
+
 def _named(uid: str, name: str) -> dict[str, Any]:
     about = {"uuid": uid, "name": name, "root_id": uid, "parent_id": None, "args": "()", "kwargs": "{}"}
     return about | {"retries": 0, "eta": None, "expires": None}
@@ -227,7 +233,7 @@ def main() -> None:
             if word == "stop":
                 _finish(publisher, cluster, options.truth)
             figures = {"published": publisher.number, "uncertain": len(publisher.uncertain)}
-            print(json.dumps(figures | {"connects": publisher.connects}), flush=True)
+            print(json.dumps(figures | {"connects": len(publisher.reconnects)}), flush=True)
         time.sleep(max(0.0, began + STEP_SECONDS - time.time()))
 
 
@@ -240,13 +246,14 @@ def _send(publisher: Publisher, messages: list[list[dict[str, Any]]]) -> None:
 
 def _finish(publisher: Publisher, cluster: Cluster, truth: Path) -> None:
     _send(publisher, cluster.take(None))
-    unclear = publisher.unclear
-    known = {
-        uid: task
+    tasks = {
+        uid: {"numbers": publisher.numbers[uid] + publisher.numbers[task["worker"]], "fields": task}
+        if task["state"] == "LOST"
+        else {"numbers": publisher.numbers[uid], "fields": task}
         for uid, task in cluster.truth.items()
-        if uid not in unclear and task["worker"] not in unclear
     }
-    content = {"published": publisher.number, "uncertain": publisher.uncertain, "tasks": known}
+    content = {"published": publisher.number, "uncertain": publisher.uncertain, "tasks": tasks}
+    content["reconnects"] = publisher.reconnects[1:]
     truth.write_text(json.dumps(content))
 
 

@@ -50,6 +50,8 @@ class Run:
         yield "failovers", f"{self.failovers}"
         yield "events published", f"{self.published:,}, {self.uncertain} of them not confirmed"
         yield "entries of the log", f"{counts['entries']:,}, in {counts['terms']} terms"
+        dropped = counts["dropped by the broker"]
+        yield "gaps in the log", f"{counts['gaps']}, for {dropped:,} events that the broker has dropped"
         yield "events delivered", f"{counts['delivered']:,}"
         yield "tasks compared", f"{counts['tasks']:,}"
         yield "streams opened", _parts(counts, "opened")
@@ -127,9 +129,10 @@ On {_list(where)}. With {_list(programs)}.
 - **The log.** Each gateway has the same stream from the first entry on, byte for byte, and its positions have
   no hole.
 - **The events.** Each event that the broker has confirmed is in it exactly once. So is the `task-lost` of
-  each task of a crashed worker. There is no gap.
-- **The subscribers.** Each has got each event that its filter selects: once, in order, with the same bytes.
-  Each connection after its first one was `resumed`.
+  each task of a crashed worker. The exception is a restart of the broker: while RabbitMQ starts, it confirms
+  messages and drops them. The log has at most one gap for each restart, and nothing is missing without a gap.
+- **The subscribers.** Each has got each event that its filter selects: once, in order, with the same bytes,
+  and no other gap. Each connection after its first one was `resumed`.
 - **The tasks.** `GET /tasks` returns the same records at each gateway, and their states are the true ones.
 
 | | {head} |

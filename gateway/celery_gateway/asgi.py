@@ -58,6 +58,9 @@ from celery_gateway.stream.completion import Completions
 from celery_gateway.stream.hub import Hub
 from celery_gateway.stream.limits import Limits
 
+WARM_ENTRIES_PER_TASK = 2
+"""How many entries of a shared log are read at the start at most, for each task that the table may have."""
+
 log = logging.getLogger(__name__)
 
 
@@ -179,17 +182,16 @@ class Gateway:
     def _on_restart(self, error: Restart) -> None:
         """Replace the pipeline: streams end, and their clients resume."""
         log.warning("the tables of this gateway are read from the log again: %s", error)
-        self._restart = asyncio.create_task(self._replace_pipeline(error.reached), name="restart")
-
-    async def _replace_pipeline(self, reached: dict[str, Reached]) -> None:
         old = self.pipeline
         old.drain()
-        await old.stop()
-        if not self._running:
-            return
-        self.pipeline = _pipeline(self._settings, self.limits, reached)
+        self.pipeline = _pipeline(self._settings, self.limits, error.reached)
         self._app = self._create_app()
-        await self.pipeline.start(self._on_restart)
+        self._restart = asyncio.create_task(self._start_after(old), name="restart")
+
+    async def _start_after(self, old: Pipeline) -> None:
+        await old.stop()
+        if self._running:
+            await self.pipeline.start(self._on_restart)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -201,11 +203,6 @@ class Gateway:
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._running:
             await respond(self._not_running(), scope, receive, send)
-            return
-        if self._restart is not None and not self._restart.done():
-            response = error_response(503, "log-warming", "this gateway reads the log again; try again")
-            response.headers["Retry-After"] = "1"
-            await respond(response, scope, receive, send)
             return
         try:
             async with asyncio.timeout(None) as limit:
@@ -259,7 +256,16 @@ def _pipeline(settings: Settings, limits: Limits, reached: dict[str, Reached] | 
         unkept = [broker.name for broker in named if not is_amqp(broker.urls[0])]
         name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         replication = Replication(
-            engine, name, tasks, workers, hub, completions, clock, unkept=unkept, reached=reached
+            engine,
+            name,
+            tasks,
+            workers,
+            hub,
+            completions,
+            clock,
+            unkept=unkept,
+            reached=reached,
+            warm_entries=WARM_ENTRIES_PER_TASK * settings.max_tasks,
         )
     return Pipeline(
         [_feed(broker, settings, replication) for broker in named],

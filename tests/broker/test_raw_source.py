@@ -117,7 +117,7 @@ async def test_a_restart_of_the_broker_is_a_loss(broker: str, access: Access) ->
         await sink.until(lambda: len(sink.messages) >= 10)
         assert sink.losses == 0
     async with channel_of(broker) as channel:
-        await channel.exchange_delete(f"{access.queue_prefix}.raw.mark")  # as a restart does
+        await channel.exchange_delete(f"{access.queue_prefix}.raw")  # as a restart does
     for losses in (1, 0):
         async with consuming(raw_source(broker, access, start=source.start)) as sink:
             assert sink.losses == losses

@@ -158,6 +158,9 @@ def assert_same_tasks(one: Gateway, other: Gateway) -> None:
     """
     ours, theirs = one.tasks(), other.tasks()
     assert ours.keys() == theirs.keys()
+    numbers = {record.key: record.number for record in one.pipeline.tasks.newest()}
+    assert numbers == {record.key: record.number for record in other.pipeline.tasks.newest()}
+    assert list(numbers.values()) == sorted(numbers.values(), reverse=True)
     for key, task in ours.items():
         for field, value in task.items():
             expected = theirs[key][field]

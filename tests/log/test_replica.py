@@ -5,8 +5,9 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+import uvloop
 
-from celery_gateway.log.batch import Batch, Line
+from celery_gateway.log.batch import Batch, Line, NewerFormat
 from celery_gateway.log.follower import Restart
 from celery_gateway.log.memory_log import MemoryLog, MemoryServer
 from celery_gateway.log.replica import Replica
@@ -162,10 +163,25 @@ def test_a_leader_that_loses_its_connection_sends_again_what_it_has_not_read_bac
     run(main())
 
 
+def test_a_claim_at_once_works_in_the_loop_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop has no timer for a delay that rounds to 0 ms."""
+    monkeypatch.setattr("celery_gateway.log.election.random.uniform", lambda low, high: 0.0)
+
+    async def main() -> None:
+        gateway = Gateway(MemoryServer(), "first")
+        await until(lambda: gateway.replica.is_leading or gateway.task.done())
+        assert gateway.replica.is_leading and not gateway.task.done()
+        await gateway.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
 @pytest.mark.parametrize("seed", range(tries(40)))
 def test_all_gateways_agree_whatever_fails(seed: int) -> None:
     """Gateways are stopped, started, cut off and slowed down at random while the leaders write."""
     chance = random.Random(seed)
+    random.seed(seed)  # of the replicas
 
     async def main() -> None:
         server = MemoryServer()
@@ -186,12 +202,12 @@ def test_all_gateways_agree_whatever_fails(seed: int) -> None:
                     server.heal(gateway.engine)
                 case 2:
                     server.disconnect(gateway.engine)
-                case 3:
+                case 3 | 4 as kind:
+                    if kind == 4:
+                        gateway.replica.resign()
                     await gateway.stop()
                     stopped.append(gateway)
                     gateways[gateways.index(gateway)] = Gateway(server, f"{gateway.name[:2]} of step {step}")
-                case 4:
-                    gateway.replica.resign()
                 case 5:
                     server.skip(chance.randrange(5))
         for gateway in gateways:
@@ -209,5 +225,34 @@ def test_all_gateways_agree_whatever_fails(seed: int) -> None:
         assert len(set(longest)) == len(longest)
         assert len({each.replica.order.term for each in gateways}) == 1
         assert all(each.replica.order.terms == leader.replica.order.terms for each in gateways)
+
+    run(main())
+
+
+def test_messages_that_no_gateway_has_written_are_skipped() -> None:
+    async def main() -> None:
+        server = MemoryServer()
+        first = Gateway(server, "first")
+        await until(lambda: first.replica.is_leading)
+        for message in (b"garbage", b"", b"\xff\n", b"{}", b'{"kind":"batch"}\n{}', b"[1]\n\n"):
+            first.engine.append(message)
+        first.write(b"an entry")
+        second = Gateway(server, "second")
+        await until(lambda: first.read == second.read == [b"an entry"])
+        assert first.replica.foreign.count == second.replica.foreign.count == 6
+        assert first.replica.is_leading and first.restarts == 0
+
+    run(main())
+
+
+def test_a_format_of_a_later_version_ends_the_replica() -> None:
+    async def main() -> None:
+        server = MemoryServer()
+        engine = server.engine()
+        await engine.open()
+        engine.append(b'{"kind":"claim","term":"t","gateway":"new","at":1,"version":2}')
+        gateway = Gateway(server, "old")
+        with pytest.raises(NewerFormat, match="later version"):
+            await gateway.task
 
     run(main())

@@ -105,7 +105,7 @@ class RawConsumer(Consumer):
         async with running_timeout(CONNECT_TIMEOUT_SECONDS):
             channel = await self._connect_and_declare()
             self._deliveries.channel = channel
-            if await was_restarted(f"{self._stream.name}.mark", self._open_channel):
+            if await was_restarted(self._stream.name, self._open_channel):
                 self._reader.on_restart()
             if not await self._consume(channel):
                 self._reader.missed(None)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from celery_gateway.log.batch import Head, decode
+from celery_gateway.log.batch import Head, NewerFormat, decode
 from celery_gateway.log.engine import Engine, LogError, LogGone, Place, Stored
 from celery_gateway.log.order import Forked, Order
 from celery_gateway.log.search import Bounds, bounds, find_time
@@ -125,7 +125,12 @@ class _End:
 
     def on_message(self, stored: Stored) -> None:
         self.offset = stored.offset + 1
-        batch = decode(stored.data)
+        try:
+            batch = decode(stored.data)
+        except NewerFormat:
+            raise
+        except ValueError:
+            return  # gateways skip it, too
         head = batch.head
         try:
             self.order.on_batch(batch)

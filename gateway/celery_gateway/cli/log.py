@@ -18,7 +18,7 @@ NO_LOG: Final = 3
 """The exit code if there is no log."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION: Final = re.compile(r"(\d{1,9})([smhdw])")
-_POSITION: Final = re.compile(r"(?:[0-9a-f]+-)?(\d{1,18})")
+_POSITION: Final = re.compile(r"\d{1,18}")
 _EPILOG: Final = f"""\b
 Exit codes:
    0  done
@@ -72,13 +72,13 @@ def info(as_json: bool, **where: Any) -> None:
       celery-gateway log info --log redis://localhost:6379/1
       celery-gateway log info --json | jq '.gateways[] | select(.lag > 1000)'
     """
-    from celery_gateway.check.log_report import log_exists, log_report  # not for --help
+    from celery_gateway.check.log_report import log_report  # not for --help
     from celery_gateway.cli.log_text import document, lines
 
     settings = _settings(**where)
     engine = settings.engine()
     report = _run(log_report(engine, _show_waiting()))
-    raw = [(each.url, each.name) for each in settings.raw_streams() if _run(log_exists(each.stream))]
+    raw = [(each.url, each.name) for each in settings.raw_streams() if _is_there(each)]
     _clear_waiting()
     if as_json:
         click.echo(json.dumps(document(engine.place, report, raw), indent=2, ensure_ascii=False))
@@ -95,8 +95,7 @@ def info(as_json: bool, **where: Any) -> None:
     "--before",
     required=True,
     metavar="AGE|POSITION",
-    help="What to remove: entries that are older than an age (90s, 30m, 2h, 7d, 4w), or before a position: a "
-    "number, or the id of an entry.",
+    help="What to remove: entries that are older than an age (90s, 30m, 2h, 7d, 4w), or before a position.",
 )
 def trim(before: str, **where: Any) -> None:
     """Remove the oldest entries of a log in Redis.
@@ -108,7 +107,6 @@ def trim(before: str, **where: Any) -> None:
     Examples:
       celery-gateway log trim --log redis://localhost:6379/1 --before 2h
       celery-gateway log trim --broker redis://localhost:6379/0 --before 120000
-      celery-gateway log trim --broker redis://localhost:6379/0 --before 9f1c8a52-120000
     """
     from celery_gateway.check.log_trim import trim_log
 
@@ -204,6 +202,17 @@ def _run(work: Any) -> Any:
         _clear_waiting()
 
 
+def _is_there(raw: Any) -> bool:
+    """Return whether a raw stream exists; a broker that cannot be reached is named, and no error."""
+    from celery_gateway.check.log_report import log_exists
+
+    try:
+        return bool(_run(log_exists(raw.stream)))
+    except GatewayError as error:
+        click.echo(f"The raw stream is not shown: {error}", err=True)
+        return False
+
+
 def _show_waiting() -> Callable[[str], None]:
     """Return a function that shows what is waited for, if standard error is a terminal."""
     if not sys.stderr.isatty():
@@ -225,10 +234,9 @@ def _before(text: str) -> tuple[int | None, float | None]:
     if found := _DURATION.fullmatch(text):
         return None, float(int(found[1]) * _SECONDS[found[2]])
     if found := _POSITION.fullmatch(text):
-        return int(found[1]), None
+        return int(found[0]), None
     raise click.UsageError(
-        f"invalid --before {text!r}: allowed are an age such as 30m, 2h or 7d, a position such as 120000, "
-        "and the id of an entry such as 9f1c8a52-120000"
+        f"invalid --before {text!r}: allowed are an age such as 30m, 2h or 7d, and a position such as 120000"
     )
 
 

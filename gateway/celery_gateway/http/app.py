@@ -51,10 +51,11 @@ def create_app(
         sessions: those of browsers; by default none has ended.
     """
     starts, limits = StartLimiter(), pipeline.limits
+    page_secret = str if pipeline.replication is None else pipeline.replication.page_secret
     access = AccessControl(pipeline, authenticator, max_connection_age_seconds, sessions)
     routes = [  # they are tried one by one
         *StreamEndpoints(access, limits, starts, keepalive_seconds, slow_seconds).routes,
-        *StateEndpoints(access, limits, slow_seconds).routes,
+        *StateEndpoints(access, limits, slow_seconds, page_secret).routes,
         *ServiceEndpoints(access, pipeline).routes,
         *SessionEndpoints(access).routes,
     ]
@@ -86,7 +87,7 @@ class WarmGate:
         if self._replication.is_warm or path in ALWAYS_OPEN:
             await self._app(scope, receive, send)
             return
-        message = f"this gateway is not ready: {self._replication.warming}"
+        message = "this gateway is not ready: it reads the shared log first (/readyz has how far)"
         response = error_response(503, "log-warming", message)
         response.headers["Retry-After"] = "1"
         await respond(response, scope, receive, send)

@@ -57,13 +57,14 @@ def error_of(error: GatewayError, limits: Limits) -> Response:
     if isinstance(error, Forbidden):
         return _forbidden(error)
     if isinstance(error, LogError):
-        return log_unavailable(error)
+        return log_unavailable()
     raise error
 
 
-def log_unavailable(error: LogError) -> Response:
+def log_unavailable() -> Response:
     """Return the 503 for a shared log that cannot be read now, or is ahead of this gateway."""
-    response = error_response(503, "log-unavailable", f"{error}; try again")
+    message = "the shared log cannot be read now, or this gateway is behind it; try again"
+    response = error_response(503, "log-unavailable", message)
     response.headers["Retry-After"] = "1"
     return response
 

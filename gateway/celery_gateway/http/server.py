@@ -50,7 +50,8 @@ class Application(Protocol):
     """The interface of ``asgi.Gateway`` that this module uses."""
 
     @property
-    def pipeline(self) -> Pipeline: ...
+    def pipeline(self) -> Pipeline:
+        """The current one: a restart of the tables replaces it."""
 
     @property
     def limits(self) -> Limits: ...
@@ -89,14 +90,14 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        pipeline: Pipeline,
+        gateway: Application,
         on_started: Callable[[], None],
         certificate: Certificate | None = None,
         supervision: Supervision | None = None,
     ) -> None:
         super().__init__(config)
         self._supervision = supervision
-        self._pipeline = pipeline
+        self._gateway = gateway
         self._on_started = on_started
         self._certificate = certificate
         self._exit_requested = asyncio.Event()
@@ -116,7 +117,7 @@ class Server(uvicorn.Server):
             log.info(
                 "%s: shutting down; open streams (%d) are closed within %d s, or at once on a second signal",
                 number.name,
-                self._pipeline.hub.statistics().subscriptions,
+                self._gateway.pipeline.hub.statistics().subscriptions,
                 DRAIN_SECONDS,
             )
         elif number == signal.SIGINT:
@@ -142,7 +143,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self._supervision is not None:
-            await self._supervision.attach(self._shut_down, lambda: report(self._pipeline.statistics()))
+            await self._supervision.attach(
+                self._shut_down, lambda: report(self._gateway.pipeline.statistics())
+            )
             self.lifespan.state[PEERS] = self._supervision
         await super().startup(sockets)
         if self.started:
@@ -153,7 +156,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        self._pipeline.drain()
+        self._gateway.pipeline.drain()
         await super().shutdown(sockets)
 
 
@@ -205,7 +208,7 @@ def serve(
     )
     _relax_collector()
     url = url_of(listener, settings.root_path, is_tls=certificate is not None)
-    server = Server(config, gateway.pipeline, lambda: on_started(url), certificate, supervision)
+    server = Server(config, gateway, lambda: on_started(url), certificate, supervision)
     server.run(sockets=[listener])
     return server.is_interrupted
 

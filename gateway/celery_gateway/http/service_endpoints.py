@@ -61,7 +61,7 @@ class ServiceEndpoints:
         """Return whether the gateway consumes from a broker: 503 while it consumes from none."""
         statuses = self._pipeline.statuses
         # One broker of several is enough: else the outage of one would take every replica out of service.
-        is_ready = any(status.is_consuming for status in statuses.values())
+        is_ready = any(status.is_consuming for status in statuses.values()) and not self._pipeline.crashes
         details: dict[str, object] = {
             "reason": "; ".join(
                 f"{cluster}: {status.reason}" if cluster else status.reason

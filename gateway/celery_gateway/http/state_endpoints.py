@@ -66,13 +66,20 @@ class StateEndpoints:
         access: authenticates, and has what is visible.
         limits: those of all clients.
         slow_seconds: how long a client may make no progress in reading a large response, in seconds.
+        page_secret: see ``PageTokens``.
     """
 
-    def __init__(self, access: AccessControl, limits: Limits, slow_seconds: float) -> None:
+    def __init__(
+        self,
+        access: AccessControl,
+        limits: Limits,
+        slow_seconds: float,
+        page_secret: Callable[[], str] = str,
+    ) -> None:
         self._access = access
         self._limits = limits
         self._slow_seconds = slow_seconds
-        self._page_tokens = PageTokens()
+        self._page_tokens = PageTokens(page_secret)
         self._turns = TurnQueue()
         self.routes = [
             access.route("/events/{id}", _until_disconnect(self.event), "events"),

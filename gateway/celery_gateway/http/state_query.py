@@ -6,6 +6,7 @@ streams share.
 
 import re
 import secrets
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -62,19 +63,32 @@ class WorkerListQuery(NamedTuple):
 
 
 class PageTokens:
-    """The page tokens (``cursor=``) of one run of the gateway.
+    """The page tokens (``cursor=``) of one run of the gateway, or of all gateways with one shared log.
 
-    A token has the number of the last task on a page. Numbers start again with each run, so a token also has
-    the run's epoch. The number is encrypted and authenticated: it shows how many tasks there are of others,
-    and a client that could choose one could find the number of each of its tasks.
+    A token has the number of the last task on a page. Numbers start again with each run, or with a new log,
+    so a token also has the epoch of that. The number is encrypted and authenticated: it shows how many tasks
+    there are of others, and a client that could choose one could find the number of each of its tasks.
+
+    Args:
+        secret: returns what the epoch and the key follow from; ``""``: they are drawn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secret: Callable[[], str] = str) -> None:
+        self._secret = secret
+        self._used = ""
         self._epoch = secrets.token_hex(4)
         self._key = secrets.token_bytes(_KEY_BYTES)
 
+    def _update(self) -> None:
+        """Take over the secret, once it is known."""
+        if (secret := self._secret()) != self._used:
+            self._used = secret
+            self._key = blake2b(secret.encode(), digest_size=_KEY_BYTES, person=b"key").digest()
+            self._epoch = blake2b(secret.encode(), digest_size=4, person=b"epoch").hexdigest()
+
     def token(self, number: int) -> str:
         """Return the token of the page behind a task's number; always the same, so that ETags are, too."""
+        self._update()
         tag = self._tag(number)
         return f"{self._epoch}-{tag.hex()}{number ^ self._pad(tag):0{2 * _PART_BYTES}x}"
 
@@ -94,6 +108,7 @@ class PageTokens:
         Raises:
             BadRequest: the token is malformed, or of another run.
         """
+        self._update()
         found = _TOKEN.fullmatch(token)
         if found is not None and found["epoch"] != self._epoch:
             raise BadRequest(

@@ -20,6 +20,10 @@ import msgspec
 VERSION = 1
 
 
+class NewerFormat(ValueError):
+    """A later version of the gateway has written to the log."""
+
+
 class Reached(NamedTuple):
     """How far a leader has processed a source.
 
@@ -76,6 +80,10 @@ class Head(msgspec.Struct, omit_defaults=True):
         written_bytes: how many bytes the log has had, with this message; never goes back.
         terms: the terms before and this one, each with its first position, the oldest first; in the first
             batch of a term and now and then.
+        secret: drawn for a new log, and then copied; where ``terms`` are. Page tokens are encrypted with it:
+            each gateway reads those of the others.
+        sources: the status of the leader's sources, as its last ``gateway-status`` has it; where ``terms``
+            are, for readers that begin behind that message.
         number: of a ``seen`` message: counts those of its gateway.
         version: of this format.
     """
@@ -93,6 +101,8 @@ class Head(msgspec.Struct, omit_defaults=True):
     reached: dict[str, Reached] = {}
     written_bytes: int = 0
     terms: list[tuple[str, int]] = []
+    secret: str = ""
+    sources: list[dict[str, Any]] = []
     number: int = 0
     version: int = VERSION
 
@@ -124,12 +134,13 @@ def decode(data: bytes) -> Batch:
     """Return the content of a message.
 
     Raises:
-        ValueError: it is not one, or of a later version.
+        NewerFormat: it is of a later version.
+        ValueError: it is not one.
     """
     first, *texts = data.split(b"\n")
     head = _decode(first)  # msgspec's errors are ValueErrors
     if head.version > VERSION:
-        raise ValueError(f"the log was written by a later version of celery-gateway (format {head.version})")
+        raise NewerFormat(f"the log was written by a later version of celery-gateway (format {head.version})")
     count = len(head.own)
     if len(texts) != count + len(head.held) or count != len(head.arrived):
         raise ValueError("a message of the log has another number of lines than its head says")

@@ -6,6 +6,7 @@ Rules:
   loop, as in ``broker.silence``: a gateway that did not run itself does not take the leader for dead.
 - If no gateway leads, because the log is new or the leader has resigned, a claim is due at once.
 - One claim at a time: a gateway waits until its claim is read back, or for ``CLAIM_SECONDS``.
+- A gateway that stops does not claim any more, even if no other one does.
 
 Pure, but for random numbers.
 """
@@ -29,11 +30,16 @@ class Election:
         self._silent_ticks = 0
         self._term = ""  # of the claim that is due, or sent and not read back
         self._claimed_at = 0.0
+        self._is_ended = False
 
     def begin(self) -> None:
         """Begin to listen, after a time in which nothing could be read."""
         self._silent_ticks = 0
         self._term = ""
+
+    def end(self) -> None:
+        """Claim no more."""
+        self._is_ended = True
 
     def on_leader(self) -> None:
         """Record that something of a leader was read."""
@@ -42,7 +48,7 @@ class Election:
     def on_claim(self, term: str) -> bool:
         """Record that a claim was read; return whether it is the one of this gateway."""
         self._silent_ticks = 0
-        is_own = bool(term) and term == self._term
+        is_own = bool(term) and term == self._term and not self._is_ended
         if is_own:
             self._term = ""
         return is_own
@@ -71,4 +77,4 @@ class Election:
         return self._term or None
 
     def _is_due(self, leader: str) -> bool:
-        return not leader or self._silent_ticks > SILENT_TICKS
+        return not self._is_ended and (not leader or self._silent_ticks > SILENT_TICKS)

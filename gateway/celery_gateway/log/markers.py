@@ -33,7 +33,7 @@ class Markers:
 
     def on_read(self, number: int) -> None:
         """Record that a marker was read back."""
-        self._read = number
+        self._read = max(self._read, number)
         for awaited, waiter in self._waiters:
             if awaited <= number and not waiter.done():
                 waiter.set_result(None)
@@ -55,4 +55,5 @@ class Markers:
             async with asyncio.timeout(CATCH_UP_SECONDS):
                 await waiter
         except TimeoutError:
+            self._read = self._sent  # it may be lost: the next call writes another one
             raise LogError("this gateway is behind the log") from None

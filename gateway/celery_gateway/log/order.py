@@ -35,6 +35,7 @@ class Order:
         reached: by cluster; see ``Head``.
         held: the encoded events that wait, by number.
         written_bytes: see ``Head``.
+        secret: see ``Head``; ``""`` until it is known.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class Order:
         self.reached: dict[str, Reached] = {}
         self.held: dict[int, bytes] = {}
         self.written_bytes = 0
+        self.secret = ""
         self._has_claim = False
 
     def on_batch(self, batch: Batch) -> bool:
@@ -72,6 +74,7 @@ class Order:
         assert self.position is not None
         if head.terms and head.terms[-1][0] == self.term:
             self.terms = head.terms[-MAX_TERMS:]
+            self.secret = head.secret or self.secret
         self.leader = head.gateway
         if head.first != self.position + 1:
             return False

@@ -154,7 +154,7 @@ class RedisClients:
             if is_being_cancelled():
                 raise
             raise LogError(f"the connection to {self.address.host_and_port} was closed") from None
-        except (OSError, ValueError, self._package.RedisError) as error:
+        except (OSError, ValueError, RuntimeError, self._package.RedisError) as error:  # uvloop: RuntimeError
             if is_being_cancelled():
                 raise asyncio.CancelledError from None
             raise self.error(error) from error

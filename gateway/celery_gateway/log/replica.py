@@ -22,10 +22,11 @@ import random
 import time
 from collections.abc import Callable
 
-from celery_gateway.log.batch import Head, Reached, decode, encode
+from celery_gateway.log.batch import Head, NewerFormat, Reached, decode, encode
 from celery_gateway.log.election import TICK_SECONDS, Election
 from celery_gateway.log.engine import FIRST, Engine, LogError, LogGone, Stored
 from celery_gateway.log.follower import Follower, Restart
+from celery_gateway.log.foreign import ForeignMessages
 from celery_gateway.log.markers import Markers
 from celery_gateway.log.order import Forked, Order
 from celery_gateway.log.peers import Peers
@@ -44,6 +45,7 @@ MISSING_SECONDS = 30.0
 """A hole in the log that is not filled in this time was made by retention."""
 STALLED_SECONDS = 6.0
 STALLED = "no gateway could write to the log for some seconds: its server takes no messages"
+WARM_ENTRIES = 200_000
 PAUSE_SECONDS = (0.2, 3.0)
 """The first and the longest pause before another attempt to connect."""
 
@@ -67,6 +69,7 @@ class Replica:
         is_leading: whether this gateway leads, and has begun to.
         is_warm: see ``on_warm``.
         peers: the other gateways that do not lead.
+        foreign: the messages that no gateway has written.
         goal: the position of the last entry at the start; 0 if it is not known.
         reason: why the log cannot be reached; ``""`` if it can.
     """
@@ -78,7 +81,7 @@ class Replica:
         follower: Follower,
         *,
         reached: dict[str, Reached] | None = None,
-        warm_entries: int = 1_000_000,
+        warm_entries: int = WARM_ENTRIES,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
@@ -96,16 +99,15 @@ class Replica:
         self._warm_entries = warm_entries
         self._wall = wall
         self._is_tailing = False
+        self.foreign = ForeignMessages()
         self._election = Election()
         self._idle_ticks = self._batches = 0
-        self._seen_at = 0.0
         self._markers = Markers(self._append_seen)
         self._first_marker = 0  # of the present connection
         self._missing_since: float | None = None
-        self._read_back_at = self._batch_at = 0.0
+        self._started_at = self._seen_at = self._read_back_at = self._batch_at = 0.0
         self._failure: Exception | None = None
         self._tail: asyncio.Task[None] | None = None
-        self._tick_handle: asyncio.TimerHandle | None = None
         self._handles: set[asyncio.TimerHandle] = set()
 
     async def run(self) -> None:
@@ -113,9 +115,9 @@ class Replica:
 
         Raises:
             Restart: see there.
-            ValueError: a later version of the gateway has written to the log.
+            NewerFormat: see there.
         """
-        pause = PAUSE_SECONDS[0]
+        pause, self._started_at = PAUSE_SECONDS[0], _now()
         try:
             while True:
                 try:
@@ -123,22 +125,32 @@ class Replica:
                 except LogGone as error:
                     await self._engine.close()
                     raise Restart(str(error), self.order.reached) from None
-                except LogError as error:
+                except (Restart, NewerFormat):
+                    raise
+                except Exception as error:
                     if not self.reason:
                         pause = PAUSE_SECONDS[0]
-                    if self.reason != str(error):
-                        log.warning("log: %s (the gateway tries again)", error)
-                    self._set_reason(str(error))
-                    self.writer.on_disconnect()
-                self._is_tailing = False
+                    self._on_error(error)
                 await asyncio.sleep(random.uniform(pause / 2, pause))
                 pause = min(pause * 2, PAUSE_SECONDS[1])
         finally:
             self._stop_timers()
             await self._engine.close()
 
+    def _on_error(self, error: Exception) -> None:
+        reason = str(error)
+        if not isinstance(error, LogError):
+            reason = f"unexpected error: {type(error).__name__}"
+            log.error("log: %s (the gateway tries again)", reason, exc_info=error)
+        elif self.reason != reason:
+            log.warning("log: %s (the gateway tries again)", reason)
+        self._set_reason(reason)
+        self.writer.on_disconnect()
+
     def resign(self) -> None:
-        """Write that this gateway does not lead any more, so that another one can at once."""
+        """Claim no more; if this gateway leads, write that it does not any more, so that another one can."""
+        self._election.end()
+        self._stop_timers()
         if self.is_leading:
             self.writer.flush(self._wall(), force=True)
             self._append("resign")
@@ -166,10 +178,11 @@ class Replica:
         self._read_back_at = self._batch_at = _now()
         self.writer.resend()
         self._first_marker = self._markers.write()
-        self._schedule_tick()
+        self._call_later(TICK_SECONDS, self._tick)
         try:
             await asyncio.wait({tail})
         finally:
+            self._is_tailing = False
             self._stop_timers()
             await _ended(tail)
         if self._failure is not None:
@@ -188,14 +201,20 @@ class Replica:
             self._fail(error)
 
     def _process(self, stored: Stored) -> None:
-        batch = decode(stored.data)
+        self.offset = stored.offset + 1
+        try:
+            batch = decode(stored.data)
+        except NewerFormat:
+            raise
+        except ValueError as error:
+            self.foreign.skip(stored.offset, error)
+            return
         head, order = batch.head, self.order
         before = order.position
         try:
             counts = order.on_batch(batch)
         except Forked as error:
             raise Restart(str(error)) from None
-        self.offset = stored.offset + 1
         if head.kind == "claim":
             self._on_claim(head)
         elif head.kind == "seen":
@@ -239,7 +258,8 @@ class Replica:
         self._markers.on_read(head.number)
         if not self.is_warm:
             self.is_warm = True
-            log.info("log: read up to entry %d", self.order.position or 0)
+            seconds = _now() - self._started_at
+            log.info("log: read up to entry %d in %.1f s", self.order.position or 0, seconds)
             self._follower.on_warm()
 
     # ---- leading
@@ -265,11 +285,8 @@ class Replica:
 
     # ---- time
 
-    def _schedule_tick(self) -> None:
-        self._tick_handle = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
-
     def _tick(self) -> None:
-        self._schedule_tick()
+        self._call_later(TICK_SECONDS, self._tick)
         now = _now()
         if self._missing_since is not None and now - self._missing_since > MISSING_SECONDS:
             self._fail(Restart("the log has lost entries that this gateway has not read"))
@@ -324,16 +341,17 @@ class Replica:
             self.reason = reason
             self._follower.on_connection(reason)
 
-    def _call_later(self, seconds: float, call: object) -> None:
-        assert callable(call)
-        handle = asyncio.get_running_loop().call_later(seconds, call)
-        self._handles = {each for each in self._handles if each.when() > _now() and not each.cancelled()}
+    def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        def run() -> None:
+            self._handles.discard(handle)
+            call()
+
+        handle = asyncio.get_running_loop().call_later(seconds, run)
         self._handles.add(handle)
 
     def _stop_timers(self) -> None:
-        for handle in (self._tick_handle, *self._handles):
-            if handle is not None:
-                handle.cancel()
+        for handle in self._handles:
+            handle.cancel()
         self._handles.clear()
 
 

@@ -8,7 +8,9 @@
 Pure, but for the engine: the caller gives the times and calls ``flush``.
 """
 
+import secrets
 from collections import deque
+from typing import Any
 
 from celery_gateway.log.batch import Head, Held, Line, Reached, encode
 from celery_gateway.log.engine import Engine, LogError
@@ -20,8 +22,9 @@ BATCH_BYTES = 64 << 10
 """A batch of this size is sent without waiting."""
 MAX_UNREAD_BYTES = 16 << 20
 """With more than this not read back, the leader stops to read its sources."""
+SECRET_BYTES = 32
 TERMS_SECONDS = 60.0
-"""After this time a batch has the terms again, for readers that begin later."""
+"""After this time a batch has the terms and the sources again, for readers that begin later."""
 
 
 class _Sent:
@@ -45,7 +48,7 @@ class Writer:
     Attributes:
         term: the current one; ``""`` while this gateway does not lead.
         position: that of the last entry that was added.
-        reached: see ``Head``.
+        reached, sources: see ``Head``.
         batches: how many were sent; it only grows.
     """
 
@@ -55,6 +58,7 @@ class Writer:
         self.term = ""
         self.position = 0
         self.reached: dict[str, Reached] = {}
+        self.sources: list[dict[str, Any]] = []
         self.batches = 0
         self._lines: list[Line] = []
         self._held: list[Held] = []
@@ -66,6 +70,7 @@ class Writer:
         self._number = 0
         self._terms: list[tuple[str, int]] = []
         self._terms_at = 0.0
+        self._secret = ""
         self._is_connected = True
 
     def begin(self, order: Order) -> list[Held]:
@@ -73,8 +78,9 @@ class Writer:
         assert order.position is not None
         self.term, self.position, self.reached = order.term, order.position, dict(order.reached)
         self._terms, self._terms_at = list(order.terms), 0.0
+        self._secret = order.secret or secrets.token_hex(SECRET_BYTES)
         self._written_bytes, self._at = order.written_bytes, order.at
-        self._lines, self._held, self._bytes = [], [], 0
+        self._lines, self._held, self._bytes, self.sources = [], [], 0, []
         self._sent.clear()
         self._unread_bytes = 0
         held = held_of(order)
@@ -140,7 +146,7 @@ class Writer:
         head.first = self.position - len(lines) + 1
         if now - self._terms_at > TERMS_SECONDS:
             self._terms_at = now
-            head.terms = self._terms
+            head.terms, head.secret, head.sources = self._terms, self._secret, self.sources
         self._written_bytes += self._bytes
         self._bytes = 0
         head.written_bytes = self._written_bytes

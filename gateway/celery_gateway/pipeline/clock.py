@@ -1,7 +1,7 @@
 """The clock of the state: the time at which the events that are processed arrived at a gateway.
 
 Rules: it is the present, unless old events are read (from a shared log, or from a broker that has kept them
-while no gateway ran). Then it is behind, and catches up with them. It never goes back.
+while no gateway ran). Then it is behind, and catches up with them; while it is behind, it never goes back.
 """
 
 import asyncio

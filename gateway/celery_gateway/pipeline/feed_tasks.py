@@ -50,6 +50,11 @@ class FeedTasks:
                 title = f"--control of {runner.title}"
                 self._controls.append(self._create(title, before, partial(feed.remote.run, names, enabled)))
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the end of consuming was requested."""
+        return any(task.cancelling() for task in self._sources)
+
     def stop_sources(self) -> None:
         """Request the end of consuming. May be called again."""
         for task in self._sources:

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery_gateway.broker.source import Status
-from celery_gateway.events.event import Event, decode_object, keys
+from celery_gateway.events.event import (
+    FILTER_FIELDS,
+    ORIGIN_FIELDS,
+    Event,
+    Keys,
+    decode_object,
+    keys,
+)
 from celery_gateway.log.batch import Batch, Line, split_joined
 from celery_gateway.log.replica import Replica
 from celery_gateway.pipeline.clock import Clock
@@ -13,8 +20,10 @@ from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.stream.completion import Completions
 from celery_gateway.stream.hub import Hub
 from celery_gateway.stream.lines import origin_of
+from celery_gateway.stream.unexpected_errors import report
 
 UNREACHABLE, WARMING = "log-unreachable", "log-warming"
+_NO_KEYS: Keys = (None,) * (len(FILTER_FIELDS) + len(ORIGIN_FIELDS))
 _UNTOLD = {"consuming": False, "reason": "no gateway has told its status yet"}
 
 
@@ -23,6 +32,7 @@ class Following:
 
     Attributes:
         sources: the sources of the leader, as it has told them last in ``gateway-status``.
+        changed_at: when the log could be reached last, or could not any more, in epoch seconds.
     """
 
     def __init__(
@@ -34,6 +44,7 @@ class Following:
         clock: Clock,
     ) -> None:
         self.sources: list[dict[str, Any]] = []
+        self.changed_at = clock.wall()
         self._tasks = tasks
         self._workers = workers
         self._hub = hub
@@ -47,8 +58,15 @@ class Following:
         if not batch.lines:
             self._arrived = at
             self._clock.set_back_to(at)
-        for line in batch.lines:
-            self._on_line(line, at)
+        for position, line in enumerate(batch.lines, batch.head.first):
+            try:
+                self._on_line(line, at)
+            except Exception as error:
+                report("an entry of the shared log could not be applied", error)
+                if self._hub.history.position < position:  # the positions must stay right
+                    self._hub.commit(line.json, _NO_KEYS, None, at)
+        if batch.head.sources and batch.head.sources != self.sources:
+            self._on_status(batch.head.sources, self._clock.now())
 
     def _on_line(self, line: Line, at: float) -> None:
         event = decode_object(line.json)
@@ -63,6 +81,7 @@ class Following:
             self._tasks.follow_lost(event)
         else:
             self._apply(event, split_joined(event, line.own), line.arrived)
+            self._tasks.set_number(event, self._hub.history.position + 1)
         event_keys = keys(event)
         origin = origin_of(event_keys) if line.origin is None else tuple(line.origin)
         self._hub.commit(line.json, event_keys + origin, None, at)
@@ -108,8 +127,8 @@ class Following:
         shown = {cluster: told.get(cluster, _UNTOLD) for cluster in clusters}
         return {cluster: Status(source["consuming"], source["reason"]) for cluster, source in shown.items()}
 
-    def status_sources(self, replica: Replica) -> list[dict[str, Any]]:
-        """Return the sources for ``gateway-status``, likewise."""
-        if not replica.reason:
-            return self.sources
-        return [source | {"consuming": False, "reason": UNREACHABLE} for source in self.sources]
+    def since(self, replica: Replica, cluster: str | None) -> float | None:
+        """Return when the status of a source began, likewise; ``None`` if that is not known."""
+        if replica.reason or not replica.is_warm:
+            return self.changed_at
+        return next((source["since"] for source in self.sources if source["cluster"] == cluster), None)

@@ -4,7 +4,7 @@ Rules:
 
 - A source whose broker keeps messages (``Feed.kept``) is read from where the log has it. Its
   messages arrived when they were sent, also if no gateway ran then (``arrival``).
-- Other sources have lost what came while no gateway led: that is a gap.
+- Other sources have lost what came while no gateway led: that is a gap, reported once they consume.
 - While the log is too slow, a source that can wait does; what others send is dropped, and is a gap.
 - A message that comes after another gateway has taken the lead is ignored: that one reads it, too.
 """
@@ -72,7 +72,8 @@ class Leader:
         self._arrivals: dict[str | None, ArrivalEstimate] = {}
         self._skip: dict[str | None, Reached] = {}  # events of the first message that are in the log
         self._dropped: set[str | None] = set()  # clusters with messages that were dropped
-        self._messages = self._messages_at_tick = 0
+        self._missed: set[str | None] = set()  # clusters with a gap until they consume
+        self._behind: set[str | None] = set()  # clusters with messages that were kept, since the last tick
 
     def use(self, runners: Sequence[FeedRunner], tasks: FeedTasks) -> None:
         """Set what it starts and stops; before anything else."""
@@ -87,8 +88,10 @@ class Leader:
 
     def start_sources(self, reached: Mapping[str, Reached]) -> None:
         since = self._replication.last_at
-        self._clock.set_back_to(since)
-        self._messages_at_tick = self._messages
+        if any(runner.feed.kept is not None for runner in self._runners):
+            self._clock.set_back_to(since)
+        else:
+            self._clock.set_to_present()
         for runner in self._runners:
             feed = runner.feed
             at = reached.get(feed.cluster or "", Reached(0))
@@ -97,20 +100,13 @@ class Leader:
                 feed.kept.start = at.offset
                 self._arrivals[feed.cluster] = ArrivalEstimate(since)
             elif self._replication.has_entries:
-                self._tables.on_gap(feed.cluster)
+                self._missed.add(feed.cluster)
         assert self._tasks is not None
         self._tasks.start()
 
     async def declare(self) -> None:
         """Make sure that brokers keep their messages, also while no gateway leads; try until it works."""
-        for feed in [runner.feed for runner in self._runners]:
-            while feed.kept is not None:
-                try:
-                    await feed.kept.declare()
-                    break
-                except SourceError as error:
-                    log.debug("messages are not kept yet: %s", error)
-                    await asyncio.sleep(DECLARE_SECONDS)
+        await asyncio.gather(*(_declare(runner.feed) for runner in self._runners))
 
     def stop_sources(self) -> None:
         assert self._tasks is not None
@@ -123,16 +119,11 @@ class Leader:
     def on_log_status(self) -> None:
         self._tables.on_log_status()
 
-    @property
-    def _is_consuming(self) -> bool:
-        return all(runner.current_status.is_consuming for runner in self._runners)
-
     # ---- feed.FeedHandler
 
     def on_message(self, message: Message, feed: Feed) -> Iterator[None] | None:
         if not self._replication.is_leading:
             return None
-        self._messages += 1
         if self._replication.is_full and feed.kept is None:
             self._dropped.add(feed.cluster)
             self._tables.on_dropped()
@@ -181,25 +172,46 @@ class Leader:
         estimate = self._arrivals.get(feed.cluster)
         if estimate is None or estimate.is_present:
             return now
+        self._behind.add(feed.cluster)
         arrived = estimate.of(part.events, now)
         self._clock.set_back_to(arrived)
         return arrived
 
     def on_tick(self) -> None:
-        """Go over to the present, if nothing that was kept has come since the last tick."""
-        if self._messages == self._messages_at_tick and self._is_consuming:
-            for estimate in self._arrivals.values():
-                estimate.is_present = True
+        """Go over to the present, where nothing that was kept has come since the last tick."""
+        if not self.is_leading:
+            return
+        for runner in self._runners:
+            cluster = runner.feed.cluster
+            estimate = self._arrivals.get(cluster)
+            if estimate is not None and cluster not in self._behind:
+                estimate.is_present |= runner.current_status.is_consuming
+        self._behind.clear()
+        if all(estimate.is_present for estimate in self._arrivals.values()):
             self._clock.set_to_present()
-        self._messages_at_tick = self._messages
 
     def on_gap(self, cluster: str | None) -> None:
         if self._replication.is_leading:
             self._tables.on_gap(cluster)
 
     def on_status(self, feed: Feed, before: Status, status: Status) -> None:
-        if self._replication.is_leading:
+        assert self._tasks is not None
+        # That a source ends because this gateway leaves the lead is no news: another one reads it at once.
+        if self._replication.is_leading and not self._tasks.is_stopping:
+            if status.is_consuming and feed.cluster in self._missed:
+                self._missed.remove(feed.cluster)
+                self._tables.on_gap(feed.cluster)
             self._tables.on_status(feed, before, status)
 
     def on_skipped_message(self, error: Exception) -> None:
         self._tables.on_skipped_message(error)
+
+
+async def _declare(feed: Feed) -> None:
+    while feed.kept is not None:
+        try:
+            await feed.kept.declare()
+            break
+        except SourceError as error:
+            log.debug("messages are not kept yet: %s", error)
+            await asyncio.sleep(DECLARE_SECONDS)

@@ -7,10 +7,10 @@ runs in the event loop, one message at a time, so that the order of a broker is 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from celery_gateway.broker.source import Status
-from celery_gateway.events.event import Event, Keys
+from celery_gateway.events.event import Event
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.events.message import Message
 from celery_gateway.events.normalize import Normalized, normalize_in_parts
@@ -18,7 +18,9 @@ from celery_gateway.log.follower import Restart
 from celery_gateway.pipeline.clock import Clock
 from celery_gateway.pipeline.feed import Feed, FeedRunner, FeedStatistics
 from celery_gateway.pipeline.feed_tasks import FeedTasks, cancel_once, end_all
+from celery_gateway.pipeline.following import UNREACHABLE
 from celery_gateway.pipeline.leader import Leader
+from celery_gateway.pipeline.output import DirectOutput, Output
 from celery_gateway.pipeline.refused import RefusedMessages
 from celery_gateway.pipeline.replication import LogStatistics, Replication
 from celery_gateway.pipeline.timers import Timers
@@ -51,16 +53,6 @@ class PipelineStatistics(NamedTuple):
     hub: HubStatistics
     limits: LimitsStatistics
     log: LogStatistics | None
-
-
-class Output(Protocol):
-    """Where joined events go: to the hub, or first into a shared log."""
-
-    def append(self, event: Event, origin: Keys) -> None:
-        """Append an event; ``origin``: see ``Hub.append``."""
-
-    def broadcast(self, message_at: Callable[[bytes], messages.ControlMessage]) -> None:
-        """Append a control message to all streams; ``message_at`` makes it, given its id."""
 
 
 class Pipeline:
@@ -104,25 +96,25 @@ class Pipeline:
         self.snapshots = Snapshots(tasks, hub, self.view_workers, self.prepare_workers, self.limits)
         self._leader = None if replication is None else Leader(self, replication, self.clock)
         self._runners = [FeedRunner(feed, self._leader or self) for feed in feeds]
-        self._feed_tasks = FeedTasks(self._runners, self.on_names, self.on_gap, self._on_crash)
+        on_enabled = (self._leader or self).on_gap
+        self._feed_tasks = FeedTasks(self._runners, self.on_names, on_enabled, self._on_crash)
         if self._leader is not None:
             self._leader.use(self._runners, self._feed_tasks)
         self._refused = RefusedMessages()
-        self._output: Output = replication or _Direct(hub, self.completions)
+        self._output: Output = replication or DirectOutput(hub, self.completions)
         self._replicating: asyncio.Task[None] | None = None
+        self._resigning: asyncio.Task[None] | None = None
         self._on_restart: Callable[[Restart], None] | None = None
         self._crashes: list[str] = []
         self._timers = Timers(tasks, workers, self.clock, self._emit, self._on_tick)
 
     @property
     def statuses(self) -> dict[str | None, Status]:
-        """The status of each source, by cluster, as clients may see it.
-
-        With a shared log it is what the leader has told of its sources, unless this gateway cannot know.
-        """
+        """The status of each source, by cluster, as clients may see it (and the leader has told it)."""
         clusters = [runner.feed.cluster for runner in self._runners]
         if self.replication is not None and (told := self.replication.statuses(clusters)) is not None:
-            return told
+            shown = (self._shown(each) if each.code == UNREACHABLE else each for each in told.values())
+            return dict(zip(told, shown, strict=True))
         return {runner.feed.cluster: self._shown(runner.current_status) for runner in self._runners}
 
     def _shown(self, status: Status) -> Status:
@@ -162,22 +154,32 @@ class Pipeline:
         self._replicating.add_done_callback(self._on_replication_end)
 
     def drain(self) -> None:
-        """End every stream, and request the end of consuming; ``stop`` waits for it. May be called again."""
+        """End every stream, and request the end of consuming; ``stop`` waits for it. May be called again.
+
+        With a shared log another gateway may consume from now on.
+        """
         self.hub.close()
         self._feed_tasks.stop_sources()
+        self._resign()
 
     async def stop(self) -> None:
         """Stop consuming and end every stream. May be called again."""
         self._timers.end()
         self._feed_tasks.stop()
-        if self.replication is not None:
-            await self.replication.resign()
+        self._resign()
+        if self._resigning is not None:
+            await self._resigning
         await self._feed_tasks.wait()
         if self._replicating is not None:
             cancel_once(self._replicating)
             await end_all((self._replicating,))
         self.completions.close()
         self.hub.close()
+
+    def _resign(self) -> None:
+        if self.replication is not None and self._resigning is None:
+            self._timers.end()
+            self._resigning = asyncio.create_task(self.replication.resign(), name="the end of the lead")
 
     def stop_timers(self) -> None:
         """Emit nothing by itself any more, until the next message."""
@@ -249,23 +251,23 @@ class Pipeline:
         if status.is_consuming and feed.remote is not None:
             feed.remote.request_all()
         if status != before:
-            self._output.broadcast(self.status)
+            self._output.broadcast(self._own_status)
 
     def status(self, id: bytes) -> messages.ControlMessage:
-        """Return the control message with the status of all sources."""
-        if self.replication is not None and (told := self.replication.sources) is not None:
-            return messages.status_message(id, told)
-        sources = []
+        """Return the control message with the status of all sources, as far as this gateway knows it."""
+        statuses, sources = self.statuses, []
         for runner in self._runners:
-            status = self._shown(runner.current_status)
-            sources.append(
-                {
-                    "cluster": runner.feed.cluster,
-                    "consuming": status.is_consuming,
-                    "reason": status.reason,
-                    "since": round(runner.since, 3),
-                }
-            )
+            cluster = runner.feed.cluster
+            since = None if self.replication is None else self.replication.since(cluster)
+            sources.append(_source(cluster, statuses[cluster], runner.since if since is None else since))
+        return messages.status_message(id, sources)
+
+    def _own_status(self, id: bytes) -> messages.ControlMessage:
+        """Return the same, as the gateway that reads the sources knows it."""
+        sources = [
+            _source(runner.feed.cluster, self._shown(runner.current_status), runner.since)
+            for runner in self._runners
+        ]
         return messages.status_message(id, sources)
 
     def on_names(self, cluster: str | None, names: Iterable[tuple[str, str]]) -> None:
@@ -274,6 +276,8 @@ class Pipeline:
         Args:
             names: pairs of uuid and name.
         """
+        if self._leader is not None and not self._leader.is_leading:
+            return  # a reply that comes too late: its tasks are another gateway's
         for uuid, name in names:
             self._emit(self.tasks.set_name(uuid, name, self.clock.now(), cluster))
 
@@ -335,16 +339,10 @@ class Pipeline:
         log.critical("%s has stopped; restart the gateway", title, exc_info=error)
 
 
-class _Direct:
-    """The output without a shared log."""
-
-    def __init__(self, hub: Hub, completions: Completions) -> None:
-        self._hub = hub
-        self._completions = completions
-
-    def append(self, event: Event, origin: Keys) -> None:
-        self._hub.append(event, origin)
-        self._completions.on_event(event, origin)
-
-    def broadcast(self, message_at: Callable[[bytes], messages.ControlMessage]) -> None:
-        self._hub.broadcast(message_at)
+def _source(cluster: str | None, status: Status, since: float) -> dict[str, object]:
+    return {
+        "cluster": cluster,
+        "consuming": status.is_consuming,
+        "reason": status.reason,
+        "since": round(since, 3),
+    }

@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from celery_gateway.broker.source import Status
 from celery_gateway.events.event import Event, Keys, decode_object, encode, keys
@@ -22,7 +22,7 @@ from celery_gateway.log.batch import Batch, Line, Reached
 from celery_gateway.log.engine import Engine, Place
 from celery_gateway.log.order import held_of
 from celery_gateway.log.peers import Peer
-from celery_gateway.log.replica import Replica
+from celery_gateway.log.replica import WARM_ENTRIES, Replica
 from celery_gateway.pipeline.clock import Clock
 from celery_gateway.pipeline.following import Following
 from celery_gateway.state.replicated_table import ReplicatedTaskTable
@@ -101,6 +101,7 @@ class Replication:
         name: that of this gateway, unique among all.
         unkept: the clusters whose broker keeps no messages while no gateway reads them.
         reached: how far the sources were processed, if an earlier log had that.
+        warm_entries: how many entries are read at the start at most.
     """
 
     def __init__(
@@ -115,8 +116,11 @@ class Replication:
         *,
         unkept: Sequence[str | None] = (),
         reached: dict[str, Reached] | None = None,
+        warm_entries: int = WARM_ENTRIES,
     ) -> None:
-        self.replica = Replica(engine, name, self, reached=reached, wall=clock.wall)
+        self.replica = Replica(
+            engine, name, self, reached=reached, warm_entries=warm_entries, wall=clock.wall
+        )
         self._older = LogEntries(engine, hub.history, keeps_origins=True, max_event_bytes=hub.max_event_bytes)
         hub.use_log(self._older, self.replica.catch_up)
         self._following = Following(tasks, workers, hub, completions, clock)
@@ -191,13 +195,12 @@ class Replication:
 
     @property
     def is_warm(self) -> bool:
-        """Whether the tables were read from the log."""
-        return self.replica.is_warm
+        """Whether the tables were read from the log, and the log has begun."""
+        return self.replica.is_warm and self.replica.order.position is not None
 
-    @property
-    def warming(self) -> str:
-        """How far the log was read, or why it cannot be; for people."""
-        return self._following.warming(self.replica)
+    def page_secret(self) -> str:
+        """Return the secret of the page tokens; ``""`` while it is not known."""
+        return self.replica.order.secret
 
     @property
     def last_at(self) -> float:
@@ -215,12 +218,11 @@ class Replication:
             return None
         return self._following.statuses(self.replica, clusters)
 
-    @property
-    def sources(self) -> list[dict[str, Any]] | None:
-        """The sources for ``gateway-status``, likewise."""
+    def since(self, cluster: str | None) -> float | None:
+        """Return when the status of a source began, in epoch seconds; ``None`` if this gateway reads it."""
         if self.replica.is_leading and not self.replica.reason:
             return None
-        return self._following.status_sources(self.replica)
+        return self._following.since(self.replica, cluster)
 
     async def catch_up(self) -> None:
         """Return once everything was read that is in the log now; see ``Replica.catch_up``."""
@@ -243,8 +245,9 @@ class Replication:
             self._own[id(event)] = own, self.replica.writer.hold(encode(event))
 
     def append(self, event: Event, origin: Keys) -> None:
-        """Append a joined event. (``pipeline.Output``)"""
+        """Append a joined event. (``output.Output``)"""
         own, number = self._own.pop(id(event), (-1, 0))
+        self._tasks.set_number(event, self.replica.writer.position + 1)
         event_keys = keys(event)
         differs = origin != origin_of(event_keys)
         json = encode(event)
@@ -252,10 +255,12 @@ class Replication:
         self._add(Line(json, own, self._tasks.arrived or 0.0, number, origin if differs else None))
 
     def broadcast(self, message_at: Callable[[bytes], ControlMessage]) -> None:
-        """Append a control message. (``pipeline.Output``)"""
+        """Append a control message. (``output.Output``)"""
         message = message_at(b"")
         assert message.json.endswith(_NO_ID)
         json = message.json[: -len(_NO_ID)] + b"}"
+        if message.type == "gateway-status":
+            self.replica.writer.sources = decode_object(json)["sources"]
         self._pending.append(_Pending(json, (), message.type, None, ()))
         self._add(Line(json, 0, self._clock.time()))
 
@@ -339,5 +344,6 @@ class Replication:
         self._hub.written = 0
 
     def on_connection(self, reason: str) -> None:
+        self._following.changed_at = self._clock.wall()
         if self._pipeline is not None:
             self._pipeline.on_log_status()

@@ -1,5 +1,7 @@
 """Entries from the lines of a shared log: the same entry on every gateway. Pure."""
 
+from operator import itemgetter
+
 from celery_gateway.events.event import (
     FILTER_FIELDS,
     ORIGIN_FIELDS,
@@ -13,7 +15,7 @@ from celery_gateway.events.truncate import truncate
 from celery_gateway.log.batch import Line
 from celery_gateway.stream.history import Entry
 
-_ORIGIN_POSITIONS = [FILTER_FIELDS.index(field) for field in ORIGIN_FIELDS]
+_origin_of = itemgetter(*(FILTER_FIELDS.index(field) for field in ORIGIN_FIELDS))
 
 
 def with_id(id: bytes, json: bytes) -> bytes:
@@ -23,7 +25,8 @@ def with_id(id: bytes, json: bytes) -> bytes:
 
 def origin_of(own: Keys) -> Keys:
     """Return an event's own values of ``ORIGIN_FIELDS``, as ``keys`` has made them."""
-    return tuple([own[position] for position in _ORIGIN_POSITIONS])
+    origin: Keys = _origin_of(own)
+    return origin
 
 
 def line_keys(line: Line, event: Event, *, keeps_origins: bool) -> Keys:

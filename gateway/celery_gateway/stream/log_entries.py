@@ -196,7 +196,8 @@ class LogEntries:
         )
 
     def _start_worker(self) -> None:
-        if len(self._workers) < MAX_READS:
+        # One that has just ended is in the set until its callback runs.
+        if sum(not worker.done() for worker in self._workers) < MAX_READS:
             worker = asyncio.create_task(self._work(), name="reading old entries")
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
