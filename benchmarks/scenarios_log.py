@@ -15,8 +15,8 @@ from benchmarks.usage import cpu_seconds
 MEMORY, LEADER, REPLICA = "memory", "leader", "replica"
 CALM_RATE = 200
 RESUMING = 500
-OLD_EVENTS = 20_000
-SMALL_HISTORY = ("--history-bytes", "2000000")
+OLD_EVENTS = 5_000
+SMALL_HISTORY = ("--history-bytes", "1000000")
 
 
 def shared_log(run: Run) -> None:

@@ -58,7 +58,9 @@ from celery_gateway.stream.completion import Completions
 from celery_gateway.stream.hub import Hub
 from celery_gateway.stream.limits import Limits
 
-WARM_ENTRIES_PER_TASK = 2
+RESTART_SECONDS = 5.0
+"""Minimum time between two restarts of the pipeline."""
+WARM_ENTRIES_PER_TASK = 5
 """How many entries of a shared log are read at the start at most, for each task that the table may have."""
 
 log = logging.getLogger(__name__)
@@ -108,6 +110,7 @@ class Gateway:
             log.warning("[proxy] in the file of --auth has no effect: name the proxy with --trusted-proxies")
         self._checks: asyncio.Task[None] | None = None  # of the access file
         self._restart: asyncio.Task[None] | None = None  # of the pipeline, with empty tables
+        self._restarted_at = float("-inf")
         self._sessions = Sessions()
         self.limits = Limits(memory_bytes=settings.client_memory_bytes)
         self.pipeline = _pipeline(settings, self.limits)
@@ -190,6 +193,9 @@ class Gateway:
 
     async def _start_after(self, old: Pipeline) -> None:
         await old.stop()
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, self._restarted_at + RESTART_SECONDS - now))
+        self._restarted_at = asyncio.get_running_loop().time()
         if self._running:
             await self.pipeline.start(self._on_restart)
 
@@ -253,7 +259,7 @@ def _pipeline(settings: Settings, limits: Limits, reached: dict[str, Reached] | 
     clock = Clock()
     replication = None
     if engine is not None and isinstance(tasks, ReplicatedTaskTable):
-        unkept = [broker.name for broker in named if not is_amqp(broker.urls[0])]
+        keeps_all = len(named) == 1 and is_amqp(named[0].urls[0])
         name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         replication = Replication(
             engine,
@@ -263,7 +269,7 @@ def _pipeline(settings: Settings, limits: Limits, reached: dict[str, Reached] | 
             hub,
             completions,
             clock,
-            unkept=unkept,
+            uncounted=[] if keeps_all else [broker.name for broker in named],
             reached=reached,
             warm_entries=WARM_ENTRIES_PER_TASK * settings.max_tasks,
         )

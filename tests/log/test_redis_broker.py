@@ -1,4 +1,4 @@
-"""Gateways of a Redis broker, whose log is in the same Redis. Pub/sub keeps nothing while no gateway leads."""
+"""Gateways of a Redis broker, and their log in the same Redis. Pub/sub keeps nothing without a leader."""
 
 import json
 import os

@@ -9,8 +9,8 @@ from celery_gateway.access.quota import COUNTED, QUOTA_DEFAULTS
 from celery_gateway.events.normalize import REFUSED_REASONS
 from celery_gateway.http.metrics_sum import REPLACED, Across
 from celery_gateway.pipeline.feed import FeedStatistics
+from celery_gateway.pipeline.log_statistics import LogStatistics
 from celery_gateway.pipeline.pipeline import PipelineStatistics
-from celery_gateway.pipeline.replication import LogStatistics
 from celery_gateway.stream.limits import REASONS
 
 Family = type[GaugeMetricFamily] | type[CounterMetricFamily]

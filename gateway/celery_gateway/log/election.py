@@ -21,6 +21,8 @@ JITTER_SECONDS = 0.3
 """Claims are spread over this time, so that one gateway reads that of another first."""
 CLAIM_SECONDS = 5.0
 """A claim that was not read back in this time is given up."""
+WAIT_SECONDS = 30.0
+"""How long a gateway that has left the lead to others does not claim it again."""
 
 
 class Election:
@@ -31,6 +33,7 @@ class Election:
         self._term = ""  # of the claim that is due, or sent and not read back
         self._claimed_at = 0.0
         self._is_ended = False
+        self._waits_until = 0.0
 
     def begin(self) -> None:
         """Begin to listen, after a time in which nothing could be read."""
@@ -40,6 +43,10 @@ class Election:
     def end(self) -> None:
         """Claim no more."""
         self._is_ended = True
+
+    def wait(self, now: float) -> None:
+        """Leave the next claims to others."""
+        self._waits_until = now + WAIT_SECONDS
 
     def on_leader(self) -> None:
         """Record that something of a leader was read."""
@@ -63,7 +70,7 @@ class Election:
             After how many seconds ``claim`` should be called; ``None`` if no claim is due.
         """
         self._silent_ticks += 1
-        if self._term and now - self._claimed_at < CLAIM_SECONDS:
+        if now < self._waits_until or (self._term and now - self._claimed_at < CLAIM_SECONDS):
             return None
         if not self._is_due(leader):
             return None

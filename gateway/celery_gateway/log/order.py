@@ -76,8 +76,8 @@ class Order:
             self.terms = head.terms[-MAX_TERMS:]
             self.secret = head.secret or self.secret
         self.leader = head.gateway
-        if head.first != self.position + 1:
-            return False
+        if head.first != self.position + 1 or head.at < self.at:
+            return False  # sent twice, or too early; an empty batch that was sent twice has an earlier time
         self.position += len(batch.lines)
         self.at = max(self.at, head.at)
         self.reached |= head.reached

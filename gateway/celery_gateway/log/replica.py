@@ -18,7 +18,6 @@ States of a gateway::
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
 
@@ -29,8 +28,10 @@ from celery_gateway.log.follower import Follower, Restart
 from celery_gateway.log.foreign import ForeignMessages
 from celery_gateway.log.markers import Markers
 from celery_gateway.log.order import Forked, Order
+from celery_gateway.log.outage import Outage
 from celery_gateway.log.peers import Peers
 from celery_gateway.log.search import find_start
+from celery_gateway.log.timers import Timers
 from celery_gateway.log.writer import Writer
 
 HEARTBEAT_TICKS = 4
@@ -44,10 +45,8 @@ READ_BACK_SECONDS = 10.0
 MISSING_SECONDS = 30.0
 """A hole in the log that is not filled in this time was made by retention."""
 STALLED_SECONDS = 6.0
-STALLED = "no gateway could write to the log for some seconds: its server takes no messages"
-WARM_ENTRIES = 200_000
-PAUSE_SECONDS = (0.2, 3.0)
-"""The first and the longest pause before another attempt to connect."""
+"""If nothing is read for this time, the server of the log takes no messages."""
+WARM_ENTRIES = 500_000
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class Replica:
         peers: the other gateways that do not lead.
         foreign: the messages that no gateway has written.
         goal: the position of the last entry at the start; 0 if it is not known.
-        reason: why the log cannot be reached; ``""`` if it can.
+        outage: whether the log can be reached.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Replica:
         self.is_leading = self.is_warm = False
         self.peers = Peers()
         self.goal = 0
-        self.reason = "not connected to the log yet"
+        self.outage = Outage(engine.place, follower.on_connection)
         self.claims = 0
         self.offset = FIRST
         self._engine = engine
@@ -108,7 +107,7 @@ class Replica:
         self._started_at = self._seen_at = self._read_back_at = self._batch_at = 0.0
         self._failure: Exception | None = None
         self._tail: asyncio.Task[None] | None = None
-        self._handles: set[asyncio.TimerHandle] = set()
+        self._timers = Timers()
 
     async def run(self) -> None:
         """Follow the log, and lead, until cancelled.
@@ -117,7 +116,7 @@ class Replica:
             Restart: see there.
             NewerFormat: see there.
         """
-        pause, self._started_at = PAUSE_SECONDS[0], _now()
+        self._started_at = _now()
         try:
             while True:
                 try:
@@ -128,34 +127,31 @@ class Replica:
                 except (Restart, NewerFormat):
                     raise
                 except Exception as error:
-                    if not self.reason:
-                        pause = PAUSE_SECONDS[0]
-                    self._on_error(error)
-                await asyncio.sleep(random.uniform(pause / 2, pause))
-                pause = min(pause * 2, PAUSE_SECONDS[1])
+                    self.writer.on_disconnect()
+                    await asyncio.sleep(self.outage.on_error(error))
         finally:
-            self._stop_timers()
+            self._timers.stop()
             await self._engine.close()
-
-    def _on_error(self, error: Exception) -> None:
-        reason = str(error)
-        if not isinstance(error, LogError):
-            reason = f"unexpected error: {type(error).__name__}"
-            log.error("log: %s (the gateway tries again)", reason, exc_info=error)
-        elif self.reason != reason:
-            log.warning("log: %s (the gateway tries again)", reason)
-        self._set_reason(reason)
-        self.writer.on_disconnect()
 
     def resign(self) -> None:
         """Claim no more; if this gateway leads, write that it does not any more, so that another one can."""
         self._election.end()
-        self._stop_timers()
+        self._timers.stop()
         if self.is_leading:
-            self.writer.flush(self._wall(), force=True)
-            self._append("resign")
-            self.is_leading = False
-            self.writer.end()
+            self._leave()
+
+    def step_down(self) -> None:
+        """Let another gateway lead, unless something is not read back; claim only if none does."""
+        if self.is_leading and not self.writer.has_unread:
+            self._election.wait(_now())
+            self._leave()
+            self._follower.on_follow()
+
+    def _leave(self) -> None:
+        self.writer.flush(self._wall(), force=True)
+        self._append("resign")
+        self.is_leading = False
+        self.writer.end()
 
     async def catch_up(self) -> None:
         """Return once everything was read that is in the log now.
@@ -163,8 +159,8 @@ class Replica:
         Raises:
             LogError: that takes too long, or the log cannot be reached.
         """
-        if self.reason:
-            raise LogError(self.reason)
+        if self.outage.reason:
+            raise LogError(self.outage.reason)
         await self._markers.catch_up()
 
     async def _follow(self) -> None:
@@ -174,16 +170,17 @@ class Replica:
         tail = asyncio.ensure_future(self._engine.tail(self.offset, self._on_message))
         self._tail = tail
         self._is_tailing = True
+        self._missing_since = None
         self._election.begin()
         self._read_back_at = self._batch_at = _now()
         self.writer.resend()
         self._first_marker = self._markers.write()
-        self._call_later(TICK_SECONDS, self._tick)
+        self._timers.call_later(TICK_SECONDS, self._tick)
         try:
             await asyncio.wait({tail})
         finally:
             self._is_tailing = False
-            self._stop_timers()
+            self._timers.stop()
             await _ended(tail)
         if self._failure is not None:
             raise self._failure
@@ -221,8 +218,7 @@ class Replica:
             self._on_seen(head)
         elif head.kind == "batch" and head.term == order.term:
             self._election.on_leader()
-            if self.reason == STALLED:
-                self._set_reason("")
+            self.outage.on_batch()
             self.peers.on_batch(head)
             if before is None:
                 self._follower.on_begin(head.first - 1, order.terms)
@@ -247,14 +243,14 @@ class Replica:
         if self.writer.term:
             self._stop_leading(head.gateway)
         if self._election.on_claim(head.term):
-            self._call_later(SETTLE_SECONDS, lambda: self._lead(head.term))
+            self._timers.call_later(SETTLE_SECONDS, lambda: self._lead(head.term))
 
     def _on_seen(self, head: Head) -> None:
         if head.gateway != self.name:
             self.peers.on_seen(head)
             return
         if head.number >= self._first_marker:
-            self._set_reason("")
+            self.outage.on_connected()
         self._markers.on_read(head.number)
         if not self.is_warm:
             self.is_warm = True
@@ -286,21 +282,20 @@ class Replica:
     # ---- time
 
     def _tick(self) -> None:
-        self._call_later(TICK_SECONDS, self._tick)
+        self._timers.call_later(TICK_SECONDS, self._tick)
         now = _now()
         if self._missing_since is not None and now - self._missing_since > MISSING_SECONDS:
             self._fail(Restart("the log has lost entries that this gateway has not read"))
         is_waiting = self.writer.is_waiting if self.is_leading else self.is_warm
-        if is_waiting and not self.reason and now - self._batch_at > STALLED_SECONDS:
-            log.warning("log: %s", STALLED)
-            self._set_reason(STALLED)
+        if is_waiting and now - self._batch_at > STALLED_SECONDS:
+            self.outage.on_stalled()
         if self.is_leading:
             self._beat(now)
             return
         if self.is_warm and now - self._seen_at > SEEN_SECONDS:
             self._markers.write()
         if self.is_warm and (seconds := self._election.on_tick(self.order.leader, now)) is not None:
-            self._call_later(seconds, self._claim)
+            self._timers.call_later(seconds, self._claim)
 
     def _beat(self, now: float) -> None:
         """Show that this gateway is alive; send again what was not read back."""
@@ -333,26 +328,6 @@ class Replica:
         self._failure = error
         if self._tail is not None:
             self._tail.cancel()
-
-    def _set_reason(self, reason: str) -> None:
-        if reason != self.reason:
-            if not reason:
-                log.info("log: connected (%s)", " ".join(self._engine.place))
-            self.reason = reason
-            self._follower.on_connection(reason)
-
-    def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
-        def run() -> None:
-            self._handles.discard(handle)
-            call()
-
-        handle = asyncio.get_running_loop().call_later(seconds, run)
-        self._handles.add(handle)
-
-    def _stop_timers(self) -> None:
-        for handle in self._handles:
-            handle.cancel()
-        self._handles.clear()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -5,5 +5,5 @@
 - The brokers: ``feed`` (one broker), ``feed_tasks`` (their background tasks).
 - With a shared log: ``replication`` (the log between the tables and the hub), ``following`` (entries of
   another gateway), ``leader`` (the sources, while this gateway leads), ``clock`` and ``arrival`` (the time of
-  messages that were kept).
+  messages that were kept), ``log_statistics``.
 """

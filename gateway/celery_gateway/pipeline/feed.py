@@ -135,3 +135,13 @@ class FeedRunner:
     def _skip(self, error: Exception) -> None:
         self._handler.on_skipped_message(error)
         self.lost()
+
+
+def source_status(cluster: str | None, status: Status, since: float) -> dict[str, object]:
+    """Return the status of a source as clients see it; ``since``: when it began, in epoch seconds."""
+    return {
+        "cluster": cluster,
+        "consuming": status.is_consuming,
+        "reason": status.reason,
+        "since": round(since, 3),
+    }

@@ -30,6 +30,9 @@ _UNTOLD = {"consuming": False, "reason": "no gateway has told its status yet"}
 class Following:
     """What a gateway does with the entries of another one.
 
+    Args:
+        by_arrival: the clock is that of the arrival of each event; otherwise that of the batch.
+
     Attributes:
         sources: the sources of the leader, as it has told them last in ``gateway-status``.
         changed_at: when the log could be reached last, or could not any more, in epoch seconds.
@@ -42,6 +45,8 @@ class Following:
         hub: Hub,
         completions: Completions,
         clock: Clock,
+        *,
+        by_arrival: bool = True,
     ) -> None:
         self.sources: list[dict[str, Any]] = []
         self.changed_at = clock.wall()
@@ -50,12 +55,13 @@ class Following:
         self._hub = hub
         self._completions = completions
         self._clock = clock
+        self._by_arrival = by_arrival
         self._arrived = 0.0  # of the last event
 
     def on_batch(self, batch: Batch) -> None:
         """Process the entries of a batch."""
         at = batch.head.at
-        if not batch.lines:
+        if not batch.lines or not self._by_arrival:
             self._arrived = at
             self._clock.set_back_to(at)
         for position, line in enumerate(batch.lines, batch.head.first):
@@ -72,8 +78,7 @@ class Following:
         event = decode_object(line.json)
         if not line.own:
             if event["type"] == "gateway-status":
-                self._arrived = line.arrived
-                self._clock.set_back_to(line.arrived)
+                self._set_time(line.arrived)
                 self._on_status(event["sources"], self._clock.now())
             self._hub.commit(line.json, (), event["type"], at)
             return
@@ -89,9 +94,7 @@ class Following:
 
     def _apply(self, event: Event, added: Event, arrived: float) -> None:
         """Apply an event as it was before it was joined; then join it as it was."""
-        if arrived != self._arrived:
-            self._arrived = arrived
-            self._clock.set_back_to(arrived)
+        self._set_time(arrived)
         now = self._clock.now()
         process = self._workers.on_event(event, now, arrived)
         self._tasks.follow(event, added, now, process, arrived)
@@ -101,6 +104,11 @@ class Following:
                 self._tasks.mark_lost(gone, reason, arrived, successor)
             self._tasks.mark_lost_late(arrived)
         event.update(added)
+
+    def _set_time(self, arrived: float) -> None:
+        if self._by_arrival and arrived != self._arrived:
+            self._arrived = arrived
+            self._clock.set_back_to(arrived)
 
     def _on_status(self, sources: list[dict[str, Any]], now: float) -> None:
         """Record what the leader tells of its sources: silence does not count while it does not consume."""
@@ -114,14 +122,14 @@ class Following:
     def warming(self, replica: Replica) -> str:
         """Return why a gateway does not follow the log, or how far it has read."""
         position, goal = replica.order.position or 0, replica.goal
-        return replica.reason or (
+        return replica.outage.reason or (
             f"reading the log: entry {position} of {goal}" if goal else "reading the log"
         )
 
     def statuses(self, replica: Replica, clusters: Sequence[str | None]) -> dict[str | None, Status]:
         """Return the statuses of the sources, as far as a gateway knows them that does not read them."""
-        if replica.reason or not replica.is_warm:
-            status = Status(False, self.warming(replica), UNREACHABLE if replica.reason else WARMING)
+        if replica.outage.reason or not replica.is_warm:
+            status = Status(False, self.warming(replica), UNREACHABLE if replica.outage.reason else WARMING)
             return dict.fromkeys(clusters, status)
         told = {source["cluster"]: source for source in self.sources}
         shown = {cluster: told.get(cluster, _UNTOLD) for cluster in clusters}
@@ -129,6 +137,6 @@ class Following:
 
     def since(self, replica: Replica, cluster: str | None) -> float | None:
         """Return when the status of a source began, likewise; ``None`` if that is not known."""
-        if replica.reason or not replica.is_warm:
+        if replica.outage.reason or not replica.is_warm:
             return self.changed_at
         return next((source["since"] for source in self.sources if source["cluster"] == cluster), None)

@@ -6,6 +6,7 @@ Rules:
   messages arrived when they were sent, also if no gateway ran then (``arrival``).
 - Other sources have lost what came while no gateway led: that is a gap, reported once they consume.
 - While the log is too slow, a source that can wait does; what others send is dropped, and is a gap.
+- A leader that can read no source leaves the lead, if there are other gateways.
 - A message that comes after another gateway has taken the lead is ignored: that one reads it, too.
 """
 
@@ -26,6 +27,8 @@ from celery_gateway.pipeline.feed import Feed, FeedRunner
 from celery_gateway.pipeline.feed_tasks import FeedTasks
 from celery_gateway.pipeline.replication import Replication
 
+IDLE_TICKS = 15
+"""A leader that could not read any source for so many seconds lets another gateway try."""
 DECLARE_SECONDS = 2.0
 """The pause between two attempts to make a broker keep its messages."""
 
@@ -73,6 +76,7 @@ class Leader:
         self._skip: dict[str | None, Reached] = {}  # events of the first message that are in the log
         self._dropped: set[str | None] = set()  # clusters with messages that were dropped
         self._missed: set[str | None] = set()  # clusters with a gap until they consume
+        self._idle_ticks = 0  # without a source that consumes
         self._behind: set[str | None] = set()  # clusters with messages that were kept, since the last tick
 
     def use(self, runners: Sequence[FeedRunner], tasks: FeedTasks) -> None:
@@ -84,11 +88,20 @@ class Leader:
         """Whether this gateway reads the sources."""
         return self._replication.is_leading
 
+    @property
+    def _by_arrival(self) -> bool:
+        """Whether the clock follows the arrival of messages: several brokers would each want their own."""
+        return len(self._runners) == 1 and self._runners[0].feed.kept is not None
+
+    @property
+    def _is_consuming(self) -> bool:
+        return any(runner.current_status.is_consuming for runner in self._runners)
+
     # ---- replication.Sources
 
     def start_sources(self, reached: Mapping[str, Reached]) -> None:
         since = self._replication.last_at
-        if any(runner.feed.kept is not None for runner in self._runners):
+        if self._by_arrival:
             self._clock.set_back_to(since)
         else:
             self._clock.set_to_present()
@@ -140,13 +153,17 @@ class Leader:
 
     def _process_parts(self, parts: Iterator[Normalized], message: Message, feed: Feed) -> Iterator[None]:
         count = 0
-        for part in parts:
-            if not self._replication.is_leading:
-                return
-            count = self._process(part, message, feed, count)
-            reached = None if message.offset is None else Reached(message.offset, count)
-            self._replication.on_processed(feed.cluster, reached)
-            yield
+        try:
+            for part in parts:
+                if not self._replication.is_leading:
+                    return
+                count = self._process(part, message, feed, count)
+                reached = None if message.offset is None else Reached(message.offset, count)
+                self._replication.on_processed(feed.cluster, reached)
+                yield
+        except Exception:
+            self._on_processed(message, feed)  # the rest of it is skipped
+            raise
         self._on_processed(message, feed)
 
     def _on_processed(self, message: Message, feed: Feed) -> None:
@@ -174,7 +191,8 @@ class Leader:
             return now
         self._behind.add(feed.cluster)
         arrived = estimate.of(part.events, now)
-        self._clock.set_back_to(arrived)
+        if self._by_arrival:
+            self._clock.set_back_to(arrived)
         return arrived
 
     def on_tick(self) -> None:
@@ -187,6 +205,10 @@ class Leader:
             if estimate is not None and cluster not in self._behind:
                 estimate.is_present |= runner.current_status.is_consuming
         self._behind.clear()
+        self._idle_ticks = 0 if self._is_consuming else self._idle_ticks + 1
+        if self._idle_ticks >= IDLE_TICKS:
+            self._idle_ticks = 0
+            self._replication.step_down()
         if all(estimate.is_present for estimate in self._arrivals.values()):
             self._clock.set_to_present()
 

@@ -16,13 +16,14 @@ from celery_gateway.events.message import Message
 from celery_gateway.events.normalize import Normalized, normalize_in_parts
 from celery_gateway.log.follower import Restart
 from celery_gateway.pipeline.clock import Clock
-from celery_gateway.pipeline.feed import Feed, FeedRunner, FeedStatistics
+from celery_gateway.pipeline.feed import Feed, FeedRunner, FeedStatistics, source_status
 from celery_gateway.pipeline.feed_tasks import FeedTasks, cancel_once, end_all
 from celery_gateway.pipeline.following import UNREACHABLE
 from celery_gateway.pipeline.leader import Leader
+from celery_gateway.pipeline.log_statistics import LogStatistics
 from celery_gateway.pipeline.output import DirectOutput, Output
 from celery_gateway.pipeline.refused import RefusedMessages
-from celery_gateway.pipeline.replication import LogStatistics, Replication
+from celery_gateway.pipeline.replication import Replication
 from celery_gateway.pipeline.timers import Timers
 from celery_gateway.state.current_records import CurrentRecords
 from celery_gateway.state.process import Process
@@ -234,7 +235,11 @@ class Pipeline:
             self._emit(self.tasks.join(event, now, process, arrived))
             return
         replication.before_join(event, number)
-        self._emit(self.tasks.join(event, now, process, arrived))
+        try:
+            self._emit(self.tasks.join(event, now, process, arrived))
+        except Exception:
+            replication.on_failed_join(event)
+            raise
         replication.after_join(event)
 
     def on_gap(self, cluster: str | None) -> None:
@@ -259,13 +264,15 @@ class Pipeline:
         for runner in self._runners:
             cluster = runner.feed.cluster
             since = None if self.replication is None else self.replication.since(cluster)
-            sources.append(_source(cluster, statuses[cluster], runner.since if since is None else since))
+            sources.append(
+                source_status(cluster, statuses[cluster], runner.since if since is None else since)
+            )
         return messages.status_message(id, sources)
 
     def _own_status(self, id: bytes) -> messages.ControlMessage:
         """Return the same, as the gateway that reads the sources knows it."""
         sources = [
-            _source(runner.feed.cluster, self._shown(runner.current_status), runner.since)
+            source_status(runner.feed.cluster, self._shown(runner.current_status), runner.since)
             for runner in self._runners
         ]
         return messages.status_message(id, sources)
@@ -337,12 +344,3 @@ class Pipeline:
         details = f": {error}" if self._verbose_health else ""
         self._crashes.append(f"{title}: {type(error).__name__}{details}")
         log.critical("%s has stopped; restart the gateway", title, exc_info=error)
-
-
-def _source(cluster: str | None, status: Status, since: float) -> dict[str, object]:
-    return {
-        "cluster": cluster,
-        "consuming": status.is_consuming,
-        "reason": status.reason,
-        "since": round(since, 3),
-    }

@@ -19,18 +19,18 @@ from typing import NamedTuple, Protocol
 from celery_gateway.broker.source import Status
 from celery_gateway.events.event import Event, Keys, decode_object, encode, keys
 from celery_gateway.log.batch import Batch, Line, Reached
-from celery_gateway.log.engine import Engine, Place
+from celery_gateway.log.engine import Engine
 from celery_gateway.log.order import held_of
-from celery_gateway.log.peers import Peer
 from celery_gateway.log.replica import WARM_ENTRIES, Replica
 from celery_gateway.pipeline.clock import Clock
 from celery_gateway.pipeline.following import Following
+from celery_gateway.pipeline.log_statistics import LogStatistics
 from celery_gateway.state.replicated_table import ReplicatedTaskTable
 from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.stream.completion import Completions
 from celery_gateway.stream.hub import Hub
 from celery_gateway.stream.lines import origin_of
-from celery_gateway.stream.log_entries import LogEntries, LogEntriesStatistics
+from celery_gateway.stream.log_entries import LogEntries
 from celery_gateway.stream.messages import ControlMessage
 
 RESIGN_SECONDS = 1.0
@@ -57,32 +57,6 @@ class Sources(Protocol):
         """Tell the clients of this gateway that the log can be reached, or cannot."""
 
 
-class LogStatistics(NamedTuple):
-    """What a gateway knows of its log; ``claims`` and ``entries`` only grow.
-
-    ``position``: of the last entry that was read. ``unread``: how many entries the leader has processed and
-    not read back. ``goal``: the position to reach before the gateway is ready. ``silent_seconds``: since the
-    last batch was written. ``older``: what streams read that are not in memory. ``peers``: gateways that do
-    not lead.
-    """
-
-    place: Place
-    name: str
-    leader: str
-    is_leading: bool
-    is_warm: bool
-    reason: str
-    position: int
-    goal: int
-    unread: int
-    at: float
-    claims: int
-    written_bytes: int
-    silent_seconds: float
-    older: LogEntriesStatistics
-    peers: Mapping[str, Peer]
-
-
 class _Pending(NamedTuple):
     """An entry that is not read back yet."""
 
@@ -99,7 +73,8 @@ class Replication:
     Args:
         engine: the log.
         name: that of this gateway, unique among all.
-        unkept: the clusters whose broker keeps no messages while no gateway reads them.
+        uncounted: the clusters in which the silence of workers does not count while no gateway leads; empty
+            only if there is one broker, which keeps messages: then their arrival is the time of the state.
         reached: how far the sources were processed, if an earlier log had that.
         warm_entries: how many entries are read at the start at most.
     """
@@ -114,7 +89,7 @@ class Replication:
         completions: Completions,
         clock: Clock,
         *,
-        unkept: Sequence[str | None] = (),
+        uncounted: Sequence[str | None] = (),
         reached: dict[str, Reached] | None = None,
         warm_entries: int = WARM_ENTRIES,
     ) -> None:
@@ -123,14 +98,14 @@ class Replication:
         )
         self._older = LogEntries(engine, hub.history, keeps_origins=True, max_event_bytes=hub.max_event_bytes)
         hub.use_log(self._older, self.replica.catch_up)
-        self._following = Following(tasks, workers, hub, completions, clock)
+        self._following = Following(tasks, workers, hub, completions, clock, by_arrival=not uncounted)
         self._engine = engine
         self._tasks = tasks
         self._workers = workers
         self._hub = hub
         self._completions = completions
         self._clock = clock
-        self._unkept = unkept
+        self._uncounted = uncounted
         self._pipeline: Sources | None = None
         self._pending: deque[_Pending] = deque()
         self._own: dict[int, tuple[int, int]] = {}  # of events that are joined or wait, by ``id``
@@ -158,7 +133,7 @@ class Replication:
             leader=order.leader,
             is_leading=replica.is_leading,
             is_warm=replica.is_warm,
-            reason=replica.reason,
+            reason=replica.outage.reason,
             position=order.position or 0,
             goal=replica.goal,
             unread=len(self._pending),
@@ -214,15 +189,20 @@ class Replication:
 
     def statuses(self, clusters: Sequence[str | None]) -> dict[str | None, Status] | None:
         """Return the statuses of the sources; ``None`` if this gateway reads them itself."""
-        if self.replica.is_leading and not self.replica.reason:
+        if self.replica.is_leading and not self.replica.outage.reason:
             return None
         return self._following.statuses(self.replica, clusters)
 
     def since(self, cluster: str | None) -> float | None:
         """Return when the status of a source began, in epoch seconds; ``None`` if this gateway reads it."""
-        if self.replica.is_leading and not self.replica.reason:
+        if self.replica.is_leading and not self.replica.outage.reason:
             return None
         return self._following.since(self.replica, cluster)
+
+    def step_down(self) -> None:
+        """Leave the lead to another gateway, if there is one."""
+        if self.replica.peers.by_name:
+            self.replica.step_down()
 
     async def catch_up(self) -> None:
         """Return once everything was read that is in the log now; see ``Replica.catch_up``."""
@@ -243,6 +223,10 @@ class Replication:
         own, number = self._own.get(id(event), (0, 0))
         if own and not number:
             self._own[id(event)] = own, self.replica.writer.hold(encode(event))
+
+    def on_failed_join(self, event: Event) -> None:
+        """Forget an event that could not be joined."""
+        self._own.pop(id(event), None)
 
     def append(self, event: Event, origin: Keys) -> None:
         """Append a joined event. (``output.Output``)"""
@@ -302,7 +286,7 @@ class Replication:
     def on_term(self, term: str) -> None:
         self._hub.begin_term(term)
         self._clock.set_back_to(self.replica.order.at)
-        for cluster in self._unkept:  # no gateway reads them since the last leader's last sign of life
+        for cluster in self._uncounted:  # since the last sign of the last leader
             self._workers.on_disconnect(cluster, self._clock.now())
 
     def on_batch(self, batch: Batch, *, is_own: bool) -> None:
