@@ -140,7 +140,8 @@ async def _retention(connection: AbstractConnection, settings: LogSettings, name
         what, _, remedy = difference_warning(name, difference).partition(". The retention")
         return found("retention", "log-retention", what, f"The retention{remedy}")
     age, size = duration_text(settings.age_seconds), size_text(settings.max_bytes)
-    return passed("retention", f"{name} keeps {age} or {size}, as the settings have it")
+    what = f"{name} was declared with {age} and {size}, as the settings have it (a policy has precedence)"
+    return passed("retention", what)
 
 
 async def _open_channel(connection: AbstractConnection) -> AbstractChannel:
