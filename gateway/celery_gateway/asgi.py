@@ -73,6 +73,7 @@ class Gateway:
 
     Args:
         settings: see ``Settings``.
+        warm_seconds: how long a start waits until the tables were read from a shared log, at most.
 
     Attributes:
         limits: those of all clients.
@@ -85,7 +86,7 @@ class Gateway:
             is malformed.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, warm_seconds: float = 0.0) -> None:
         policy = Policy(
             bind=settings.host,
             public_url=settings.public_url,
@@ -93,6 +94,7 @@ class Gateway:
             allow_origins=settings.allow_origins,
         )
         self._settings = settings
+        self._warm_seconds = warm_seconds
         safe = SafeHeaders(
             OriginCheck(self._respond, policy),
             hsts_seconds=settings.hsts_seconds,
@@ -143,6 +145,8 @@ class Gateway:
         """
         await self._start()
         try:
+            if self.pipeline.replication is not None:
+                await self.pipeline.replication.wait_until_warm(self._warm_seconds)
             with drained_on_shutdown(lambda: self.pipeline.drain(), self._requests):
                 yield
         finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
-from celery_gateway.log.batch import Batch, Line, NewerFormat
+from celery_gateway.log.batch import Batch, Line
 from celery_gateway.log.follower import Restart
 from celery_gateway.log.memory_log import MemoryLog, MemoryServer
 from celery_gateway.log.replica import Replica
@@ -245,14 +245,17 @@ def test_messages_that_no_gateway_has_written_are_skipped() -> None:
     run(main())
 
 
-def test_a_format_of_a_later_version_ends_the_replica() -> None:
+def test_a_gateway_waits_while_it_cannot_read_a_later_version() -> None:
     async def main() -> None:
         server = MemoryServer()
         engine = server.engine()
         await engine.open()
         engine.append(b'{"kind":"claim","term":"t","gateway":"new","at":1,"version":2}')
         gateway = Gateway(server, "old")
-        with pytest.raises(NewerFormat, match="later version"):
-            await gateway.task
+        await until(lambda: "later version" in gateway.replica.outage.reason)
+        await asyncio.sleep(30)
+        assert "later version" in gateway.replica.outage.reason and not gateway.replica.is_leading
+        await engine.delete()
+        await until(lambda: gateway.replica.is_leading and not gateway.replica.outage.reason)
 
     run(main())

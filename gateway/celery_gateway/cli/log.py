@@ -144,13 +144,19 @@ def delete(yes: bool, **where: Any) -> None:
 
     settings = _settings(**where)
     engine = settings.engine()
-    report = _run(log_report(engine, _show_waiting()))
+    report, exists = None, _run(log_exists(engine))
+    if exists:
+        try:
+            report = _run(log_report(engine, _show_waiting()))
+        except GatewayError as error:  # what is in it does not matter any more
+            click.echo(f"The log cannot be read: {error}", err=True)
     raw = [each for each in settings.raw_streams() if _run(log_exists(each.stream))]
     _clear_waiting()
-    if report is None and not raw:
+    if not exists and not raw:
         click.echo(f"There is no log: {_at(engine.place)}.", err=True)
         sys.exit(NO_LOG)
-    texts = [f"{_at(engine.place)} with {report.entries:,} entries"] if report is not None else []
+    entries = "" if report is None else f" with {report.entries:,} entries"
+    texts = [f"{_at(engine.place)}{entries}"] if exists else []
     texts += [f"{each.name} at {each.url}" for each in raw]
     if report is not None and report.leader:
         click.echo(
@@ -160,7 +166,7 @@ def delete(yes: bool, **where: Any) -> None:
         )
     if not yes and not click.confirm(f"Delete {' and '.join(texts)}?", err=True):
         raise click.ClickException("nothing was deleted")
-    if report is not None:
+    if exists:
         _run(_deleted(engine))
     for each in raw:
         _run(_deleted(each.stream))

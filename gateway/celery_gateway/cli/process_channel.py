@@ -24,6 +24,8 @@ class Job:
 
     settings: Settings
     number: int
+    warm_seconds: float
+    """How long it waits until it has read the shared log, before it accepts requests."""
 
 
 class Started(msgspec.Struct, tag=True):

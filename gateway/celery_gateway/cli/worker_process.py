@@ -99,7 +99,8 @@ def main() -> None:
 
     configure_log(job.number)
     try:
-        serve(Gateway(job.settings), job.settings, lambda url: None, listener, SupervisorLink(control))
+        gateway = Gateway(job.settings, warm_seconds=job.warm_seconds)
+        serve(gateway, job.settings, lambda url: None, listener, SupervisorLink(control))
     except GatewayError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -40,6 +40,8 @@ from celery_gateway.settings import Settings
 
 STOP_SECONDS: Final = 10.0
 """Time for a shutdown, in seconds, of which the streams get 4; then the processes are killed."""
+WARM_SECONDS: Final = 60.0
+"""How long a process reads the shared log at most before it accepts requests, if others do already."""
 METRICS_SECONDS: Final = 1.0
 """How long a process may take to report its metrics, in seconds; else those of its last report count."""
 STABLE_SECONDS: Final = 30.0
@@ -244,7 +246,7 @@ class Process:
             GatewayError: the settings cannot be passed to it.
         """
         try:
-            job = pickle.dumps(Job(settings, number))
+            job = pickle.dumps(Job(settings, number, 0.0 if listens else WARM_SECONDS))
         except Exception as error:  # of objects of an app in its transport options
             raise GatewayError(
                 f"--workers: the settings cannot be passed to other processes ({error}): leave --workers out"

@@ -81,7 +81,7 @@ def entries_of(reply: Iterable[Any] | None) -> list[Entry]:
     """
     found = []
     for entry_id, pairs in reply or ():
-        if pairs and len(pairs) == 4 and pairs[0] == b"data":
+        if pairs and len(pairs) == 4 and pairs[0] == b"data" and pairs[3].isdigit():
             found.append(Entry(offset_of(entry_id), pairs[1], int(pairs[3])))
     return found
 

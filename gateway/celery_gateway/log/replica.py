@@ -114,7 +114,6 @@ class Replica:
 
         Raises:
             Restart: see there.
-            NewerFormat: see there.
         """
         self._started_at = _now()
         try:
@@ -124,7 +123,7 @@ class Replica:
                 except LogGone as error:
                     await self._engine.close()
                     raise Restart(str(error), self.order.reached) from None
-                except (Restart, NewerFormat):
+                except Restart:
                     raise
                 except Exception as error:
                     self.writer.on_disconnect()
@@ -182,8 +181,9 @@ class Replica:
             self._is_tailing = False
             self._timers.stop()
             await _ended(tail)
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         tail.result()
         raise LogError("reading the log has ended")
 
@@ -198,14 +198,15 @@ class Replica:
             self._fail(error)
 
     def _process(self, stored: Stored) -> None:
-        self.offset = stored.offset + 1
         try:
             batch = decode(stored.data)
-        except NewerFormat:
-            raise
+        except NewerFormat as error:
+            raise LogError(str(error)) from None  # it is read again until it can be, or the log is deleted
         except ValueError as error:
+            self.offset = stored.offset + 1
             self.foreign.skip(stored.offset, error)
             return
+        self.offset = stored.offset + 1
         head, order = batch.head, self.order
         before = order.position
         try:

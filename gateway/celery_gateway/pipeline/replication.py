@@ -112,6 +112,7 @@ class Replication:
         self._flush_handle: asyncio.Handle | None = None
         self._read_back = asyncio.Event()  # everything is
         self._read_back.set()
+        self._warm = asyncio.Event()
         self._is_closed = False
 
     @property
@@ -172,6 +173,12 @@ class Replication:
     def is_warm(self) -> bool:
         """Whether the tables were read from the log, and the log has begun."""
         return self.replica.is_warm and self.replica.order.position is not None
+
+    async def wait_until_warm(self, seconds: float) -> None:
+        """Wait until the tables were read from the log, for some seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._warm.wait()
 
     def page_secret(self) -> str:
         """Return the secret of the page tokens; ``""`` while it is not known."""
@@ -310,6 +317,7 @@ class Replication:
 
     def on_warm(self) -> None:
         self._clock.set_to_present()
+        self._warm.set()
 
     def on_lead(self) -> None:
         assert self._pipeline is not None
