@@ -113,7 +113,7 @@ def test_a_damaged_file_is_read_up_to_the_damage(ending: str, tmp_path: Path) ->
         ),
         (b'{"type":"gateway-recording","form', "ends in the middle of a line, before its first line"),
         (b"\x28\xb5\x2f\xfd", "ends in the middle of its compressed data"),
-        (gzip.compress(b"x")[:8], "ends in the middle of its compressed data"),
+        (gzip.compress(b"x", mtime=0)[:8], "ends in the middle of its compressed data"),
     ],
 )
 def test_what_is_no_recording_is_refused_with_the_reason(content: bytes, reason: str, tmp_path: Path) -> None:
