@@ -125,6 +125,20 @@ async def test_a_restart_of_the_broker_is_a_loss(broker: str, access: Access) ->
         assert sink.losses == 0, "who reads everything misses nothing"
 
 
+async def test_a_removed_binding_is_made_again(broker: str, access: Access) -> None:
+    async with consuming(raw_source(broker, access, check_seconds=0.1)) as sink:
+        async with channel_of(broker) as channel:
+            await channel.queue_unbind(
+                f"{access.queue_prefix}.raw", f"{access.queue_prefix}-ev", routing_key="#"
+            )
+        number = 0
+        while not sink.messages:
+            await publish(broker, access, number, number + 1)
+            number += 1
+            assert number < 300
+            await asyncio.sleep(0.1)
+
+
 async def test_messages_that_retention_removed_are_lost(broker: str, access: Access) -> None:
     source = raw_source(broker, access, max_bytes=1 << 20)
     await source.declare()

@@ -158,6 +158,12 @@ def test_a_killed_process_is_replaced_and_the_streams_of_the_others_go_on(
         killed, other = gateway.processes()
         os.kill(killed, signal.SIGKILL)
         assert wait_for(lambda: any(stream.closed(0) for stream in streams), DEADLINE_SECONDS)
+
+        def is_replaced() -> bool:
+            assert httpx.get(f"{gateway.url}/tasks").status_code == 200, "a process that is not ready"
+            return len(gateway.processes()) == 2 and gateway.metrics()["processes"] == 2
+
+        assert wait_for(is_replaced, DEADLINE_SECONDS), gateway.tail()
         gateway.until(processes=2, processes_replaced_total=before["processes_replaced_total"] + 1)
         after = gateway.metrics()
         totals = [name for name in before if name.endswith("_total")]

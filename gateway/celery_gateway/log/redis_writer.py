@@ -64,7 +64,8 @@ class RedisWriter:
         self._queue_bytes = 0
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._idle.set()
-        self._retained_at = 0.0
+        # Not at the first append: a gateway reads the end of an old log first.
+        self._retained_at = asyncio.get_running_loop().time()
         self._unretained_bytes = max_bytes  # so that the first append checks
         self._task = asyncio.create_task(self._run())
 

@@ -23,7 +23,7 @@ BATCH_BYTES = 64 << 10
 MAX_UNREAD_BYTES = 16 << 20
 """With more than this not read back, the leader stops to read its sources."""
 SECRET_BYTES = 32
-TERMS_SECONDS = 60.0
+TERMS_SECONDS = 10.0
 """After this time a batch has the terms and the sources again, for readers that begin later."""
 
 
