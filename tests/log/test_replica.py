@@ -86,6 +86,15 @@ async def until(condition, seconds: float = 60.0) -> float:
     return loop.time() - began
 
 
+async def pair(server: MemoryServer) -> tuple[Gateway, Gateway]:
+    """Return a gateway that leads, and one that follows."""
+    first = Gateway(server, "first")
+    await until(lambda: first.replica.is_leading)
+    second = Gateway(server, "second")
+    await until(lambda: second.replica.is_warm)
+    return first, second
+
+
 def leaders(gateways: list[Gateway]) -> list[Gateway]:
     return [each for each in gateways if each.replica.is_leading]
 
@@ -129,10 +138,7 @@ def test_another_gateway_leads_soon_after_the_leader_is_killed_and_at_once_after
 def test_a_leader_that_was_cut_off_begins_again_and_what_it_wrote_meanwhile_is_nowhere() -> None:
     async def main() -> None:
         server = MemoryServer()
-        first = Gateway(server, "first")
-        await until(lambda: first.replica.is_leading)
-        second = Gateway(server, "second")
-        await until(lambda: second.replica.is_warm)
+        first, second = await pair(server)
         first.write(b"kept")
         await until(lambda: second.read == [b"kept"])
         server.partition(first.engine)
@@ -150,10 +156,7 @@ def test_a_leader_that_was_cut_off_begins_again_and_what_it_wrote_meanwhile_is_n
 def test_a_leader_that_loses_its_connection_sends_again_what_it_has_not_read_back() -> None:
     async def main() -> None:
         server = MemoryServer()
-        first = Gateway(server, "first")
-        await until(lambda: first.replica.is_leading)
-        second = Gateway(server, "second")
-        await until(lambda: second.replica.is_warm)
+        first, second = await pair(server)
         server.disconnect(first.engine)
         for number in range(20):
             first.write(b"%d" % number)
