@@ -292,7 +292,7 @@ class Replication:
 
     def on_term(self, term: str) -> None:
         self._hub.begin_term(term)
-        self._clock.set_back_to(self.replica.order.at)
+        self._clock.set_back_to(self.last_at)
         for cluster in self._uncounted:  # since the last sign of the last leader
             self._workers.on_disconnect(cluster, self._clock.now())
 
