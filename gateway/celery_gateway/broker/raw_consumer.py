@@ -6,6 +6,7 @@
   There is no overflow queue and no tripwire exchange.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -19,12 +20,15 @@ from celery_gateway.broker.amqp_deliveries import PREFETCH_MESSAGES, Deliveries
 from celery_gateway.broker.amqp_frames import Delivery
 from celery_gateway.broker.amqp_queues import ReportForeign
 from celery_gateway.broker.rabbitmq_stream import StreamConsumer, declare_stream
-from celery_gateway.broker.restart_mark import was_restarted
+from celery_gateway.broker.restart_mark import has_mark, set_mark
 from celery_gateway.broker.silence import running_timeout
 from celery_gateway.broker.source import Sink
 from celery_gateway.broker.tls import TLS
 from celery_gateway.broker.urls import Access
 from celery_gateway.events.message import Message
+
+MARK_SECONDS = 10.0
+"""How long after it has reported a restart of the broker a consumer sets the mark again."""
 
 
 class RawStream(NamedTuple):
@@ -97,6 +101,7 @@ class RawConsumer(Consumer):
         self._reader = reader
         self._may_continue = may_continue
         self._queue = stream.name
+        self._needs_mark = False
         self._deliveries = self._of_stream = _StreamDeliveries(sink)
         self._connection = Connection(url, self._of_stream.on_delivery, tls)
 
@@ -105,12 +110,36 @@ class RawConsumer(Consumer):
         async with running_timeout(CONNECT_TIMEOUT_SECONDS):
             channel = await self._connect_and_declare()
             self._deliveries.channel = channel
-            if await was_restarted(self._stream.name, self._open_channel):
-                self._reader.on_restart()
+            await self._check_mark()
             if not await self._consume(channel):
                 self._reader.missed(None)
                 await self._consume(channel)
             self._is_consuming = True
+
+    async def _check_mark(self) -> None:
+        """Report a restart of the broker; ``_check`` sets the mark again."""
+        self._needs_mark = not await has_mark(self._stream.name, self._open_channel)
+        if self._needs_mark:
+            if not self._reader.start:  # nothing was read yet
+                await set_mark(self._stream.name, self._open_channel)
+                self._needs_mark = False
+            self._reader.on_restart()
+
+    async def _check(self) -> None:
+        marking = asyncio.create_task(self._mark()) if self._needs_mark else None
+        try:
+            await super()._check()
+        finally:
+            if marking is not None:
+                marking.cancel()
+                await asyncio.gather(marking, return_exceptions=True)
+
+    async def _mark(self) -> None:
+        # Until then another gateway that leads reports the restart as well: this one may end before its gap
+        # is in the log.
+        await asyncio.sleep(MARK_SECONDS)
+        await set_mark(self._stream.name, self._open_channel)
+        self._needs_mark = False
 
     async def declare(self) -> None:
         """Connect and declare, without consuming.
