@@ -316,6 +316,7 @@ def _feed(broker: Broker, settings: Settings, replication: Replication | None) -
         age_seconds=settings.log_age_seconds,
         max_bytes=settings.log_bytes,
         may_continue=lambda: not replication.is_full,
+        is_reported=replication.read_back,
     )
     accept = settings.accept
     return Feed(broker.name, kept if accept is None else RestrictedSource(kept, accept), remote, kept)

@@ -7,7 +7,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from aiormq.abc import AbstractChannel
@@ -26,9 +26,6 @@ from celery_gateway.broker.source import Sink
 from celery_gateway.broker.tls import TLS
 from celery_gateway.broker.urls import Access
 from celery_gateway.events.message import Message
-
-MARK_SECONDS = 10.0
-"""How long after it has reported a restart of the broker a consumer sets the mark again."""
 
 
 class RawStream(NamedTuple):
@@ -68,6 +65,7 @@ class RawConsumer(Consumer):
 
     Args:
         may_continue: see ``StreamConsumer``.
+        is_reported: returns once what was reported to the reader cannot be lost any more.
     """
 
     def __init__(
@@ -83,6 +81,7 @@ class RawConsumer(Consumer):
         stream: RawStream,
         reader: Reader,
         may_continue: Callable[[], bool],
+        is_reported: Callable[[], Awaitable[None]],
         silence_seconds: float,
         check_seconds: float,
     ) -> None:
@@ -100,6 +99,7 @@ class RawConsumer(Consumer):
         self._stream = stream
         self._reader = reader
         self._may_continue = may_continue
+        self._is_reported = is_reported
         self._queue = stream.name
         self._needs_mark = False
         self._deliveries = self._of_stream = _StreamDeliveries(sink)
@@ -135,9 +135,8 @@ class RawConsumer(Consumer):
                 await asyncio.gather(marking, return_exceptions=True)
 
     async def _mark(self) -> None:
-        # Until then another gateway that leads reports the restart as well: this one may end before its gap
-        # is in the log.
-        await asyncio.sleep(MARK_SECONDS)
+        # Until then another gateway that reads the stream reports the restart, too: this one may end first.
+        await self._is_reported()
         await set_mark(self._stream.name, self._open_channel)
         self._needs_mark = False
 

@@ -9,7 +9,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 from yarl import URL
@@ -29,6 +29,9 @@ from celery_gateway.events.message import Message
 log = logging.getLogger(__name__)
 
 
+async def _at_once() -> None: ...
+
+
 class RawSource(AMQPSource):
     """Consumes the raw stream of a RabbitMQ. Arguments that are not described are those of ``AMQPSource``.
 
@@ -37,6 +40,7 @@ class RawSource(AMQPSource):
         start: the offset of the first message; 0 for the first one that is left.
         may_continue: asked when the broker waits for an acknowledgement. While it returns ``False``, no more
             messages come than the prefetch count allows, and the broker keeps the others.
+        is_reported: returns once the losses that were reported to the sink cannot be forgotten any more.
 
     Attributes:
         start: the offset of the next message; may be set while ``run`` does not run.
@@ -52,6 +56,7 @@ class RawSource(AMQPSource):
         max_bytes: int,
         start: int = 0,
         may_continue: Callable[[], bool] = lambda: True,
+        is_reported: Callable[[], Awaitable[None]] = _at_once,
         exchange: str = "celeryev",
         name: str | None = None,
         access: Access = BY_URL,
@@ -71,6 +76,7 @@ class RawSource(AMQPSource):
         self.start = start
         self.lost_messages = 0
         self._may_continue = may_continue
+        self._is_reported = is_reported
         self._has_lost_exchange = False
         self._is_difference_logged = False
         self._stream = RawStream(
@@ -112,6 +118,7 @@ class RawSource(AMQPSource):
             stream=self._stream,
             reader=_Reader(self, sink),
             may_continue=self._may_continue,
+            is_reported=self._is_reported,
             silence_seconds=self._silence_seconds,
             check_seconds=self._check_seconds,
         )

@@ -180,6 +180,10 @@ class Replication:
             async with asyncio.timeout(seconds):
                 await self._warm.wait()
 
+    async def read_back(self) -> None:
+        """Wait until everything that was appended until now is in the log."""
+        await self._read_back.wait()
+
     def page_secret(self) -> str:
         """Return the secret of the page tokens; ``""`` while it is not known."""
         return self.replica.order.secret
