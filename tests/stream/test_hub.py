@@ -27,7 +27,7 @@ from celery_gateway.stream.framing import NDJSON, SSE
 from celery_gateway.stream.history import ENTRY_OVERHEAD_BYTES, Entry, History
 from celery_gateway.stream.hub import Hub
 from celery_gateway.stream.keepalive import ProgressCheck
-from celery_gateway.stream.messages import pong_message, status_message
+from celery_gateway.stream.messages import gap_message, pong_message, status_message
 from celery_gateway.stream.subscription import Subscription
 from tests.support.thorough import tries
 
@@ -607,10 +607,10 @@ async def test_a_gap_reaches_every_filter_at_its_position() -> None:
     async with opened_log() as log:
         readers = [(log.subscribe(filter, framing), filter) for filter in FILTERS for framing in FRAMINGS]
         log.append(20)
-        log.hub.gap("broker")
+        log.hub.broadcast(lambda id: gap_message(id, "broker", None))
         log.append(20)
         await log.flushed()
-        log.hub.gap("broker", 3)
+        log.hub.broadcast(lambda id: gap_message(id, "broker", 3))
         log.append(1)
         await log.flushed()
         resumed = [(log.subscribe(filter, id=log.messages[0]["id"]), filter) for filter in FILTERS]

@@ -137,15 +137,6 @@ class Hub(FanOut):
         cohorts = self._index.find(keys) if control_type is None else self._cohorts.values()
         self._append(entry, cohorts, at)
 
-    def gap(self, reason: messages.GapReason, lost: int | None = None, cluster: str | None = None) -> None:
-        """Report to every subscriber that events were, or may have been, lost at this position.
-
-        Args:
-            lost: how many, where that is known.
-            cluster: the broker of the lost events, if brokers have names.
-        """
-        self.broadcast(lambda id: messages.gap_message(id, reason, lost, cluster))
-
     def broadcast(self, message_at: Callable[[bytes], messages.ControlMessage]) -> None:
         """Append a control message to the stream of every subscriber.
 
