@@ -80,6 +80,12 @@ def lines(url: str, after: str, last: int) -> list[str]:
     return found
 
 
+def assert_same(one: Member, other: Member, start: str, last: int) -> None:
+    """Both gateways have the same bytes from an id up to a number, and the same tasks."""
+    assert lines(one.url, start, last) == lines(other.url, start, last)
+    assert task_records(one.url) == task_records(other.url)
+
+
 def test_another_gateway_takes_over_from_a_killed_leader(
     leader: Member, other: Member, publisher: Publisher
 ) -> None:
@@ -93,8 +99,7 @@ def test_another_gateway_takes_over_from_a_killed_leader(
         received(stream, numbers)
         assert time.monotonic() - killed_at < FAILOVER_SECONDS
     leader.start()
-    assert lines(leader.url, start, numbers[-1]) == lines(other.url, start, numbers[-1])
-    assert task_records(leader.url) == task_records(other.url)
+    assert_same(leader, other, start, numbers[-1])
 
 
 def test_a_frozen_leader_that_wakes_up_adds_nothing(
@@ -113,8 +118,7 @@ def test_a_frozen_leader_that_wakes_up_adds_nothing(
         numbers += publish(publisher)
         received(stream, numbers)
         fleet.wait_ready()
-        assert lines(leader.url, start, numbers[-1]) == lines(other.url, start, numbers[-1])
-    assert task_records(leader.url) == task_records(other.url)
+        assert_same(leader, other, start, numbers[-1])
 
 
 def test_a_partitioned_leader_follows_when_it_is_back(

@@ -4,7 +4,7 @@
 - Sources: ``source`` (the protocols), ``factory``, ``content_types``, ``backoff``; ``amqp_source`` with
   ``amqp_consumer``, ``amqp_deliveries``, ``amqp_connection``, ``amqp_frames``, ``amqp_queues``,
   ``overflow_queue``, ``tripwire``, ``silence`` and ``alarm``; ``raw_source`` with ``raw_consumer``,
-  ``rabbitmq_stream`` and ``amqp_output``; ``thread_source`` for ``redis_source`` and
+  ``rabbitmq_stream``, ``restart_mark`` and ``amqp_output``; ``thread_source`` for ``redis_source`` and
   ``memory_source``; ``recording_source`` for a file in place of a broker.
 - Redis: ``redis_connection``, ``redis_subscription``, ``redis_envelope``, ``redis_channels``,
   ``redis_replies``.

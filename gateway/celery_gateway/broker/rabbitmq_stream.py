@@ -155,7 +155,7 @@ class StreamConsumer:
             is_checked: whether to check that the stream is the one that was consumed up to the start.
 
         Returns:
-            Whether it is; if not, nothing is delivered. A stream that was created anew and has more messages
+            Whether it is; if not, nothing is delivered. A stream that was created again and has more messages
             than the start is not detected without ``before``.
         """
         self._connection, self._channel = connection, channel

@@ -53,7 +53,7 @@ class Reader(Protocol):
     def missed(self, count: int | None) -> None:
         """Record that messages before the next one were lost; ``None``: an unknown number.
 
-        Then the stream was created anew, and the next message is its first.
+        Then the stream was created again, and the next message is its first.
         """
 
     def on_restart(self) -> None:

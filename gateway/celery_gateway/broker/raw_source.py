@@ -2,7 +2,7 @@
 
 - The raw stream (``raw_consumer``) keeps the messages of the event exchange while nothing consumes them. So
   an outage of all gateways loses nothing, within the retention.
-- What is lost is reported: messages that retention removed, a stream that was created anew, and an event
+- What is lost is reported: messages that retention removed, a stream that was created again, and an event
   exchange that was deleted.
 - Connections, back-off, statuses and diagnoses are those of ``amqp_source``.
 """

@@ -1,8 +1,8 @@
 """Detecting that a broker was restarted: an exchange that is not durable, so that a restart deletes it.
 
 While a RabbitMQ starts, it accepts messages before its streams are up, and drops those for them, also if it
-has confirmed them. No offset shows that. So whoever reads a stream after a restart has to take it that
-messages are missing, and sets the mark again once that is reported.
+has confirmed them. No offset shows that. So a gateway that reads a stream after a restart reports
+that messages may be missing. Then it sets the mark again.
 """
 
 from aiormq.abc import AbstractChannel

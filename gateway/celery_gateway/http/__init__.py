@@ -12,5 +12,6 @@ touch uvicorn.
   ``stream_response``, ``websocket``, ``websocket_session``.
 - State: ``state_endpoints``, ``state_query``, ``state_tasks``, ``state_workflow``, ``state_responses``,
   ``fair_share``, ``json_response``.
-- Service: ``service_endpoints``, ``dashboard``, ``metrics``, ``metrics_sum``. Errors of all: ``errors``.
+- Service: ``service_endpoints``, ``dashboard``, ``metrics``, ``metrics_table``,
+  ``metrics_sum``. Errors of all: ``errors``.
 """

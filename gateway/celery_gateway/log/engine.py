@@ -23,7 +23,7 @@ class LogError(GatewayError):
 
 
 class LogGone(LogError):
-    """The log was deleted, or created anew: offsets and positions from before are not valid any more."""
+    """The log was deleted, or created again: offsets and positions from before are not valid any more."""
 
 
 class Stored(NamedTuple):
@@ -66,7 +66,7 @@ class Engine(Protocol):
         """Send a message to the end of the log.
 
         It returns at once. Messages of one engine keep their order; after an error, those that were sent
-        last may be missing, and none in between. Whoever needs to know reads them back.
+        last may be missing, and none in between. A caller that has to know reads them back.
 
         Raises:
             LogError: there is no connection.

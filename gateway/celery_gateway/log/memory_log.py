@@ -11,7 +11,7 @@ from celery_gateway.log.engine import FIRST, LogError, LogGone, Place, Stored
 TURN_MESSAGES = 64
 """How many callbacks run in one turn of the event loop."""
 
-_GONE = "the log was deleted, or created anew"
+_GONE = "the log was deleted, or created again"
 _NONE = "there is no log"
 
 

@@ -219,7 +219,7 @@ class LogConnection:
         except (Exception, asyncio.CancelledError) as error:
             raise self._error(error, Phase.CONSUME) from error
         if not is_same:
-            raise LogGone(f"the stream {self._target.name} was created anew")
+            raise LogGone(f"the stream {self._target.name} was created again")
 
     def stop(self, consumer: StreamConsumer) -> None:
         """Stop a consumer. May be called again."""

@@ -7,7 +7,7 @@
   ``seq`` on within one millisecond, and as long as its clock is behind that of the last entry: a log works
   until its server's clock goes back and 1,048,576 entries are appended before it has caught up.
 - The name of a consumer group is the identity of the stream. Nobody reads with it, but it is deleted with the
-  stream, so that a stream that was created anew can be told from the one before.
+  stream, so that a stream that was created again can be told from the one before.
 """
 
 import secrets

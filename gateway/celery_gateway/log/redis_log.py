@@ -2,7 +2,7 @@
 
 - Redis 6.2 or later. Whether an appended message survives a failure of Redis is up to its persistence and
   replication. If a failover loses messages that a gateway has read, that gateway gets ``LogGone``.
-- Offsets are valid for one stream. One that was created anew is detected within a second.
+- Offsets are valid for one stream. One that was created again is detected within a second.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ TURN_SECONDS = 0.004
 """How long callbacks run in one turn of the event loop, about."""
 FLUSH_SECONDS = 1.0
 
-_GONE = "the log was deleted, or created anew"
+_GONE = "the log was deleted, or created again"
 
 
 class RedisLog:

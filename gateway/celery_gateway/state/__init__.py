@@ -12,6 +12,8 @@ Where a task's state changes:
 Where tasks are kept:
 
     task_table          one record for each task; events joined with it
+      replicated_table  the same, where another gateway joins the events
+      task_statistics   the counts of the table
       task_record       a task, its attempts and its place in the table
       join_buffer       events that wait for the name of their task
       task_names        names of tasks, and events joined with them
