@@ -55,7 +55,8 @@ async def main(texts: str, kind: str) -> None:
 
     def reported() -> int:
         now = pipeline.statistics()
-        return now.tasks.known_bytes + now.hub.history_bytes + now.workers.known_bytes
+        tables = now.tasks.known_bytes + now.tasks.activity_bytes + now.workers.known_bytes
+        return tables + now.hub.history_bytes
 
     put({"type": "task-received", "uuid": "w", "root_id": "w", "name": "n", "hostname": "w@h"})
     before, reported_before = grown_to(), reported()

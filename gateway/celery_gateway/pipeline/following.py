@@ -80,6 +80,8 @@ class Following:
             if event["type"] == "gateway-status":
                 self._set_time(line.arrived)
                 self._on_status(event["sources"], self._clock.now())
+            elif event["type"] == "gateway-gap":
+                self._workers.on_gap(event.get("cluster"))
             self._hub.commit(line.json, (), event["type"], at)
             return
         if line.own < 0:

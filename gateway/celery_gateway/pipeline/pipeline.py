@@ -15,15 +15,17 @@ from celery_gateway.events.matcher import Matcher
 from celery_gateway.events.message import Message
 from celery_gateway.events.normalize import Normalized, normalize_in_parts
 from celery_gateway.log.follower import Restart
+from celery_gateway.pipeline.about import About
 from celery_gateway.pipeline.clock import Clock
-from celery_gateway.pipeline.feed import Feed, FeedRunner, FeedStatistics, source_status
+from celery_gateway.pipeline.feed import Feed, FeedRunner, FeedStatistics
 from celery_gateway.pipeline.feed_tasks import FeedTasks, cancel_once, end_all
-from celery_gateway.pipeline.following import UNREACHABLE
 from celery_gateway.pipeline.leader import Leader
 from celery_gateway.pipeline.log_statistics import LogStatistics
 from celery_gateway.pipeline.output import DirectOutput, Output
 from celery_gateway.pipeline.refused import RefusedMessages
 from celery_gateway.pipeline.replication import Replication
+from celery_gateway.pipeline.reporting import Reporting
+from celery_gateway.pipeline.source_statuses import SourceStatuses
 from celery_gateway.pipeline.timers import Timers
 from celery_gateway.state.current_records import CurrentRecords
 from celery_gateway.state.process import Process
@@ -33,7 +35,8 @@ from celery_gateway.state.worker_roster import Roster
 from celery_gateway.state.worker_table import WorkerTable, WorkerTableStatistics
 from celery_gateway.stream import messages
 from celery_gateway.stream.completion import Completions
-from celery_gateway.stream.hub import Hub, HubStatistics
+from celery_gateway.stream.hub import Hub
+from celery_gateway.stream.hub_statistics import HubStatistics
 from celery_gateway.stream.limits import Limits, LimitsStatistics
 from celery_gateway.stream.snapshot import Snapshots
 from celery_gateway.stream.unexpected_errors import report
@@ -67,6 +70,7 @@ class Pipeline:
         redact: removes hidden fields and secrets from an event, in place, before anything reads it.
         replication: the shared log, if there is one.
         clock: the one that the replication uses.
+        about: what clients are told of the gateway.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Pipeline:
         redact: Callable[[Event], None] | None = None,
         replication: Replication | None = None,
         clock: Clock | None = None,
+        about: About | None = None,
     ) -> None:
         self.hub = hub
         self.clock = clock or Clock()
@@ -94,9 +99,13 @@ class Pipeline:
         self.completions = completions or Completions(tasks, hub)
         self.limits = limits or hub.limits
         self._roster = Roster(workers)
+        self.reporting = Reporting(workers, self._roster, self.clock, self.limits)
         self.snapshots = Snapshots(tasks, hub, self.view_workers, self.prepare_workers, self.limits)
         self._leader = None if replication is None else Leader(self, replication, self.clock)
         self._runners = [FeedRunner(feed, self._leader or self) for feed in feeds]
+        self._statuses = SourceStatuses(
+            self._runners, replication, about or About(), is_verbose=verbose_health
+        )
         on_enabled = (self._leader or self).on_gap
         self._feed_tasks = FeedTasks(self._runners, self.on_names, on_enabled, self._on_crash)
         if self._leader is not None:
@@ -112,14 +121,7 @@ class Pipeline:
     @property
     def statuses(self) -> dict[str | None, Status]:
         """The status of each source, by cluster, as clients may see it (and the leader has told it)."""
-        clusters = [runner.feed.cluster for runner in self._runners]
-        if self.replication is not None and (told := self.replication.statuses(clusters)) is not None:
-            shown = (self._shown(each) if each.code == UNREACHABLE else each for each in told.values())
-            return dict(zip(told, shown, strict=True))
-        return {runner.feed.cluster: self._shown(runner.current_status) for runner in self._runners}
-
-    def _shown(self, status: Status) -> Status:
-        return status if self._verbose_health else status._replace(reason=status.brief)
+        return self._statuses.by_cluster()
 
     @property
     def crashes(self) -> Sequence[str]:
@@ -146,6 +148,7 @@ class Pipeline:
         """
         self._timers.start()
         if self.replication is None or self._leader is None:
+            self.tasks.activity.begin(self.clock.wall())
             self._feed_tasks.start()
             return
         self._on_restart = on_restart
@@ -175,6 +178,7 @@ class Pipeline:
             cancel_once(self._replicating)
             await end_all((self._replicating,))
         self.completions.close()
+        self.reporting.close()
         self.hub.close()
 
     def _resign(self) -> None:
@@ -244,6 +248,7 @@ class Pipeline:
 
     def on_gap(self, cluster: str | None) -> None:
         """Emit a gap of a broker to all streams, after the events that still wait."""
+        self.workers.on_gap(cluster)
         self._emit(self.tasks.release_all(self.clock.now(), cluster))
         self._output.broadcast(lambda id: messages.gap_message(id, "broker", None, cluster))
 
@@ -256,26 +261,11 @@ class Pipeline:
         if status.is_consuming and feed.remote is not None:
             feed.remote.request_all()
         if status != before:
-            self._output.broadcast(self._own_status)
+            self._output.broadcast(self._statuses.own_message)
 
     def status(self, id: bytes) -> messages.ControlMessage:
         """Return the control message with the status of all sources, as far as this gateway knows it."""
-        statuses, sources = self.statuses, []
-        for runner in self._runners:
-            cluster = runner.feed.cluster
-            since = None if self.replication is None else self.replication.since(cluster)
-            sources.append(
-                source_status(cluster, statuses[cluster], runner.since if since is None else since)
-            )
-        return messages.status_message(id, sources)
-
-    def _own_status(self, id: bytes) -> messages.ControlMessage:
-        """Return the same, as the gateway that reads the sources knows it."""
-        sources = [
-            source_status(runner.feed.cluster, self._shown(runner.current_status), runner.since)
-            for runner in self._runners
-        ]
-        return messages.status_message(id, sources)
+        return self._statuses.message(id)
 
     def on_names(self, cluster: str | None, names: Iterable[tuple[str, str]]) -> None:
         """Record the names of a broker's tasks, from replies of its workers.

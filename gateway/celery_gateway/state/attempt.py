@@ -34,6 +34,7 @@ class Attempt(msgspec.Struct, gc=False, eq=False):  # a process refers to it onl
         process: the process that works on it; ``None`` if it was only sent, or if the process is not known.
         clock, stamp: the counter and the time of the process's last event; the time is ``None`` if it does
             not decide about the order.
+        counted: which of its events were counted (``activity``), one bit each.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Attempt(msgspec.Struct, gc=False, eq=False):  # a process refers to it onl
     exception: str | None = None
     clock: int | None = None
     stamp: float | None = None
+    counted: int = 0
 
     @property
     def has_worker(self) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from celery_gateway.events.event import MAX_NUMBER, Event
+from celery_gateway.state.task_event_evidence import TaskEventEvidence
 
 
 class ProcessKey(NamedTuple):
@@ -46,12 +47,13 @@ class Process:
         is_counted: its size is counted with that of a task.
         timer: the time of its next check, and the number of the timer (``process_timers``).
         is_suspect: its last heartbeat had counters below those before: the next one decides.
+        evidence: whether it sends task events.
     """
 
     __slots__ = (
         "key", "hostname", "pid", "assigned", "starts", "processed", "clock", "stamp", "trusted_at",
         "since", "last_event_at", "stopping_at", "gone_at", "timer", "is_counted", "is_replaced",
-        "is_suspect",
+        "is_suspect", "evidence",
     )  # fmt: skip
 
     def __init__(self, key: ProcessKey, now: float) -> None:
@@ -72,11 +74,23 @@ class Process:
         self.is_counted = False
         self.is_replaced = False
         self.is_suspect = False
+        self.evidence = TaskEventEvidence()
 
     @property
     def is_running(self) -> bool:
         """True if it has started a task that has not ended."""
         return any(self.assigned.values())
+
+
+class Gone(NamedTuple):
+    """A process that is gone, and the reason in words.
+
+    ``successor`` is its next life, if that has shown it; the last events before may be of the successor.
+    """
+
+    process: Process
+    reason: str
+    successor: Process | None = None
 
 
 def is_older(

@@ -31,6 +31,7 @@ class ReplicatedTaskTable(TaskTable):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._unnumbered: dict[str, Record] = {}  # those without an event in the log yet
+        self._graph.keep_unnumbered()
 
     def follow(
         self, event: Event, added: Mapping[str, Any], now: float, process: Process | None, arrived: float
@@ -54,6 +55,7 @@ class ReplicatedTaskTable(TaskTable):
         task = record.task
         if task.name is None or task.root_id is None:
             self._set_joined_names(record, event, added)
+            self.activity.update(record)
         self._evict(now)
 
     def set_number(self, event: Event, position: int) -> None:
@@ -62,9 +64,11 @@ class ReplicatedTaskTable(TaskTable):
         Args:
             position: that of the event in the log. It only grows from call to call.
         """
-        if not self._unnumbered:
+        if not self._unnumbered and not self._graph.unnumbered:
             return
         key = self._key(event)
+        if key is not None:
+            self._graph.set_number(key, position)
         record = None if key is None else self._unnumbered.pop(key, None)
         if record is not None and self._records.get(record.key) is record:
             record.number = self._number = position

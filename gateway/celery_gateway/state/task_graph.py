@@ -9,38 +9,46 @@
 Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from celery_gateway.state.task import Task
 from celery_gateway.state.task_record import Record, record_key
 from celery_gateway.state.text_size import text_bytes
-from celery_gateway.state.transitions import READY_STATES
+from celery_gateway.state.workflow_counts import TALLY_MEMBERS, Tally, WorkflowCounts
 
-ROOT_BYTES = 370
+ROOT_BYTES = 400
 CHILDREN_BYTES = 290
 """The size of a workflow, and of the children of a task. (Measured: tests/state/test_sizes.py.)"""
+MAX_UNNUMBERED = 10_000
+"""With so many workflows without a position, those that have ended are removed."""
 
 
-class Root:
+class Root(WorkflowCounts):
     """A workflow: the tasks with one root_id.
 
     Attributes:
         id: the root_id.
+        number: numbers the workflows in the order in which they became known.
         members: the records of its tasks, by key.
-        unready: how many tasks have not ended.
-        lost: how many of those are lost.
-        unsent: of how many tasks no ``task-sent`` has arrived.
         strangers: the members without an ``Origin``, if there are scopes: only a custom event has given them
             this root. ``None`` if there was none.
     """
 
-    __slots__ = ("id", "members", "unready", "lost", "unsent", "strangers")
+    __slots__ = ("id", "number", "members", "strangers")
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, id: str, number: int = 0) -> None:
+        super().__init__()
         self.id = id
+        self.number = number
         self.members: dict[str, Record] = {}
-        self.unready = self.lost = self.unsent = 0
         self.strangers: dict[str, Record] | None = None
+
+    def add(self, record: Record) -> None:
+        """Add a task."""
+        record.root = self
+        self.members[record.key] = record
+        self.count(record.task, 1)
+        if self.tally is None and len(self.members) >= TALLY_MEMBERS:
+            self.tally = Tally(member.task for member in self.members.values())
 
     def set_stranger(self, record: Record, is_stranger: bool) -> None:
         """Set whether a member is among ``strangers``."""
@@ -50,12 +58,6 @@ class Root:
             self.strangers[record.key] = record
         elif self.strangers is not None:
             self.strangers.pop(record.key, None)
-
-    def count(self, task: Task, by: int) -> None:
-        """Add a task to the counts (``by`` 1), or remove it (-1)."""
-        self.unready += by * (task.state not in READY_STATES)
-        self.lost += by * (task.lost is not None)
-        self.unsent += by * (task.sent is None)
 
 
 class TaskGraph:
@@ -67,12 +69,16 @@ class TaskGraph:
 
     Attributes:
         size_bytes: the size of the workflows and of the children, by estimate.
+        unnumbered: the workflows whose numbers are not yet positions, by the key of their first task.
     """
 
     def __init__(self, records: Mapping[str, Record], has_clusters: bool) -> None:
         self._records = records
         self._has_clusters = has_clusters
-        self._roots: dict[str, Root] = {}
+        self._roots: dict[str, Root] = {}  # by key, in the order of their numbers
+        self._number = 0
+        self._keeps_unnumbered = False
+        self.unnumbered: dict[str, Root] = {}
         self._orphans: dict[str, dict[str, Record]] = {}  # by the key of the parent
         self.size_bytes = 0
 
@@ -80,10 +86,28 @@ class TaskGraph:
         """Return the workflow with a key; ``None`` if none of its tasks is known."""
         return self._roots.get(key)
 
-    def root_of(self, record: Record) -> Root | None:
-        """Return the workflow of a task; ``None`` if its root is not known."""
-        root_id = record.task.root_id
-        return None if root_id is None else self._roots.get(self._key_beside(record, root_id))
+    def newest(self) -> Iterator[Root]:
+        """Iterate over all workflows, the newest first. The graph must not change meanwhile."""
+        return reversed(self._roots.values())
+
+    def keep_unnumbered(self) -> None:
+        """From now on, keep new workflows in ``unnumbered`` until ``set_number``."""
+        self._keeps_unnumbered = True
+
+    def set_number(self, key: str, position: int) -> None:
+        """Number a workflow by the position of the event that has made it known.
+
+        Args:
+            key: of the task of that event. Nothing happens if it has made no workflow known.
+            position: only grows from call to call.
+        """
+        root = self.unnumbered.pop(key, None)
+        if root is None or not root.members:
+            return
+        root.number = self._number = position
+        root_key = self._key_beside(next(iter(root.members.values())), root.id)
+        if self._roots.pop(root_key, None) is root:  # to the end: they are in the order of their numbers
+            self._roots[root_key] = root
 
     def adopt_orphans(self, record: Record) -> None:
         """Give a task that has become known its children."""
@@ -101,11 +125,13 @@ class TaskGraph:
         root = self._roots.get(key)
         if root is None:
             owner = self._records.get(key)
-            root = self._roots[key] = Root(root_id if owner is None else owner.task.uuid)
+            self._number += 1
+            root = self._roots[key] = Root(root_id if owner is None else owner.task.uuid, self._number)
             self.size_bytes += ROOT_BYTES
+            if self._keeps_unnumbered:
+                self._keep_unnumbered(record, root)
         task.root_id = root.id
-        root.members[record.key] = record
-        root.count(task, 1)
+        root.add(record)
         return grown
 
     def set_parent(self, record: Record, parent_id: str) -> tuple[Record | None, int]:
@@ -147,10 +173,16 @@ class TaskGraph:
         """Return the key of another id in the cluster of a record."""
         return record_key(record.task.cluster, id) if self._has_clusters else id
 
+    def _keep_unnumbered(self, record: Record, root: Root) -> None:
+        if len(self.unnumbered) >= MAX_UNNUMBERED:
+            self.unnumbered = {key: each for key, each in self.unnumbered.items() if each.members}
+        self.unnumbered[record.key] = root
+
     def _leave_root(self, record: Record) -> None:
-        root = self.root_of(record)
-        if root is None or root.members.pop(record.key, None) is None:
+        root, record.root = record.root, None
+        if root is None:
             return
+        del root.members[record.key]
         root.count(record.task, -1)
         root.set_stranger(record, False)
         if not root.members:

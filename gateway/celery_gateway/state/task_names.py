@@ -52,7 +52,7 @@ def set_names(
         root_id = task.uuid
     if root_id is not None and root_id != task.root_id:
         grown += graph.set_root(record, root_id)
-    if keeps_origin and (root := graph.root_of(record)) is not None:
+    if keeps_origin and (root := record.root) is not None:
         root.set_stranger(record, record.origin is UNKNOWN_ORIGIN)
     # A retried task without a parent is sent again as its own child (celery/app/task.py, retry).
     if parent_id is not None and parent_id != task.parent_id and parent_id != task.uuid:

@@ -1,13 +1,17 @@
 """The place of a task in the task table. Pure."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from celery_gateway.events.event import Event, Keys, id_text
 from celery_gateway.events.fields import ALL_FIELDS, Fields
 from celery_gateway.state.attempt import Attempts
+from celery_gateway.state.name_activity import NameActivity
 from celery_gateway.state.shared_text import shared
 from celery_gateway.state.task import Task, view
+
+if TYPE_CHECKING:
+    from celery_gateway.state.task_graph import Root
 
 
 class Origin(NamedTuple):
@@ -39,6 +43,9 @@ class Record(Attempts):
         origin: see ``Origin``; all ``None`` before such an event, and if the table does not keep origins.
         last_event_at: when its last event arrived, on the clock of ``now``.
         size_bytes: its size, by estimate.
+        root: its workflow; ``None`` if that is not known.
+        activity: what counts it; ``None`` if nothing does.
+        counted_state: the state with which it is counted there.
     """
 
     __slots__ = (
@@ -51,6 +58,9 @@ class Record(Attempts):
         "origin",
         "last_event_at",
         "size_bytes",
+        "root",
+        "activity",
+        "counted_state",
     )
 
     def __init__(self, task: Task, key: str, number: int) -> None:
@@ -64,6 +74,9 @@ class Record(Attempts):
         self.origin = UNKNOWN_ORIGIN
         self.last_event_at = 0.0
         self.size_bytes = 0
+        self.root: Root | None = None
+        self.activity: NameActivity | None = None
+        self.counted_state: str | None = None
 
     def keys(self) -> Keys:
         """Return the values that filters and scopes compare."""

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class TaskTableStatistics(NamedTuple):
-    """Counts of the table; the evicted and unnamed ones only grow."""
+    """Counts of the table; the evicted and unnamed ones only grow. ``activity``: the statistics of names."""
 
     known: int
     known_bytes: int
@@ -12,3 +12,5 @@ class TaskTableStatistics(NamedTuple):
     evicted_finished: int
     evicted_unfinished: int
     unnamed_events: int
+    activity_names: int
+    activity_bytes: int

@@ -13,17 +13,17 @@ record of its task. The record has what the events of the task have reported (``
 Pure: no clock of its own, no I/O. ``now`` is any clock of seconds that only goes forward.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from celery_gateway.events.event import ORIGIN_FIELDS, Event, Keys, id_text
+from celery_gateway.state.activity import Activity
 from celery_gateway.state.attempt import Attempt
-from celery_gateway.state.eviction import EvictionOrder
 from celery_gateway.state.join_buffer import JoinBuffer, WaitingEvent
 from celery_gateway.state.lifecycle import apply, mark_lost
 from celery_gateway.state.process import Process
 from celery_gateway.state.shared_text import shared
 from celery_gateway.state.task import Task
-from celery_gateway.state.task_graph import Root, TaskGraph
+from celery_gateway.state.task_index import TaskIndex
 from celery_gateway.state.task_names import NAMING_TYPES, add_names, lost_event, set_names
 from celery_gateway.state.task_record import Record, record_key
 from celery_gateway.state.task_statistics import TaskTableStatistics
@@ -37,7 +37,7 @@ ORIGIN_BYTES = 100
 NO_ORIGIN_KEYS: Keys = (None,) * len(ORIGIN_FIELDS)
 
 
-class TaskTable:
+class TaskTable(TaskIndex):
     """The table of tasks.
 
     Args:
@@ -55,13 +55,11 @@ class TaskTable:
         clusters: Iterable[str] = (),
         keeps_origins: bool = False,
     ) -> None:
+        super().__init__(clusters)
         self.keeps_origins = keeps_origins
+        self.activity = Activity(by_origin=keeps_origins)
         self._max_tasks = max_tasks
         self._max_bytes = max_bytes
-        self._clusters = tuple(clusters)
-        self._records: dict[str, Record] = {}  # by key, in the order of their numbers
-        self._order = EvictionOrder()
-        self._graph = TaskGraph(self._records, bool(self._clusters))
         self._waiting = JoinBuffer()
         self._gone: dict[Process, None] = {}  # processes that are gone, and were assigned a task afterwards
         self.arrived: float | None = None  # when the last event arrived, epoch seconds
@@ -78,51 +76,14 @@ class TaskTable:
             evicted_finished=self._order.evicted_finished,
             evicted_unfinished=self._order.evicted_unfinished,
             unnamed_events=self._unnamed_events,
+            activity_names=len(self.activity),
+            activity_bytes=self.activity.size_bytes,
         )
 
     @property
     def next_deadline(self) -> float | None:
         """When ``release`` has events to return next, on the clock of ``now``; ``None`` if none wait."""
         return self._waiting.next_deadline
-
-    @property
-    def version(self) -> int:
-        """Counts the changes of the table."""
-        return self._order.version
-
-    def get(self, key: str) -> Record | None:
-        """Return the record with a key; ``None`` if there is none."""
-        return self._records.get(key)
-
-    def find(self, uuid: str, cluster: str | None = None) -> list[Record]:
-        """Return the records of a uuid: at most one, or at most one for each cluster if none is named."""
-        return [record for key in self.keys(uuid, cluster) if (record := self._records.get(key)) is not None]
-
-    def was_evicted(self, uuid: str, cluster: str | None = None) -> bool:
-        """Return whether a task that is not known was evicted lately."""
-        return any(self.has_evicted(key) for key in self.keys(uuid, cluster) if key not in self._records)
-
-    def has_evicted(self, key: str) -> bool:
-        """Return whether a task with this key was evicted lately, whether it is known again or not."""
-        return self._order.has_evicted(key)
-
-    def roots(self, root_id: str, cluster: str | None = None) -> list[Root]:
-        """Return the workflows of a root id, as ``find`` returns records."""
-        return [root for key in self.keys(root_id, cluster) if (root := self._graph.root(key)) is not None]
-
-    def keys(self, id: str, cluster: str | None = None) -> list[str]:
-        """Return the keys that a task or workflow of this id can have."""
-        if not self._clusters:
-            return [id]
-        return [record_key(name, id) for name in self._clusters if cluster is None or name == cluster]
-
-    def newest(self) -> Iterator[Record]:
-        """Iterate over all records, the newest first. The table must not change meanwhile."""
-        return reversed(self._records.values())
-
-    def changed_since(self, version: int) -> list[str]:
-        """Return the keys of the tasks that have changed after the table had this version; all for -1."""
-        return self._order.changed_since(version)
 
     def join(
         self, event: Event, now: float, process: Process | None = None, arrived: float | None = None
@@ -176,6 +137,7 @@ class TaskTable:
             record.task.name = shared(name)
             self._grow(record, text_bytes(name))
         self._order.touch(record)
+        self.activity.update(record)
         ready = [self._apply(event, record, process, now) for event, process in waiting]
         self._evict(now)
         return ready
@@ -231,13 +193,14 @@ class TaskTable:
 
     def _mark_lost(self, record: Record, process: Process, time: float) -> Attempt | None:
         """Mark one task of a process as lost; return its current attempt if that is lost now."""
-        root = self._graph.root_of(record)
+        root = record.root
         if root is not None:
             root.count(record.task, -1)
         attempt = mark_lost(record.task, record, process, time)
         if root is not None:
             root.count(record.task, 1)
         self._order.touch(record)
+        self.activity.update(record)
         return attempt
 
     def _join(self, event: Event, process: Process | None, now: float) -> Iterable[Event]:
@@ -303,26 +266,31 @@ class TaskTable:
         task = record.task
         if self._clusters:
             task.cluster = event["cluster"]
-        was_ready, was_lost, was_unsent = task.state in READY_STATES, task.lost is not None, task.sent is None
+        before, was_lost, was_unsent = task.state, task.lost is not None, task.sent is None
         attempt, grown = apply(task, record, event, process, now, self.arrived)
         if grown:
             self._grow(record, grown)
         record.last_event_at = now
         if process is not None and process.gone_at is not None:
             self._gone[process] = None
-        is_ready, is_lost, is_unsent = task.state in READY_STATES, task.lost is not None, task.sent is None
-        if is_ready != was_ready or is_lost != was_lost or is_unsent != was_unsent:
-            if is_ready != was_ready:
+        state = task.state
+        is_ready = state in READY_STATES  # then its end may have changed
+        if (
+            is_ready
+            or state is not before
+            or (task.lost is not None) != was_lost
+            or (task.sent is None) != was_unsent
+        ):
+            if is_ready != (before in READY_STATES):
                 self._order.set_finished(record, is_ready)
-            if (root := self._graph.root_of(record)) is not None:
-                root.unready += was_ready - is_ready
-                root.lost += is_lost - was_lost
-                root.unsent += is_unsent - was_unsent
+            if (root := record.root) is not None:
+                root.change(task, before, was_lost, was_unsent)
         if event_type in NAMING_TYPES or (task.root_id is None and "root_id" in event):
             if event_type == "task-sent" and attempt is record.current and attempt.received is None:
                 record.name_rank = 0  # no worker has named this message yet
             self._set_names(event, record)
         self._order.touch(record)
+        self.activity.on_event(record, attempt, event_type, event, self.arrived or 0.0)
         if task.name is None and "name" not in event:
             self._unnamed_events += 1
         return attempt
@@ -339,6 +307,7 @@ class TaskTable:
         while len(self._records) > self._max_tasks or self._bytes + self._graph.size_bytes > self._max_bytes:
             record = self._order.pop(now)
             del self._records[record.key]
+            self.activity.remove(record)
             self._graph.remove(record)
             record.unassign()
             self._bytes -= record.size_bytes

@@ -17,9 +17,12 @@ from celery_gateway.events.event_types import LOST, STATE_OF_EVENT
 MAX_STATE_CHARS = 255
 """The maximum length of a custom state."""
 READY_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+FAILED_STATES = frozenset({"FAILURE", "REVOKED"})
 ATTEMPT_ENDED_STATES = frozenset({"RETRY", "CANCELLED", "REJECTED"}) | READY_STATES
 UNASSIGNED_STATES = frozenset({None, "PENDING", LOST}) | ATTEMPT_ENDED_STATES
 """The states of an attempt that no process works on."""
+WAITING_STATES = frozenset({None, "PENDING", "RECEIVED", "RETRY", "REJECTED", "CANCELLED"})
+"""The states of a task that has not ended, is not lost, and does not run."""
 
 _CUSTOM_RANK = 3.0
 _RANK = {

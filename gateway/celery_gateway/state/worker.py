@@ -22,6 +22,7 @@ class Worker(msgspec.Struct):
         status: see ``worker_status``.
         since: when it got this status, on the gateway's clock.
         heartbeats: it sends some; if not, its silence has no meaning.
+        sends_task_events: see ``task_event_evidence``; of the process that came up last.
         freq: seconds from heartbeat to heartbeat.
         active: how many tasks it runs.
         processed: how many tasks it has started since its start.
@@ -37,6 +38,7 @@ class Worker(msgspec.Struct):
     status: WorkerStatus = "online"
     since: float | None = None
     heartbeats: bool = False
+    sends_task_events: bool | None = None
     freq: float | None = None
     active: int | None = None
     processed: int | None = None

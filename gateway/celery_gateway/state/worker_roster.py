@@ -62,24 +62,31 @@ class Roster:
             self._all = tuple([self._encoded[key] for _, _, key in self._order])
         return self._all
 
+    def find(self, key: WorkerKey) -> bytes | None:
+        """Return a worker as it was encoded last; ``None`` if it is not known."""
+        return self._encoded.get(key)
+
+    def encode_again(self, key: WorkerKey, now: float, time: float) -> None:
+        """Encode a worker as of now."""
+        self._workers.changed.discard(key)
+        worker = self._workers.get(key, now, time)
+        before = self._encoded.get(key)
+        position = (key[0] or "", key[1], key)
+        if worker is None:
+            if before is not None:
+                del self._encoded[key]
+                del self._order[bisect_left(self._order, position)]
+                self._all = None
+            return
+        encoded = encode(worker)
+        if encoded != before:
+            self._encoded[key] = encoded
+            self._all = None
+            if before is None:
+                insort(self._order, position)
+
     def _encode_some(self, count: int, now: float, time: float) -> None:
         changed = self._workers.changed
         while count and (self._due or changed):
             count -= 1
-            key = self._due.pop() if self._due else changed.pop()
-            changed.discard(key)
-            worker = self._workers.get(key, now, time)
-            before = self._encoded.get(key)
-            position = (key[0] or "", key[1], key)
-            if worker is None:
-                if before is not None:
-                    del self._encoded[key]
-                    del self._order[bisect_left(self._order, position)]
-                    self._all = None
-                continue
-            encoded = encode(worker)
-            if encoded != before:
-                self._encoded[key] = encoded
-                self._all = None
-                if before is None:
-                    insort(self._order, position)
+            self.encode_again(self._due.pop() if self._due else changed.pop(), now, time)

@@ -39,7 +39,7 @@ FORGET_SECONDS = 3600.0
 """After this time without an event, a worker that runs no task is removed from the table."""
 
 _WORKER_BYTES = 1_150
-_PROCESS_BYTES = 660
+_PROCESS_BYTES = 730
 """The size of a worker and of a process without texts, with their places in the table. (Measured.)"""
 
 WorkerKey = tuple[str | None, str]
@@ -71,6 +71,16 @@ class WorkerEntry:
     def silent_seconds(self) -> float:
         """After how many seconds without an event the worker is silent."""
         return max(SILENT_SECONDS, SILENT_FREQS * min(self.worker.freq or 0.0, MAX_FREQ_SECONDS))
+
+    @property
+    def sends_task_events(self) -> bool | None:
+        """Whether the process that the record shows sends task events; ``None``: not known."""
+        process = self.processes.get(self.worker.pid)
+        return None if process is None else process.evidence.sends
+
+    def on_gap(self) -> bool:
+        """Record that events may have been lost; return whether ``sends_task_events`` may have changed."""
+        return any([process.evidence.restart() for process in self.processes.values()])
 
     def is_forgettable(self, now: float) -> bool:
         """Return whether the worker may be removed from the table."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from celery_gateway.events.event import Event, is_number, is_time
 from celery_gateway.events.event_types import STATE_OF_EVENT
-from celery_gateway.state.process import Process, ProcessKey, count, is_older, least_processed
+from celery_gateway.state.process import Gone, Process, ProcessKey, count, is_older, least_processed
 from celery_gateway.state.process_timers import ProcessTimers
 from celery_gateway.state.worker import Worker, describe
 from celery_gateway.state.worker_status import (
@@ -55,17 +55,6 @@ class WorkerTableStatistics(NamedTuple):
     known: int
     alive: int
     known_bytes: int
-
-
-class Gone(NamedTuple):
-    """A process that is gone, and the reason in words.
-
-    ``successor`` is its next life, if that has shown it; the last events before may be of the successor.
-    """
-
-    process: Process
-    reason: str
-    successor: Process | None = None
 
 
 class WorkerTable:
@@ -130,6 +119,7 @@ class WorkerTable:
         worker = entry.worker
         before = worker.status
         worker.status, since, worker.alive = entry.status(now, self._away.get(key[0]))
+        worker.sends_task_events = entry.sends_task_events
         began = round(time - (now - since), 3)
         if worker.since is None or worker.status != before or abs(began - worker.since) > 1:
             worker.since = began  # the two clocks are never read at the same moment
@@ -161,6 +151,8 @@ class WorkerTable:
                 process = self._begin(entry, ProcessKey(cluster, hostname, pid, 0), now)
             if is_worker_event:
                 process = self._on_worker_event(entry, process, event, now, arrived)
+            elif not process.evidence.has_event and process.evidence.on_task_event():
+                self.changed.add(key)
             entry.current = process
         elif entry is None or event_type == "task-sent":
             return None  # of a client
@@ -185,7 +177,13 @@ class WorkerTable:
         since = self._away.pop(cluster, None)
         if since is not None:
             self._shorten_silence(now - since, cluster)
+            self.on_gap(cluster)
             self.changed.update(self._entries)
+
+    def on_gap(self, cluster: str | None) -> None:
+        """Record that events of a broker may have been lost."""
+        entries = self._entries.items()
+        self.changed.update([key for key, entry in entries if key[0] == cluster and entry.on_gap()])
 
     def on_pause(self, seconds: float) -> None:
         """Record that the gateway itself did not run for a while: silence meanwhile does not count."""
@@ -299,6 +297,7 @@ class WorkerTable:
         elif is_late or (processed is not None and processed < least_processed(process, event_type)):
             if event_type == "worker-heartbeat" and not process.is_suspect:
                 process.is_suspect = True
+                process.evidence.restart()
                 return process
             ended, key = process, process.key
             process = self._begin(entry, key._replace(life=key.life + 1), now)
@@ -307,6 +306,7 @@ class WorkerTable:
             successor = process if event_type == "worker-heartbeat" else None
             self._end(ended, now, "its worker's process was restarted", successor)
         process.is_suspect = False
+        process.evidence.on_worker_event(processed, now)
         process.trusted_at, process.stamp = now, stamp
         process.processed = process.processed if processed is None else processed
         process.clock = process.clock if clock is None else clock

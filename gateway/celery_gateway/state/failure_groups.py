@@ -1,0 +1,118 @@
+"""Failures, grouped by their signature; in each group the failures of each name, so that scopes apply.
+
+At most ``MAX_GROUPS`` groups and ``MAX_BYTES`` bytes are kept; the group without a failure for longest is
+evicted first. A group has ``MAX_NAMES`` names; further ones are counted together. Times are epoch seconds, on
+the gateway's clock. Pure.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from celery_gateway.state.failure_signature import Signature
+from celery_gateway.state.text_size import text_bytes
+
+MAX_GROUPS = 1_000
+MAX_BYTES = 10_000_000
+MAX_NAMES = 20
+MAX_TEXT_CHARS = 255
+_GROUP_BYTES = 700
+_NAME_BYTES = 500
+
+NameKey = tuple[str | None, str | None]
+"""A name and its cluster; ``None`` where there is none."""
+
+
+class NameFailures:
+    """The failures of one name in a group.
+
+    Attributes:
+        count: how many.
+        first, last: when the first and the last one arrived.
+        message, uuid, worker: of the last one.
+    """
+
+    __slots__ = ("count", "first", "last", "message", "uuid", "worker")
+
+    def __init__(self, time: float) -> None:
+        self.count = 0
+        self.first = self.last = time
+        self.message = self.uuid = ""
+        self.worker: str | None = None
+
+
+class FailureGroup:
+    """The failures with one signature.
+
+    Attributes:
+        key, exception, frame: see ``Signature``.
+        last: when the last one arrived.
+        names: by name and cluster.
+        others: those of further names; ``None`` if there are none.
+        size_bytes: its size, by estimate.
+    """
+
+    __slots__ = ("key", "exception", "frame", "last", "names", "others", "size_bytes")
+
+    def __init__(self, signature: Signature) -> None:
+        self.key, self.exception, _, self.frame = signature
+        self.last = 0.0
+        self.names: dict[NameKey, NameFailures] = {}
+        self.others: NameFailures | None = None
+        self.size_bytes = _GROUP_BYTES + text_bytes(self.exception) + text_bytes(self.frame)
+
+
+class FailureGroups:
+    """All groups.
+
+    Attributes:
+        size_bytes: their size, by estimate.
+    """
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[str, FailureGroup] = OrderedDict()  # by key, the newest failure last
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def newest(self) -> Iterator[FailureGroup]:
+        """Iterate over the groups, the one with the newest failure first. They must not change meanwhile."""
+        return reversed(self._groups.values())
+
+    def add(self, signature: Signature, key: NameKey, uuid: str, worker: str | None, time: float) -> None:
+        """Add a failure.
+
+        Args:
+            key: the name of its task, and its cluster.
+            time: when it arrived.
+        """
+        group = self._groups.get(signature.key)
+        if group is None:
+            group = self._groups[signature.key] = FailureGroup(signature)
+            self.size_bytes += group.size_bytes
+        self._groups.move_to_end(signature.key)
+        group.last = max(group.last, time)
+        of_name = group.names.get(key)
+        grown = 0
+        if of_name is None:
+            if len(group.names) < MAX_NAMES:
+                of_name = group.names[key] = NameFailures(time)
+                grown = _NAME_BYTES
+            else:
+                if group.others is None:
+                    group.others, grown = NameFailures(time), _NAME_BYTES
+                of_name = group.others
+        grown -= _texts_bytes(of_name)
+        of_name.count += 1
+        of_name.last = max(of_name.last, time)
+        of_name.message, of_name.uuid = signature.message, uuid[:MAX_TEXT_CHARS]
+        of_name.worker = None if worker is None else worker[:MAX_TEXT_CHARS]
+        grown += _texts_bytes(of_name)
+        group.size_bytes += grown
+        self.size_bytes += grown
+        while len(self._groups) > MAX_GROUPS or (self.size_bytes > MAX_BYTES and len(self._groups) > 1):
+            self.size_bytes -= self._groups.popitem(last=False)[1].size_bytes
+
+
+def _texts_bytes(failures: NameFailures) -> int:
+    return text_bytes(failures.message) + text_bytes(failures.uuid) + text_bytes(failures.worker)
