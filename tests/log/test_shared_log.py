@@ -4,17 +4,18 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from tests.support.gateway_process import GatewayProcess
-from tests.support.publisher import Publisher, received, walk
+from tests.support.publisher import Publisher, received, task_event, walk
 from tests.support.rabbitmq import wait_for
 from tests.support.stream_client import NdjsonStream, SseStream
 
 TASKS = 30
-OPTIONS = ("--log", "rabbitmq", "--history-bytes", "40000")
+OPTIONS = ("--log", "rabbitmq", "--history-bytes", "40000", "--allow", "revoke")
 """The history has some dozen events: what is older is read from the log."""
 
 
@@ -186,3 +187,26 @@ def test_events_that_wait_for_their_task_wait_on_at_the_next_leader(
     leader.start()
     assert sorted(event["type"] for event in found) == ["task-received", "task-started"]
     assert len({event["id"] for event in found}) == 2
+
+
+def test_an_action_is_told_by_the_gateway_that_got_it(
+    gateways: list[GatewayProcess], publisher: Publisher
+) -> None:
+    """It is no entry of the log, so the streams are otherwise the same, also their ids."""
+    uid = uuid4().hex
+    publisher.send(received(uid, "shop.pay"))
+    for gateway in gateways:
+        wait_for(lambda url=gateway.url: httpx.get(f"{url}/tasks/{uid}").status_code == 200, 20)  # type: ignore[misc]
+    with NdjsonStream(gateways[0].url, {"uuid": uid}) as leading, NdjsonStream(gateways[1].url) as following:
+        for gateway in gateways:
+            url, headers = f"{gateway.url}/tasks/{uid}/revoke", {"Content-Type": "application/json"}
+            assert httpx.post(url, headers=headers, timeout=20).status_code == 202
+        publisher.send(task_event("task-revoked", uid))
+        streams = [
+            each.until(lambda events: any(event["type"] == "task-revoked" for event in events), 20)
+            for each in (leading, following)
+        ]
+    for events in streams:
+        assert [event["uuid"] for event in events if event["type"] == "gateway-control"] == [uid]
+    ends = [[event for event in events if event["type"] == "task-revoked"] for events in streams]
+    assert ends[0] == ends[1]

@@ -5,6 +5,7 @@ Rules:
 - At a flush a cohort frames its new entries once, and writes the same bytes for each live member. If these
   would be more than ``MAX_FLUSH_BYTES`` (a framing can add to entries), its members lag, and read the rest
   as fast as their clients do.
+- A cohort of members with a maximum rate (``stream_rate``) writes for each what its tokens allow.
 - A member whose write fails, or whose entries cannot be framed, is closed. Other members are not affected.
 
 Pure.
@@ -19,6 +20,7 @@ from celery_gateway.stream.flushed import Flushed
 from celery_gateway.stream.history import Entry, History
 from celery_gateway.stream.limits import Reservation
 from celery_gateway.stream.older import Waiter
+from celery_gateway.stream.stream_rate import StreamRate, Together
 
 MAX_FLUSH_BYTES = 4 << 20
 
@@ -28,6 +30,10 @@ class Member(Protocol):
 
     def lag(self, position: int | None = None) -> None:
         """Leave ``live``, and read what comes after a position; ``None``: the cohort's."""
+
+    @property
+    def rate(self) -> StreamRate | None:
+        """Its maximum rate of events; in a cohort all members have one, or none has."""
 
     def fail(self, error: Exception) -> None:
         """Close the subscription and its connection after an unexpected error."""
@@ -40,6 +46,7 @@ class Cohort:
         flushed: up to where live members got everything. It is the same for all cohorts of a hub, which moves
             it at each flush.
         cost: what its filter is charged for.
+        is_rated: its members have a maximum rate of events.
 
     Attributes:
         size: the number of members, live or not.
@@ -55,8 +62,11 @@ class Cohort:
         framing: Framing,
         flushed: Flushed,
         cost: Reservation,
+        *,
+        is_rated: bool = False,
     ) -> None:
         self.cost = cost
+        self.is_rated = is_rated
         self.filter = filter
         self.framing = framing
         self.live: dict[Member, Callable[[bytes], None]] = {}
@@ -80,6 +90,9 @@ class Cohort:
         """
         framing = self.framing
         entries, self.entries = self.entries, []
+        if self.is_rated:
+            self._flush_rated(entries, now)
+            return
         members = tuple(self.live.items())
         position: int | None = None
         frames: list[bytes] = []
@@ -104,6 +117,29 @@ class Cohort:
                 write(chunk)
             except Exception as error:
                 member.fail(error)
+
+    def _flush_rated(self, entries: list[Entry], now: float) -> None:
+        """Write for each live member the entries that its rate allows."""
+        together = Together(entries, self.framing, self._id_before)
+        for member, write in tuple(self.live.items()):
+            try:
+                rate = member.rate
+                assert rate is not None
+                if together.is_longer(MAX_FLUSH_BYTES, rate.tokens()):
+                    member.lag(self._position_before(entries[0]))
+                elif chunk := together.chunk(rate):
+                    write(chunk)
+                    self.written_at = now
+            except Exception as error:
+                member.fail(error)
+
+    def _id_before(self, entry: Entry) -> bytes:
+        return self._history.id_of(self._position_before(entry))
+
+    def _position_before(self, entry: Entry) -> int:
+        position = self._history.position_of(entry.id.decode())
+        assert position is not None
+        return position - 1
 
     def keepalive(self) -> bytes:
         """Return the keep-alive for live members, made once for each position."""

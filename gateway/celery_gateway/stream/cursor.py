@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Protocol
 
 from celery_gateway.events.matcher import Matcher
+from celery_gateway.stream.audience import is_for
 from celery_gateway.stream.history import Entry, History
 from celery_gateway.stream.messages import ControlMessage, gap_message
 from celery_gateway.stream.older import OlderEntries
@@ -73,25 +74,11 @@ class Cursor:
         frames: list[bytes] = []
         size_bytes = 0
         framing, matches = self._framing, self._filter.matches
-        history = self._history
-        self.is_blocked = False
-        if self.position < history.evicted:
-            older = history.older
-            position = history.evicted if older is None else older.next_position(self.position)
-            if position > self.position:
-                self.position = position = min(position, history.evicted)
-                id = history.id_of(position)
-                # It is unknown how many of the entries that are gone matched.
-                frames.append(framing.control(id, gap_message(id, "evicted", None)))
-        # After a gap the position can be past ``up_to``: entries can be evicted before they are flushed.
-        limit = max(0, min(up_to - self.position, limit_entries))
-        if self.position >= history.evicted or history.older is None:
-            entries = history.after(self.position, limit)
-        else:
-            entries = self._after(history.older, limit)
-        for entry in entries:
+        if (gap := self._gap()) is not None:
+            frames.append(frame(framing, gap))
+        for entry in self._next(up_to, limit_entries):
             self.position += 1
-            if entry.control_type is not None or matches(entry.keys):
+            if matches(entry.keys) if entry.control_type is None else is_for(entry, self._filter):
                 framed = frame(framing, entry)
                 frames.append(framed)
                 size_bytes += len(framed)
@@ -101,6 +88,54 @@ class Cursor:
             if is_due and perf_counter() >= deadline:
                 break
         return framing.batch(frames) if frames else b""
+
+    def read_entries(
+        self, up_to: int, limit_bytes: int, limit_entries: int, limit_seconds: float = inf
+    ) -> list[tuple[int, Entry]]:
+        """Read on, and return the matching entries, each with its position; a gap is one of them.
+
+        Args:
+            up_to, limit_entries, limit_seconds: see ``read``.
+            limit_bytes: stop with the entry whose JSON reaches this size in all.
+        """
+        deadline = perf_counter() + limit_seconds
+        found: list[tuple[int, Entry]] = []
+        size_bytes = 0
+        if (gap := self._gap()) is not None:
+            found.append((self.position, gap))
+        for entry in self._next(up_to, limit_entries):
+            self.position += 1
+            if is_for(entry, self._filter):
+                found.append((self.position, entry))
+                size_bytes += len(entry.json)
+            is_due = not self.position % CLOCK_ENTRIES or len(entry.json) >= CLOCK_BYTES
+            if size_bytes >= limit_bytes or (is_due and perf_counter() >= deadline):
+                break
+        return found
+
+    def _gap(self) -> Entry | None:
+        """Return the gap in place of entries that are gone, and move behind it; ``None`` if none are."""
+        history = self._history
+        if self.position >= history.evicted:
+            return None
+        older = history.older
+        position = history.evicted if older is None else older.next_position(self.position)
+        if position <= self.position:
+            return None
+        self.position = position = min(position, history.evicted)
+        id = history.id_of(position)
+        # It is unknown how many of the entries that are gone matched.
+        return Entry(id, (), "gateway-gap", gap_message(id, "evicted", None).json)
+
+    def _next(self, up_to: int, limit_entries: int) -> Sequence[Entry]:
+        """Return the next entries, matching or not; none if they must be read from the log first."""
+        history = self._history
+        self.is_blocked = False
+        # After a gap the position can be past ``up_to``: entries can be evicted before they are flushed.
+        limit = max(0, min(up_to - self.position, limit_entries))
+        if self.position >= history.evicted or history.older is None:
+            return history.after(self.position, limit)
+        return self._after(history.older, limit)
 
     def _after(self, older: OlderEntries, limit: int) -> Sequence[Entry]:
         """Return the next entries from the log, or none if they are not in memory."""

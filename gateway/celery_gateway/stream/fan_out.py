@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from celery_gateway.events.matcher import Matcher
+from celery_gateway.stream.audience import is_for
 from celery_gateway.stream.cohort import Cohort
 from celery_gateway.stream.cursor import Framing
 from celery_gateway.stream.filter_index import FilterIndex
@@ -39,7 +40,7 @@ class FanOut:
         self.limits = limits
         self.history = History(max_bytes=history_bytes)
         self.written = 0
-        self._cohorts: dict[tuple[Matcher, Framing], Cohort] = {}
+        self._cohorts: dict[tuple[Matcher, Framing, bool], Cohort] = {}
         self._index: FilterIndex[Cohort] = FilterIndex()
         self._dirty: dict[Cohort, None] = {}  # with new entries, in the order of the first
         self._flushed = Flushed()
@@ -90,26 +91,28 @@ class FanOut:
         self.written = 0
         self._flushed.position = position
 
-    def _cohort(self, filter: Matcher, framing: Framing, client: str) -> Cohort:
-        key = filter, framing
+    def _cohort(self, filter: Matcher, framing: Framing, client: str, *, is_rated: bool) -> Cohort:
+        key = filter, framing, is_rated
         cohort = self._cohorts.get(key)
         if cohort is None:
             # Charged to the first client as long as the cohort exists, even after that client has left: the
             # other clients share its work and add nothing to the cost.
             cost = self.limits.filters.reserve(client)
             cost.grow(filter.cost + framing.cost)
-            cohort = self._cohorts[key] = Cohort(self.history, filter, framing, self._flushed, cost)
+            cohort = Cohort(self.history, filter, framing, self._flushed, cost, is_rated=is_rated)
+            self._cohorts[key] = cohort
             self._index.add(filter, cohort)
             begin = max(self._flushed.position, self.history.evicted)
             for entry in self.history.after(begin, self.history.position - begin):
-                if entry.control_type is not None or filter.matches(entry.keys):
+                if is_for(entry, filter):
                     cohort.entries.append(entry)
                     self._dirty[cohort] = None
         return cohort
 
     def _remove_if_empty(self, cohort: Cohort) -> None:
-        if not cohort.size and self._cohorts.get((cohort.filter, cohort.framing)) is cohort:
-            del self._cohorts[cohort.filter, cohort.framing]
+        key = cohort.filter, cohort.framing, cohort.is_rated
+        if not cohort.size and self._cohorts.get(key) is cohort:
+            del self._cohorts[key]
             self._index.remove(cohort.filter, cohort)
             self._dirty.pop(cohort, None)
             cohort.cost.release()

@@ -43,7 +43,8 @@ class Entry:
 
     Attributes:
         id: the id of its position.
-        keys: the values that filters match; empty for a control message.
+        keys: the values that filters match; empty for a control message, unless it is about one task
+            (``audience``).
         control_type: the type of a control message; ``None`` for an event.
         json: the object as it is sent, encoded, with its ``id``.
         full_json: the same before it was truncated; ``json`` itself if it was not.

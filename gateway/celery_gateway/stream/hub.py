@@ -11,7 +11,6 @@ Rules:
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 from celery_gateway.access.quota import Place
 from celery_gateway.errors import OverLimit
@@ -19,26 +18,19 @@ from celery_gateway.events.event import Event, Keys, encode, keys
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.events.truncate import truncate
 from celery_gateway.stream import messages
+from celery_gateway.stream.audience import is_for, shows_task
 from celery_gateway.stream.beginnings import Beginnings
 from celery_gateway.stream.catch_up import CatchUpScheduler
 from celery_gateway.stream.cursor import Framing
 from celery_gateway.stream.fan_out import FanOut
 from celery_gateway.stream.history import Entry
+from celery_gateway.stream.hub_statistics import HubStatistics
 from celery_gateway.stream.initial_snapshot import InitialSnapshot
 from celery_gateway.stream.limits import Limits
 from celery_gateway.stream.lines import committed_entry, with_id
 from celery_gateway.stream.older import OlderEntries
+from celery_gateway.stream.stream_rate import StreamRate
 from celery_gateway.stream.subscription import Subscription
-
-
-class HubStatistics(NamedTuple):
-    """Counts of the hub. ``events`` and ``evicted`` only grow."""
-
-    events: int
-    evicted: int
-    history_bytes: int
-    subscriptions: int
-    cohorts: int
 
 
 class Hub(FanOut):
@@ -137,25 +129,31 @@ class Hub(FanOut):
         cohorts = self._index.find(keys) if control_type is None else self._cohorts.values()
         self._append(entry, cohorts, at)
 
-    def broadcast(self, message_at: Callable[[bytes], messages.ControlMessage]) -> None:
+    def broadcast(self, message_at: Callable[[bytes], messages.ControlMessage], keys: Keys = ()) -> None:
         """Append a control message to the stream of every subscriber.
 
         Args:
             message_at: makes it, given its id.
+            keys: those of a task: only streams that show the task get it.
         """
         id = self.history.id_of(self.history.position + 1)
         message = message_at(id)
-        entry = Entry(id, (), message.type, message.json, time.monotonic())
-        self._append(entry, self._cohorts.values(), time.time())
+        entry = Entry(id, keys, message.type, message.json, time.monotonic())
+        cohorts = [each for each in self._cohorts.values() if is_for(entry, each.filter)]
+        self._append(entry, cohorts, time.time())
 
-    def broadcast_local(self, message_at: Callable[[bytes], messages.ControlMessage]) -> None:
+    def broadcast_local(
+        self, message_at: Callable[[bytes], messages.ControlMessage], keys: Keys = ()
+    ) -> None:
         """Send a control message about this gateway to the open streams. It is not in the history.
 
         Args:
             message_at: makes it, given the id up to which a client got everything.
+            keys: as for ``broadcast``.
         """
         for subscription in tuple(self._subscriptions):
-            subscription.send(message_at(subscription.id))
+            if not keys or shows_task(subscription.cohort.filter, keys):
+                subscription.send(message_at(subscription.id))
 
     def subscribe(
         self,
@@ -169,6 +167,7 @@ class Hub(FanOut):
         client: str = "",
         replaces: Subscription | None = None,
         since_position: int | None = None,
+        max_rate: int | None = None,
     ) -> Subscription:
         """Return a subscription that begins here and now, or earlier where the history or the log allows.
 
@@ -188,10 +187,12 @@ class Hub(FanOut):
             client: the address of the client or the name of its principal, to charge it.
             replaces: the caller will close this subscription of the client. The new one has its place.
             since_position: the result of ``find_beginning``.
+            max_rate: see ``stream_rate``; ``None``: all events.
 
         Raises:
             OverLimit: the limits do not allow it now.
         """
+        rate = None if max_rate is None else StreamRate(max_rate)
         resume, position, gap_reason = self._beginning(last_event_id, since, since_position)
         has_snapshot = resume != "resumed" or snapshot_when_resumed
         with self._replaced(replaces):
@@ -200,7 +201,7 @@ class Hub(FanOut):
             try:
                 if initial_snapshot is not None and has_snapshot:
                     snapshot = initial_snapshot()
-                subscription = self._open(filter, framing, resume, position, snapshot, client)
+                subscription = self._open(filter, framing, resume, position, snapshot, client, rate)
             except BaseException:
                 place.release()
                 if snapshot is not None:
@@ -221,8 +222,9 @@ class Hub(FanOut):
         position: int,
         snapshot: InitialSnapshot | None,
         client: str,
+        rate: StreamRate | None,
     ) -> Subscription:
-        cohort = self._cohort(filter, framing, client)
+        cohort = self._cohort(filter, framing, client, is_rated=rate is not None)
         try:
             return Subscription(
                 cohort,
@@ -233,6 +235,7 @@ class Hub(FanOut):
                 scheduler=self.scheduler,
                 limits=self.limits,
                 client=client,
+                rate=rate,
             )
         except OverLimit:
             self._remove_if_empty(cohort)
@@ -251,7 +254,8 @@ class Hub(FanOut):
         if subscription.is_ended:
             return
         old = subscription.cohort
-        subscription.move(self._cohort(filter, old.framing, subscription.client))
+        cohort = self._cohort(filter, old.framing, subscription.client, is_rated=old.is_rated)
+        subscription.move(cohort)
         self._remove_if_empty(old)
 
     def begins_at_once(self, last_event_id: str | None, since: float | None) -> bool:

@@ -25,6 +25,7 @@ MAX_FILTER_COST: Final = 100_000
 """Maximum cost of all filters (see ``Filter.cost``)."""
 LOG_SECONDS: Final = 60.0
 REASONS: Final = (
+    "actions",
     "body",
     "connections",
     "filters",

@@ -95,10 +95,51 @@ def close_message(
     return _message("gateway-close", id, **fields, retry_ms=retry_ms)._replace(retry_ms=retry_ms)
 
 
-def status_message(id: bytes, sources: Sequence[Mapping[str, object]]) -> ControlMessage:
+def status_message(
+    id: bytes, sources: Sequence[Mapping[str, object]], gateway: Mapping[str, object] | None = None
+) -> ControlMessage:
     """Make the message with the state of each broker's source: sent after ``gateway-open`` and at each
-    change."""
-    return _message("gateway-status", id, sources=sources)
+    change.
+
+    Args:
+        gateway: fields about the gateway that sends it; ``None`` in an entry of the log.
+    """
+    return _message("gateway-status", id, sources=sources, **(gateway or {}))
+
+
+def worker_message(id: bytes, worker: bytes) -> ControlMessage:
+    """Make the report of a worker that is new or has changed.
+
+    Args:
+        worker: encoded.
+    """
+    return ControlMessage("gateway-worker", b'{"type":"gateway-worker","worker":%b,"id":"%b"}' % (worker, id))
+
+
+def statistics_message(id: bytes, head: bytes, names: Iterable[bytes], rest: bytes) -> ControlMessage:
+    """Make the report of what tasks do, by name.
+
+    Args:
+        head: ``window``, ``time`` and ``since``, encoded, without braces.
+        names: the names that have changed, each encoded.
+        rest: ``other`` and ``total``, encoded, without braces.
+    """
+    json = b'{"type":"gateway-statistics",%b,"names":[%b],%b,"id":"%b"}' % (head, b",".join(names), rest, id)
+    return ControlMessage("gateway-statistics", json)
+
+
+def skipped_message(id: bytes, count: int) -> ControlMessage:
+    """Make the report that events up to ``id`` were skipped, because of ``max_rate``."""
+    return _message("gateway-skipped", id, count=count)
+
+
+def control_message(id: bytes, fields: Mapping[str, object]) -> ControlMessage:
+    """Make the message that a client's action was sent to the workers.
+
+    Args:
+        fields: the action, the task, and who has requested it.
+    """
+    return _message("gateway-control", id, **fields)
 
 
 def filter_message(id: bytes) -> ControlMessage:

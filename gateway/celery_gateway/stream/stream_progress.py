@@ -2,6 +2,7 @@
 
 from celery_gateway.stream.cohort import Cohort
 from celery_gateway.stream.messages import CloseReason
+from celery_gateway.stream.stream_rate import StreamRate
 from celery_gateway.stream.stream_reader import ENDED, LIVE, StreamReader
 
 
@@ -42,6 +43,16 @@ class StreamProgress:
     def backlog(self) -> int:
         """How many entries it may have to read; a huge number while there is an initial snapshot."""
         return self._reader.backlog
+
+    @property
+    def rate(self) -> StreamRate | None:
+        """Its maximum rate of events; ``None``: it gets all."""
+        return self._reader.rate
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether the initial snapshot is still to be read."""
+        return self._reader.has_snapshot
 
     @property
     def progress(self) -> object:

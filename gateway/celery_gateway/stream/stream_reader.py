@@ -9,6 +9,9 @@ Rules:
 - Entries that are gone before they were read are reported by ``gateway-gap``, at their place.
 - A stream whose next entries must be read from the log first, or whose snapshot is ahead of the last flush,
   *waits*: it has no more to read until ``Waiter.on_ready`` is called.
+- Reports (``reports``) come in turn with the entries. A stream that closes has none.
+- With a maximum rate (``stream_rate``), a stream that reads for itself holds the newest entries until it has
+  read all. Its position is before them.
 - The close message comes after everything that is left. A stream that is cut off, or that ends with the
   reason ``limit``, gets it at once; so does one that would have to read from the log, unless the reason is
   final.
@@ -52,6 +55,8 @@ from celery_gateway.stream.messages import (
     close_message,
 )
 from celery_gateway.stream.older import Waiter
+from celery_gateway.stream.reports import Reports
+from celery_gateway.stream.stream_rate import HeldEntries, StreamRate
 
 CHUNK_BYTES = 64 << 10
 """A read ends with the entry that reaches this size, in bytes."""
@@ -83,8 +88,11 @@ class StreamReader:
         position: where it begins.
         snapshot: the initial snapshot, which the reader closes.
         is_resumed: the stream was resumed, so the initial snapshot comes among the entries.
+        rate: its maximum rate; ``None``: it gets all events.
 
     Attributes:
+        rate: the same.
+        reports: what the stream gets beside its entries; ``None``: nothing.
         cohort: the same, or another one after ``move_to``.
         phase: what the stream does now.
         closing: the reason of its end, once ``end`` was called.
@@ -103,10 +111,20 @@ class StreamReader:
         "_last_page",
         "_is_resumed",
         "_goal",
+        "rate",
+        "reports",
+        "_held",
+        "_had_reports",
     )
 
     def __init__(
-        self, cohort: Cohort, position: int, snapshot: InitialSnapshot | None, *, is_resumed: bool
+        self,
+        cohort: Cohort,
+        position: int,
+        snapshot: InitialSnapshot | None,
+        *,
+        is_resumed: bool,
+        rate: StreamRate | None = None,
     ) -> None:
         self.cohort = cohort
         self.phase = LAGGING
@@ -119,16 +137,37 @@ class StreamReader:
         self._last_page: SnapshotPage | None = None  # read, and due once the entries before it are read
         self._is_resumed = is_resumed
         self._goal = 0  # of its wait: the position that must be flushed
+        self.rate = rate
+        self.reports: Reports | None = None
+        self._held = None if rate is None else HeldEntries(rate)
+        self._had_reports = False  # at the last read
 
     @property
     def has_more(self) -> bool:
         """True if there is more to read at once, even if ``read`` has just returned nothing."""
-        return (self.phase is LAGGING or self.phase is CLOSING) and not self.is_waiting
+        return (self.phase in (LAGGING, CLOSING) and not self.is_waiting) or self.has_reports
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether reports are due."""
+        return self.reports is not None and self.phase in (LIVE, LAGGING) and self.reports.has_more
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether the initial snapshot is still to be read."""
+        return self._snapshot is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the entries that it has read and holds, by estimate."""
+        return 0 if self._held is None else self._held.size_bytes
 
     @property
     def position(self) -> int:
         """Up to where the client got everything."""
-        return self.cohort.position if self.phase is LIVE else self._cursor.position
+        if self.phase is LIVE:
+            return self.cohort.position
+        return self._held.position if self._held else self._cursor.position
 
     @property
     def id(self) -> bytes:
@@ -160,6 +199,21 @@ class StreamReader:
             return self.cohort.keepalive()
         framing = self.cohort.framing
         return framing.batch([framing.keepalive(self.id)])
+
+    def read_reports(self) -> bytes:
+        """Return the reports that are due; nothing if there are none, or if it is the turn of the entries.
+
+        Raises:
+            OverLimit: they need more memory than the client may have.
+        """
+        had_reports, self._had_reports = self._had_reports, False
+        is_turn = not had_reports or self.phase is LIVE or self.is_waiting
+        if self.reports is None or not self.has_reports or not is_turn:
+            return b""
+        id, framing = self.id, self.cohort.framing
+        self._had_reports = True
+        frames = [framing.control(id, message) for message in self.reports.read(id)]
+        return framing.batch(frames) if frames else b""
 
     def read(self) -> bytes:
         """Return the next bytes, possibly none, and move on.
@@ -221,6 +275,8 @@ class StreamReader:
             return b""
         message = close_message(self.id, self.closing, random.randint(*RETRY_MS), self._close_fields)
         chunk = self.control_chunk(message)
+        if self.rate is not None and self.rate.skipped:
+            chunk = self.control_chunk(self.rate.report(self.id)) + chunk
         self.close()
         return chunk
 
@@ -234,7 +290,9 @@ class StreamReader:
         """Go on at the same position in another cohort. Not while the stream is live."""
         if self._snapshot is not None:
             self._snapshot.refilter(cohort.filter)
-        self._cursor = cohort.cursor_at(self._cursor.position)
+        self._cursor = cohort.cursor_at(self.position)
+        if self._held is not None:
+            self._held.clear()
         self.cohort = cohort
 
     def end(self, reason: CloseReason, fields: Mapping[str, object] | None) -> None:
@@ -275,8 +333,14 @@ class StreamReader:
         return entries + page.chunk if self._cursor.position == page.position else page.chunk + entries
 
     def _read_history(self, up_to: int) -> bytes:
-        chunk = self._cursor.read(up_to, CHUNK_BYTES, CHUNK_ENTRIES, READ_SECONDS)
-        self.is_waiting = self._cursor.is_blocked
+        cursor, limits = self._cursor, (CHUNK_BYTES, CHUNK_ENTRIES, READ_SECONDS)
+        if self._held is None:
+            chunk = cursor.read(up_to, *limits)
+        else:
+            entries = cursor.read_entries(up_to, *limits)
+            is_last = cursor.position >= min(up_to, self.cohort.newest)
+            chunk = self._held.read(entries, self.cohort.framing, self.cohort.id_of, is_last=is_last)
+        self.is_waiting = cursor.is_blocked
         return chunk
 
     def _close_snapshot(self) -> None:

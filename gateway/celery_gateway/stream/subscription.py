@@ -24,7 +24,9 @@ from celery_gateway.stream.initial_snapshot import InitialSnapshot
 from celery_gateway.stream.limits import Limits
 from celery_gateway.stream.pulled import PullBuffer
 from celery_gateway.stream.pushed import PushTransport
+from celery_gateway.stream.reports import Reports
 from celery_gateway.stream.stream_progress import StreamProgress
+from celery_gateway.stream.stream_rate import StreamRate
 from celery_gateway.stream.stream_reader import CLOSING, ENDED, LIVE, StreamReader
 from celery_gateway.stream.unexpected_errors import contained, report
 
@@ -62,8 +64,10 @@ class Subscription(StreamProgress):
         scheduler: CatchUpScheduler,
         limits: Limits,
         client: str = "",
+        rate: StreamRate | None = None,
     ) -> None:
-        super().__init__(StreamReader(cohort, position, snapshot, is_resumed=resume == "resumed"))
+        is_resumed = resume == "resumed"
+        super().__init__(StreamReader(cohort, position, snapshot, is_resumed=is_resumed, rate=rate))
         self.client = client
         self._pull = PullBuffer()
         self._push: PushTransport | None = None
@@ -108,6 +112,8 @@ class Subscription(StreamProgress):
             self.charge(0)
             return self._pull.read()
         reader = self._reader
+        if reader.reports is not None and ((chunk := reader.read_reports()) or reader.is_waiting):
+            return chunk
         if reader.phase is LIVE or reader.phase is ENDED:
             return b""
         chunk = reader.read()
@@ -118,6 +124,22 @@ class Subscription(StreamProgress):
         elif reader.is_waiting:
             reader.wait(self)
         return chunk
+
+    @property
+    def reports(self) -> Reports | None:
+        """What the client gets beside the entries (``report_timer``); ``None``: nothing."""
+        return self._reader.reports
+
+    @reports.setter
+    def reports(self, reports: Reports | None) -> None:
+        self._reader.reports = reports
+
+    def request_reports(self) -> None:
+        """Ask for a turn if reports are due. A pulled stream reads them once its chunk was pulled."""
+        if self._push is not None:
+            self._request_turn()
+        elif not self._pull.chunk and self._reader.has_reports:
+            self._scheduler.add(self)
 
     def on_ready(self) -> None:
         """Read on: what it has waited for is there (see ``stream_reader``)."""
@@ -307,11 +329,12 @@ class Subscription(StreamProgress):
             reader.lag(position)
             del reader.cohort.live[self]
             if position is not None:  # a flush was cut short
+                self._pull.wake()
                 self._request_turn()
 
     def charge(self, buffered_bytes: int) -> None:
         """Charge the client for the bytes that wait for it; end the stream if they are too many."""
-        size_bytes = SUBSCRIPTION_BYTES + buffered_bytes
+        size_bytes = SUBSCRIPTION_BYTES + buffered_bytes + self._reader.held_bytes
         if self._memory.amount != size_bytes and not self.is_ended and not self._memory.resize(size_bytes):
             self._end_over_limit(self._memory.over_limit(size_bytes))
 
