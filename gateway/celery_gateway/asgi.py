@@ -35,6 +35,7 @@ from celery_gateway.broker.urls import Access, Broker, brokers
 from celery_gateway.broker.worker_control import WorkerControl
 from celery_gateway.http.allowed_hosts import Policy
 from celery_gateway.http.app import create_app
+from celery_gateway.http.broker_access import BrokerAccess
 from celery_gateway.http.errors import error_response, respond
 from celery_gateway.http.headers import SafeHeaders
 from celery_gateway.http.origin import OriginCheck
@@ -46,6 +47,7 @@ from celery_gateway.log.batch import Reached
 from celery_gateway.log.engine import Engine
 from celery_gateway.log.factory import engine_for
 from celery_gateway.log.follower import Restart
+from celery_gateway.pipeline.about import About
 from celery_gateway.pipeline.clock import Clock
 from celery_gateway.pipeline.feed import Feed
 from celery_gateway.pipeline.pipeline import Pipeline
@@ -82,8 +84,8 @@ class Gateway:
     Raises:
         SourceError: the broker's URL cannot be used.
         GatewayError: the access file cannot be used.
-        ValueError: a host, an origin, the public URL, a trusted proxy, a hidden field or a name of secrets
-            is malformed.
+        ValueError: a host, an origin, the public URL, a trusted proxy, a hidden field, a name of secrets, a
+            queue or an action is malformed.
     """
 
     def __init__(self, settings: Settings, *, warm_seconds: float = 0.0) -> None:
@@ -116,6 +118,7 @@ class Gateway:
         self._sessions = Sessions()
         self.limits = Limits(memory_bytes=settings.client_memory_bytes)
         self.pipeline = _pipeline(settings, self.limits)
+        self._brokers = BrokerAccess.of(settings)
         self._app = self._create_app()
 
     def _create_app(self) -> ASGIApp:
@@ -128,6 +131,8 @@ class Gateway:
             root_path=settings.root_path,
             max_connection_age_seconds=settings.max_connection_age_seconds,
             sessions=self._sessions,
+            queues=self._brokers.queues,
+            actions=self._brokers.actions,
         )
 
     @asynccontextmanager
@@ -162,6 +167,7 @@ class Gateway:
         else:
             if self._is_used:
                 self.pipeline = _pipeline(self._settings, self.limits)
+                self._brokers = BrokerAccess.of(self._settings)
                 self._app = self._create_app()
             self._loop, self._is_used = loop, True
             await self.pipeline.start(self._on_restart)
@@ -180,6 +186,7 @@ class Gateway:
             if self._restart is not None:
                 await self._restart
             await self.pipeline.stop()
+            await self._brokers.queues.close()
         finally:
             if checks is not None:
                 checks.cancel()
@@ -285,6 +292,7 @@ def _pipeline(settings: Settings, limits: Limits, reached: dict[str, Reached] | 
         completions,
         limits,
         verbose_health=settings.verbose_health,
+        about=About(control=settings.control, actions=settings.allow),
         redact=_redactor(settings),
         replication=replication,
         clock=clock,

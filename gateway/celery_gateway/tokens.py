@@ -27,8 +27,9 @@ MAX_SUBJECT_CHARS: Final = 255
 """As in OpenID Connect."""
 MAX_ALTERNATIVES: Final = 20
 """Maximum number of filters in ``any``."""
-MAY: Final = ("events", "state", "workers", "metrics", "dashboard")
-"""The kinds of endpoints: streams and single events; tasks and workflows; workers; metrics; the dashboard."""
+MAY: Final = ("events", "state", "workers", "metrics", "dashboard", "revoke", "terminate")
+"""The kinds of endpoints: streams and single events; tasks and workflows; workers and queues; metrics; the
+dashboard; and the actions, which the gateway also has to allow (``--allow``)."""
 FILTER_FIELDS: Final = frozenset(
     ("type", "name", "root_id", "parent_id", "uuid", "hostname", "state", "queue", "cluster")
 )
@@ -90,7 +91,8 @@ def sign(
         queue: names of queues, or patterns.
         any: instead of these four, several filters with patterns; a task is visible if it passes one of them.
         hide: fields to remove, such as ``args`` and ``kwargs``.
-        may: what the token may read: ``events``, ``state``, ``workers``, ``metrics``, ``dashboard``.
+        may: what the token may read: ``events``, ``state``, ``workers``, ``metrics``, ``dashboard``; and
+            what it may do: ``revoke`` tasks, ``terminate`` running ones.
         algorithm: ``HS256``, ``RS256``, ``ES256`` or ``EdDSA``; the same as in that file.
         key_id: the header ``kid``, if the issuer has several keys.
 

@@ -3,11 +3,15 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiormq.abc import AbstractChannel
 from celery import Celery
+from kombu import Connection, Exchange, Queue
 
+from celery_gateway.broker.pidbox_client import broadcast
+from celery_gateway.errors import WorkerControlError
 from tests.broker.test_diagnosis import closed, diagnosis_at
 from tests.broker.test_worker_control import CONTROL, add_until_seen, started_gateway, started_worker
 from tests.support.gateway_watch import watching
@@ -92,3 +96,31 @@ def test_an_alarm_stops_neither_the_gateway_nor_later_commands(
                 add_until_seen(celery, worker, client, 30)
         finally:
             rabbitmq.ctl("set_vm_memory_high_watermark", DEFAULT)
+
+
+def test_a_command_that_an_alarm_has_refused_is_not_carried_out_after_it(
+    rabbitmq: RabbitMQ, broker: str
+) -> None:
+    """The broker reads what a client published during an alarm afterwards, also if the client is gone."""
+    with Connection(broker) as connection:
+        channel = connection.channel()
+        queue = pidbox_queue(channel)
+        rabbitmq.ctl("set_vm_memory_high_watermark", LOWEST)
+        try:
+            assert wait_for(lambda: "memory" in rabbitmq.eval("rabbit_alarm:get_alarms()"), 10)
+            with pytest.raises(WorkerControlError, match="because of an alarm"):
+                broadcast(broker, "revoke", {"task_id": ["refused"]})
+        finally:
+            rabbitmq.ctl("set_vm_memory_high_watermark", DEFAULT)
+        assert wait_for(lambda: rabbitmq.eval("rabbit_alarm:get_alarms()") == "[]", 10)
+        broadcast(broker, "revoke", {"task_id": ["confirmed"]})  # the broker has read the earlier connection
+        assert wait_for(lambda: queue.get() is not None, 10)
+        assert queue.get() is None
+
+
+def pidbox_queue(channel: Any) -> Queue:
+    """Return a queue that gets the commands to workers, declared."""
+    exchange = Exchange("celery.pidbox", "fanout", durable=False, channel=channel)
+    queue = Queue("commands", exchange, durable=False, exclusive=True, auto_delete=True, channel=channel)
+    queue.declare()
+    return queue

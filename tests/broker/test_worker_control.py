@@ -30,6 +30,8 @@ from tests.support.wire import EventFields
 from tests.support.worker import Worker
 
 CONTROL = ["--control"]
+OF_EACH_WORKER = [command for command in Command if command is not Command.ACTIVE_QUEUES]
+"""What each worker gets; its queues are asked for by `/queues`."""
 PIDBOX = Exchange("celery.pidbox", type="fanout", durable=False, delivery_mode="transient")
 
 
@@ -194,7 +196,7 @@ def test_only_the_fixed_commands_are_sent_to_workers_by_name(
         started_worker(celery, folder) as worker,
         started_gateway(broker, folder, *CONTROL),
     ):
-        whole = [command.value for command in Command]
+        whole = [command.value for command in OF_EACH_WORKER]
 
         def methods() -> list[str]:
             return [
@@ -243,7 +245,7 @@ def test_a_worker_with_events_causes_no_gap(celery: Celery, broker: str, folder:
     ):
         # All commands of a round are sent, and the worker has replied: their consequences are on the stream
         # before the task that is sent after the next heartbeats.
-        assert wait_for(lambda: len(pidbox.commands()) >= len(Command), 15)
+        assert wait_for(lambda: len(pidbox.commands()) >= len(OF_EACH_WORKER), 15)
         beats = len(client.events)
         client.until(lambda events: [e["type"] for e in events[beats:]].count("worker-heartbeat") >= 2, 20)
         add_until_seen(celery, worker, client)
@@ -321,7 +323,7 @@ async def test_a_flood_of_heartbeats_causes_few_commands_of_bounded_size(broker:
         assert statistics.workers <= MAX_WORKERS
         assert statistics.rounds <= 1 + elapsed_seconds / 0.4
         commands = pidbox.commands()
-        assert len(commands) <= statistics.rounds * len(Command)
+        assert len(commands) <= statistics.rounds * len(OF_EACH_WORKER)
         assert max(len(each["destination"]) for each in commands) == MAX_DESTINATIONS
 
 
@@ -346,7 +348,7 @@ class FakeWorker:
     def __init__(self, url: str, replies: dict[str, list[bytes]], silent_rounds: int = 0) -> None:
         self.received: list[str] = []
         self._replies = replies
-        self._silent = silent_rounds * len(Command)
+        self._silent = silent_rounds * len(OF_EACH_WORKER)
         self._url = url
         self._stopping, self.is_consuming = Event(), Event()
         self._thread = Thread(target=self._run, daemon=True)
@@ -421,7 +423,7 @@ async def test_names_arrive_in_portions_and_unreadable_replies_are_skipped(
 async def test_the_text_of_a_reply_shows_whether_events_were_off(
     broker: str, remote: tuple[WorkerControl, Any, list[bool]], text: str, times: int
 ) -> None:
-    replies = {command.value: [reply([])] for command in Command}
+    replies = {command.value: [reply([])] for command in OF_EACH_WORKER}
     worker = FakeWorker(broker, replies | {"enable_events": [reply({"ok": text})]})
     try:
         remote[0].on_event(heartbeat("celery@fake"))
@@ -435,13 +437,14 @@ async def test_commands_are_repeated_until_the_worker_replies(
     broker: str, remote: tuple[WorkerControl, Any, list[bool]]
 ) -> None:
     replies = {
-        command.value: [ENABLED if command is Command.ENABLE_EVENTS else reply([])] for command in Command
+        command.value: [ENABLED if command is Command.ENABLE_EVENTS else reply([])]
+        for command in OF_EACH_WORKER
     }
     worker = FakeWorker(broker, replies, silent_rounds=1)
     try:
         remote[0].on_event(heartbeat("celery@fake", kind="online"))
         await until(lambda: remote[0].statistics()[:2] == (1, 0))
-        assert worker.received == [command.value for command in Command] * 2
+        assert worker.received == [command.value for command in OF_EACH_WORKER] * 2
         rounds = remote[0].statistics().rounds
         remote[0].on_event(heartbeat("celery@fake"))
         remote[0].on_event(heartbeat("celery@fake", pid=2))  # a second worker of that name, or the next one
@@ -450,7 +453,7 @@ async def test_commands_are_repeated_until_the_worker_replies(
         await until(lambda: remote[0].statistics()[:3] == (1, 0, rounds + 2))
         remote[0].on_event(heartbeat("celery@fake"))
         assert remote[0].statistics()[:2] == (1, 0)
-        assert len(worker.received) == len(Command) * 4 + 1
+        assert len(worker.received) == len(OF_EACH_WORKER) * 4 + 1
         assert len(remote[2]) == 3, "one for each reply that its events were off"
     finally:
         worker.close()

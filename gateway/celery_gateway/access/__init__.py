@@ -6,6 +6,7 @@
 - ``static_tokens``: random tokens, of which the file has the hashes. Pure
 - ``jwt_verifier``, ``jwt_keys``, ``jwks``: JSON Web Tokens of issuers, their keys, and keys behind URLs
 - ``authenticator``: from a token to a principal; reads the file again when it has changed
+- ``actions``: what clients may do beside reading. Pure
 - ``quota``: what each principal may use. Pure
 - ``failures``: failed authentications by address. Pure
 - ``redaction``: secrets and hidden fields of events, removed on arrival. Pure

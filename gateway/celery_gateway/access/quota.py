@@ -58,7 +58,7 @@ _IN_USE: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 _RATES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "new_streams_per_second": "new streams",
-        "operations_per_second": "operations on WebSockets",
+        "operations_per_second": "operations on WebSockets, and actions",
     }
 )
 COUNTED: Final = ("streams", "snapshots", "lookups")

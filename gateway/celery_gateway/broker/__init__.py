@@ -10,6 +10,8 @@
   ``redis_replies``.
 - Diagnoses: ``diagnosis``, with the tables ``diagnosis_network``, ``diagnosis_rabbitmq`` and
   ``diagnosis_redis``, and ``diagnosis_rows``.
-- Remote control: ``worker_control``, ``pidbox_client``, ``pidbox``.
+- Remote control: ``worker_control``, ``task_control``, ``pidbox_client``, ``pidbox``.
+- Queues: ``queues`` with ``queue_reader``, ``queue_reading``, ``queue_names``, ``worker_queues``;
+  ``kombu_queues`` and ``redis_queues`` ask the brokers.
 - Publishing: ``kombu_connection``, ``event_publisher``.
 """

@@ -1,6 +1,7 @@
 """The messages of remote control: commands to workers, and their replies. Celery calls a mailbox a pidbox.
 
-- ``Command`` has all commands that the gateway sends. None of them changes a task, a queue or a pool.
+- ``Command`` has the commands that the gateway sends by itself. None of them changes a task, a queue or a
+  pool. A client may request a revoke, if the gateway allows it (``task_control``).
 - A command is one message to the fanout exchange ``celery.pidbox`` (``celery`` is Celery's
   ``control_exchange``); a reply is one message to a queue of ours (kombu/pidbox.py,
   celery/worker/control.py).
@@ -33,6 +34,7 @@ class Command(Enum):
     SCHEDULED = "scheduled"
     RESERVED = "reserved"
     ACTIVE = "active"
+    ACTIVE_QUEUES = "active_queues"
 
 
 _ARGUMENTS: dict[Command, dict[str, Any]] = {Command.ACTIVE: {"safe": True}}  # tasks' arguments as text
@@ -45,6 +47,7 @@ class Reply(NamedTuple):
         is_success: whether the worker has executed the command.
         text: the worker's message, empty if it has listed tasks.
         names: uuid and name of each task that it has listed.
+        queues: the names of the queues that it has listed.
     """
 
     hostname: str
@@ -52,10 +55,14 @@ class Reply(NamedTuple):
     is_success: bool
     text: str
     names: list[tuple[str, str]]
+    queues: Sequence[str] = ()
 
 
 class _Task(msgspec.Struct, gc=False):
-    """A listed task (celery/worker/request.py, ``info``); ``scheduled`` wraps it as its ``request``."""
+    """A listed task (celery/worker/request.py, ``info``); ``scheduled`` wraps it as its ``request``.
+
+    Of a listed queue it has the name (kombu/entity.py, ``as_dict``).
+    """
 
     id: Any = None
     name: Any = None
@@ -152,13 +159,21 @@ def command_message(
         ticket: each reply has it in its headers.
     """
     return {
-        "method": method,
-        "arguments": dict(arguments),
+        **broadcast_message(method, arguments),
         "destination": None if hostnames is None else list(hostnames),
-        "pattern": None,
-        "matcher": None,
         "ticket": ticket,
         "reply_to": {"exchange": exchange, "routing_key": routing_key},
+    }
+
+
+def broadcast_message(method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the message of a command to all workers, which do not reply."""
+    return {
+        "method": method,
+        "arguments": dict(arguments),
+        "destination": None,
+        "pattern": None,
+        "matcher": None,
     }
 
 
@@ -174,6 +189,9 @@ def _replies(body: bytes, content_type: str | None, compression: Any, command: C
         if isinstance(content, dict):  # {"ok": text} or {"error": text}
             text = str(content.get("ok") or content.get("error"))
             yield Reply(hostname, command, "ok" in content, text, [])
+        elif command is Command.ACTIVE_QUEUES:
+            queues = [queue.name for queue in content if type(queue.name) is str]
+            yield Reply(hostname, command, True, "", [], queues)
         else:
             yield Reply(hostname, command, True, "", list(_names(content)))
 

@@ -1,4 +1,4 @@
-"""Sending commands of remote control to workers, and receiving their replies.
+"""Sending commands of remote control to workers, and receiving their replies, if there are any.
 
 - Each request has a connection of its own, so that an alarm or an error there does not affect the source.
 - Every step has a timeout. (kombu's own client is not used, because it waits without end for a broker that is
@@ -10,15 +10,16 @@ Blocks, so it belongs into a thread.
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
 from celery_gateway.broker.kombu_connection import kombu_connection
-from celery_gateway.broker.pidbox import Command, PendingReplies, Reply
+from celery_gateway.broker.pidbox import Command, PendingReplies, Reply, broadcast_message
 from celery_gateway.broker.redis_connection import RedisConnection
 from celery_gateway.broker.url_syntax import is_redis
 from celery_gateway.broker.urls import BY_URL, Access
@@ -28,7 +29,10 @@ CONNECT_SECONDS = 5
 SOCKET_SECONDS = 5
 POLL_SECONDS = 0.1
 
+BLOCKED: Final = "the broker blocks publishers, because of an alarm (memory or disk)"
 _REDIS_OPTIONS = {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
+_NO_REPLY_HEADERS: Final = {"clock": 0, "expires": 0}
+"""Of a command without replies: it does not expire (kombu/pidbox.py)."""
 
 
 def request(
@@ -60,6 +64,59 @@ def request(
     if is_redis(url):
         yield from _request_redis(url, pending, access, f"{control_exchange}.pidbox")
         return
+    with _connected(url, access) as connection:
+        mailbox = Mailbox(control_exchange, type="fanout")
+        yield from _request_kombu(connection, mailbox, pending)
+
+
+def broadcast(
+    url: str,
+    method: str,
+    arguments: Mapping[str, Any],
+    *,
+    access: Access = BY_URL,
+    control_exchange: str = "celery",
+) -> None:
+    """Send a command to all workers, which do not reply. On return the broker has it.
+
+    At RabbitMQ it is sent in a transaction. A broker that blocks publishers reads what was published once its
+    alarm ends, also from a connection that was closed. So the commit is sent only after a reply to a method
+    behind the command: until then the broker drops the command with the connection.
+
+    Raises:
+        WorkerControlError: it could not be sent, or the broker has not confirmed it.
+    """
+    message = broadcast_message(method, arguments)
+    if is_redis(url):
+        with _connected_redis(url, access) as redis:
+            redis.publish(f"{control_exchange}.pidbox", message, _NO_REPLY_HEADERS)
+        return
+    with _connected(url, access) as connection:
+        mailbox = Mailbox(control_exchange, type="fanout")
+        channel = connection.channel()
+        mailbox.exchange(channel).declare()
+        has_transactions = connection.transport.driver_type == "amqp"
+        if has_transactions:
+            channel.tx_select()
+        Producer(channel, auto_declare=False).publish(
+            message,
+            exchange=mailbox.exchange.name,
+            serializer="json",
+            headers=_NO_REPLY_HEADERS,
+            retry=False,
+        )
+        if has_transactions:
+            mailbox.exchange(channel).declare(passive=True)
+            channel.tx_commit()
+
+
+@contextmanager
+def _connected(url: str, access: Access) -> Iterator[Connection]:
+    """Connect for the block.
+
+    Raises:
+        WorkerControlError: also for each error of the connection in the block.
+    """
     try:
         connection = kombu_connection(
             url,
@@ -75,8 +132,7 @@ def request(
         connected = connection.connect()
         if connection.transport.driver_type == "amqp":  # py-amqp waits for replies of the broker without end
             connected.transport.sock.settimeout(SOCKET_SECONDS)
-        mailbox = Mailbox(control_exchange, type="fanout")
-        yield from _request_kombu(connection, mailbox, pending)
+        yield connection
         connection.release()
     except (OSError, KombuError, *connection.connection_errors, *connection.channel_errors) as error:
         raise WorkerControlError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
@@ -86,17 +142,29 @@ def request(
 
 
 def _raise_blocked(reason: str) -> None:
-    raise WorkerControlError("the broker blocks publishers, because of an alarm (memory or disk)")
+    raise WorkerControlError(BLOCKED)
 
 
-def _request_redis(url: str, pending: PendingReplies, access: Access, exchange: str) -> Iterator[Reply]:
+@contextmanager
+def _connected_redis(url: str, access: Access) -> Iterator[RedisConnection]:
+    """As ``_connected``, to a Redis."""
     try:
         connection = RedisConnection(url, access, _REDIS_OPTIONS)
     except (TypeError, ValueError, KeyError, SourceError) as error:
         raise WorkerControlError(f"the broker URL cannot be used: {error}") from None
-    key = f"{access.queue_prefix}.control.{secrets.token_hex(16)}"
     try:
         connection.open()
+        yield connection
+    except connection.errors as error:
+        raise WorkerControlError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+    finally:
+        with suppress(*connection.errors):
+            connection.close()
+
+
+def _request_redis(url: str, pending: PendingReplies, access: Access, exchange: str) -> Iterator[Reply]:
+    key = f"{access.queue_prefix}.control.{secrets.token_hex(16)}"
+    with _connected_redis(url, access) as connection:
         replies = connection.reply_list(key)
         replies.keep()
         expected = sum(
@@ -108,11 +176,6 @@ def _request_redis(url: str, pending: PendingReplies, access: Access, exchange: 
             yield from pending.take()
             time.sleep(POLL_SECONDS)
         replies.release(expected, max(pending.expires_at - time.time(), 1.0))
-    except connection.errors as error:
-        raise WorkerControlError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
-    finally:
-        with suppress(*connection.errors):
-            connection.close()
 
 
 def _request_kombu(connection: Connection, mailbox: Mailbox, pending: PendingReplies) -> Iterator[Reply]:

@@ -170,6 +170,26 @@ class RedisConnection:
         )
         return sum(self._client.publish(topic, payload) for topic in self._topics(exchange, ""))
 
+    def queue_lengths(self, queues: Sequence[str]) -> list[dict[str, int | Exception]]:
+        """Return the lengths of the lists of some queues.
+
+        Returns:
+            For each queue the lengths by priority step, or the error of Redis in place of a length.
+        """
+        channel = self._channel
+        steps = list(channel.priority_steps)
+        with self._client.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                for step in steps:
+                    ending = f"{channel.sep}{step}" if step else ""
+                    pipeline.llen(f"{channel.global_keyprefix}{queue}{ending}")
+            lengths = pipeline.execute(raise_on_error=False)
+        count = len(steps)
+        return [
+            dict(zip(map(str, steps), lengths[at * count : (at + 1) * count], strict=True))
+            for at in range(len(queues))
+        ]
+
     def reply_list(self, key: str) -> ReplyList:
         """Return a list for replies with the routing key ``key`` of the default exchange."""
         return ReplyList(self._client, f"{self._channel.global_keyprefix}{key}")

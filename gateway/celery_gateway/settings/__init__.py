@@ -95,6 +95,18 @@ class Settings(AccessSettings):
             "ask for the names of tasks in progress. No command changes a task.",
         ),
     ] = False
+    queues: Annotated[
+        Sequence[str],
+        Option(
+            flag="queues",
+            group=BROKER,
+            metavar="NAME|BROKER=NAME",
+            is_repeated=True,
+            help="Queue whose length `GET /queues` reports, such as `celery`; with named brokers "
+            "`eu=celery` for one of them. Repeat it for more, or separate names with commas. By default: the "
+            "queues of the events, and with `--control` those that workers consume from.",
+        ),
+    ] = ()
     keepalive_seconds: Annotated[
         float,
         Option(

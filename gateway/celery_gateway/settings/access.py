@@ -104,6 +104,19 @@ class AccessSettings:
             "everyone who can connect can read all events.",
         ),
     ] = False
+    allow: Annotated[
+        Sequence[str],
+        Option(
+            flag="allow",
+            group=ACCESS,
+            metavar="ACTION",
+            is_repeated=True,
+            help="Action that clients may request: `revoke` (tasks that are not ready), or "
+            "`revoke,terminate` (with the process of a running task). Repeat it for both, or separate them "
+            "with a comma. With `--auth` a token also needs the action in its `may`. Without `--auth` "
+            "everyone who can connect can do it. By default none is allowed.",
+        ),
+    ] = ()
     trusted_proxies: Annotated[
         Sequence[str],
         Option(
