@@ -117,6 +117,14 @@ def targets(fields: list[str]) -> Iterator[str]:
         yield f"/events?{field}={pattern}&until=ready"
         yield f"/workers?{field}={pattern}"
     yield from (f"/tasks?q={some}", f"/tasks?sort={some}", f"/tasks?fields={some}x")
+    for path in ("/tasks", "/tasks/counts", "/workflows"):
+        yield from (f"{path}?q=SECRET", f"{path}?q=1", f"{path}?q=xxxx", f"{path}?since=1h", path)
+        yield from (f"{path}?{field}>0.3" for field in fields)
+        yield from (f"{path}?{field}=0.5" for field in ("runtime", "progress", "queued_seconds"))
+    yield from (f"/tasks?sort={sign}{field}" for field in fields for sign in ("", "-"))
+    yield from (f"/tasks?sort={order}" for order in ("-runtime", "-progress", "ended", "begun"))
+    yield from (f"/tasks/counts?by={field}" for field in ("state", "name", "queue", "hostname"))
+    yield from ("/workflows?fields=progress", "/workers/worker@shop", f"/workers/worker@shop?fields={some}")
 
 
 @pytest.mark.parametrize("name", HIDDEN)

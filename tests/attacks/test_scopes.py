@@ -21,7 +21,12 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from celery_gateway.access.actions import ACTIONS
 from celery_gateway.access.authenticator import Authenticator
+from celery_gateway.broker.queues import Queues
+from celery_gateway.broker.task_control import TaskControl
+from celery_gateway.broker.urls import brokers
+from celery_gateway.http.action_endpoints import Actions
 from celery_gateway.state import join_buffer
 from tests.support.asgi_exchange import Exchange
 from tests.support.live_streams import KINDS, Stream, served
@@ -94,8 +99,13 @@ class Attacker:
     """A gateway that has received the events of a world, and the tokens of all scopes."""
 
     def __init__(self, folder: Path, may: tuple[str, ...]) -> None:
+        memory = brokers("memory://")
         self.gateway = StateGateway(
-            authenticator=Authenticator(issuer_file(folder)), max_tasks=40, wait_known_seconds=0.1
+            authenticator=Authenticator(issuer_file(folder)),
+            max_tasks=40,
+            wait_known_seconds=0.1,
+            queues=Queues(memory),
+            actions=Actions(ACTIONS, {None: TaskControl(memory[0], "attacked")}),
         )
         self.oracle = Oracle()
         self.epoch = self.gateway.pipeline.hub.id.decode().partition("-")[0]
@@ -133,7 +143,8 @@ class Attacker:
     def comparable(self, text: bytes) -> str:
         """A response without the log's own ids, and the times of the gateway's own clock."""
         plain = re.sub(rf"{self.epoch}-\d+~?", "ID", text.decode())
-        plain = re.sub(r'"(since|retry_ms)":[\d.]+', r'"\1":0', plain)
+        plain = re.sub(r'"(since|retry_ms|time|first|last)":[\d.]+', r'"\1":0', plain)
+        plain = re.sub(r'"buckets":\{[^}]*\}', '"buckets":{}', plain)
         return re.sub(r'"cursor":"[^"]*"', '"cursor":"…"', plain)
 
 
@@ -413,6 +424,54 @@ async def test_an_event_has_the_record_of_its_task_only_if_that_is_visible_now(t
     assert seen == {True, False}
 
 
+async def test_reports_of_streams_are_the_same_without_the_other_tenant(tmp_path: Path) -> None:
+    """Workers and statistics; all scopes at the same time, since streams with equal scopes share them."""
+    both = world(19)
+    pair = Attacker(tmp_path / "both", ALL_KINDS), Attacker(tmp_path / "alone", ALL_KINDS)
+    opened: list[dict[str, Exchange]] = []
+    for attacker, part in zip(pair, (both, both.without(BANK)), strict=True):
+        await attacker.receive([*part.early, *part.late])
+        query = "workers=1&statistics=1s&type=none"
+        streams = {scope: stream(attacker, scope, "ndjson", query) for scope in SCOPES}
+        for scope, each in streams.items():
+            await each.begun()
+            await each.until(lambda each: count_of('"gateway-statistics"', each))
+            if scope in ("all", "hostname"):
+                await each.until(lambda each: count_of('"gateway-worker"', each))
+            each.disconnect()
+            await each.done()
+        opened.append(streams)
+    for scope in OF_THE_SHOP:
+        ours, theirs = (
+            sorted(attacker.comparable(streams[scope].body).splitlines())
+            for attacker, streams in zip(pair, opened, strict=True)
+        )
+        assert ours == theirs, scope
+        assert_nothing_of_the_bank(opened[0][scope].messages)
+        assert_nothing_hidden(opened[0][scope].messages, SCOPES[scope])
+    assert "bank" in opened[0]["all"].body.decode()
+
+
+async def test_skipped_events_are_counted_within_a_scope(tmp_path: Path) -> None:
+    attacker = Attacker(tmp_path, ALL_KINDS)
+    both = world(19)
+    await attacker.receive(both.early)
+    streams = {
+        scope: await stream(attacker, scope, "ndjson", "since=earliest&max_rate=1").begun()
+        for scope in SCOPES
+    }
+    await attacker.receive(both.late)
+    attacker.gateway.pipeline.hub.close()
+    for scope, exchange in streams.items():
+        await exchange.done()
+        visible = attacker.oracle.events(SCOPES[scope])
+        found = marks(exchange)
+        assert [mark for mark in visible if mark in found] == found
+        count = sum(message.get("count", 0) for message in exchange.messages)
+        assert len(found) + count == len(visible), scope
+        assert not visible or found
+
+
 @pytest.mark.parametrize("order", [("all", "uuid"), ("uuid", "all")])
 async def test_snapshots_at_the_same_time_share_nothing_across_scopes(
     tmp_path: Path, order: tuple[str, str]
@@ -521,10 +580,48 @@ def targets() -> Iterator[str]:
         yield f"/tasks/{uuid}/"
         yield f"/tasks/{uuid}%2F"
     yield from ("/workers", "/workers?hostname=worker@*", "/workers?fields=processed", "/workers?cluster=!x")
+    yield from ("/statistics", "/statistics?window=24h&name=shop.*,bank.*", "/statistics?cluster=!x")
+    yield from ("/failures", "/failures?name=bank.*", "/failures?limit=1&since=1h")
+    yield from ("/queues", "/queues?queue=bank-queue", "/queues?queue=!x&format=json", "/queues?name=x")
     yield from ("/metrics", "/", "/healthz", "/readyz", "/tasks/", "/workflows/", "/workflows", "/workers/")
     yield from ("/unknown", "//events", "//tasks", "/tasks//bank-uuid-1", "/tasks/../tasks/bank-uuid-1")
     yield from ("/%74asks", "/tasks%2Fbank-uuid-1", "/tasks/%2e%2e/bank-uuid-1", "/tasks?unknown=1")
     yield from ("/tasks?fields=unknown", "/tasks?cursor=x", "/tasks?uuid=", "/tasks?args=x", "/tasks?q=bank")
+    yield from list_targets()
+
+
+LISTS = [
+    *("q=bank", "q=shop", "q=bank-uuid-1", "q=shop-uuid-1", "q=BANK%20ARGS", "q=lies", "q=", "since=1h"),
+    *("since=1m&before=1s", "before=1h", "limit=1", "limit=2&sort=oldest", "format=json", "format=html"),
+    *("state=SUCCESS,running", "queue=bank-queue", "root_id=bank-uuid-1,shop-uuid-1", "name=!x", "x>1"),
+]
+"""Parameters of the lists of tasks and workflows, and of the numbers of tasks."""
+
+
+def list_targets() -> Iterator[str]:
+    for path in ("/tasks", "/tasks/counts", "/workflows"):
+        yield from (f"{path}?{query}" for query in LISTS)
+        yield f"{path}?q=bank&cluster=!x"
+    for order in ("begun", "-started", "ended", "-runtime", "queued_seconds", "-attempt", "progress"):
+        yield f"/tasks?sort={order}"
+        yield f"/tasks?sort={order}&limit=2&q=shop"
+    for comparison in (
+        "runtime>=1",
+        "queued_seconds<5",
+        "attempt=1",
+        "retries>0",
+        "progress<=0.5",
+        "stale=0",
+    ):
+        yield f"/tasks?{comparison}"
+        yield f"/tasks/counts?{comparison}&by=hostname,queue"
+    yield from ("/tasks/counts", "/tasks/counts?by=state,name,queue,hostname", "/tasks/counts/")
+    yield from ("/workflows?state=waiting", "/workflows?state=failed,!lost", "/workflows?total>=2&failed<1")
+    yield from ("/workflows?ready=1&sort=oldest", "/workflows?fields=counts,begun", "/workflows?uuid=bank-*")
+    for hostname in ("worker@shop", "worker@bank", "gen1@bank", "unknown", "worker%40bank", "worker@bank/"):
+        yield f"/workers/{hostname}"
+        yield f"/workers/{hostname}?fields=processed,active&format=json"
+        yield f"/workers/{hostname}?cluster=x"
 
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE")
@@ -555,7 +652,8 @@ async def test_state_is_the_same_without_the_other_tenant(tmp_path: Path, seed: 
 def comparable(attacker: Attacker, response: Exchange) -> tuple[int, dict[str, str], str]:
     """A response: its `ETag` counts, unless it depends on a cursor, or on a time of the gateway."""
     body = attacker.comparable(response.body)
-    is_own = "…" in body or '"since"' in body or not body
+    is_own = "…" in body or '"since"' in body or '"time":0' in body or '"last":0' in body
+    is_own = is_own or not body
     ignored = {"content-length"} | ({"etag"} if is_own else set())
     headers = {name: value for name, value in response.headers.items() if name not in ignored}
     return response.status, headers, body
@@ -717,7 +815,13 @@ async def test_each_kind_of_endpoint_has_to_be_allowed(tmp_path: Path, may: tupl
             "/tasks/bank-uuid-1": "state",
             "/tasks/%2F": "state",
             "/workflows/bank-uuid-1": "state",
+            "/tasks/counts": "state",
+            "/workflows": "state",
+            "/workers/worker@bank": "workers",
             "/workers": "workers",
+            "/queues": "workers",
+            "/statistics": "state",
+            "/failures": "state",
             "/metrics": "metrics",
             "/": "dashboard",
         }
@@ -748,6 +852,32 @@ async def test_each_kind_of_endpoint_has_to_be_allowed(tmp_path: Path, may: tupl
             await operated.until(lambda each: any("forbidden" in text for text in each.texts))
             operated.disconnect()
             await operated.done()
+
+
+async def test_actions_reach_only_what_a_scope_shows(tmp_path: Path) -> None:
+    """Also the responses are the same as without the other tenant."""
+    may = (*ALL_KINDS, *ACTIONS)
+    async with worlds(tmp_path, 26, may) as (pair, lates):
+        for attacker, late in zip(pair, lates, strict=True):
+            await attacker.receive(late)
+        json_headers = {"content-type": "application/json"}
+        revoked: set[str] = set()
+        for scope, uuid, kind in product(OF_THE_SHOP, (1, 2, 4, 5, 9, 17), ("tasks", "workflows")):
+            for tenant in (SHOP, BANK):
+                target = f"/{kind}/{tenant}-uuid-{uuid}/revoke"
+                responses = [
+                    await each.request(scope, target, method="POST", headers=json_headers) for each in pair
+                ]
+                compared = [comparable(*each) for each in zip(pair, responses, strict=True)]
+                assert compared[0] == compared[1], (scope, target)
+                assert responses[0].status in (202, 404, 409), responses[0].body
+                if responses[0].status == 202:
+                    found = set(json.loads(responses[0].body)["revoked"])
+                    if scope in COMPARABLE_TASKS:
+                        assert found <= pair[0].oracle.uuids(SCOPES[scope]), (scope, target)
+                    assert_nothing_of_the_bank(sorted(found))
+                    revoked |= found
+        assert revoked, "some tasks of the shop are not ready"
 
 
 async def test_metrics_name_no_task_and_no_principal(tmp_path: Path) -> None:

@@ -128,6 +128,50 @@ async def test_the_user_of_a_proxy_does_not_count_in_requests_of_foreign_pages(t
         assert await status("j\xf6rg") == 403, "it is not UTF-8, so it is nobody"
 
 
+async def test_the_user_of_a_proxy_requests_actions_from_the_own_page_only(tmp_path: Path) -> None:
+    """Also pages of an origin that may read as this user cannot; and no token of another principal helps."""
+    access = AccessFile(tmp_path)
+    other = access.create("other", ["revoke"])
+    text = access.path.read_text()
+    access.path.write_text(
+        text + '\n[proxy]\nuser_header = "X-User"\nscope = { may = ["revoke", "state"] }\n'
+    )
+    gateway = Gateway(
+        Settings(
+            broker="memory://",
+            auth=str(access.path),
+            trusted_proxies=["10.0.0.0/8"],
+            allow_origins=["https://shop.example"],
+            allow=["revoke"],
+        )
+    )
+    async with gateway.lifespan():
+
+        async def status(method: str = "POST", **headers: str) -> int:
+            json = {"content-type": "application/json"} if method == "POST" else {}
+            path = "/tasks/a/revoke" if method == "POST" else "/tasks"
+            named = {"host": "localhost", "x-user": "alice", **json, **headers}
+            exchange = Exchange(gateway, path, method=method, headers=named)
+            await exchange.done()
+            return exchange.status
+
+        shop = "https://shop.example"
+        assert await status() == await status(origin="http://localhost") == 404, "there is no such task"
+        assert await status("GET", origin=shop) == 200
+        assert await status(origin=shop) == 403
+        assert await status(origin=shop, authorization="Bearer x") == 403
+        assert await status(origin=shop, authorization=f"Bearer {other}") == 403
+        named = {"host": "localhost", "content-type": "application/json", "origin": shop}
+        own = Exchange(
+            gateway,
+            "/tasks/a/revoke",
+            method="POST",
+            headers=named | {"authorization": f"Bearer {other}"},
+        )
+        await own.done()
+        assert own.status == 404, "without the header of the proxy, the token counts"
+
+
 async def test_an_access_file_that_cannot_be_parsed_at_all_stops_no_checks(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

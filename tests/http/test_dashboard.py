@@ -1,460 +1,266 @@
-"""The dashboard in a real browser, on a real gateway, with real messages.
+"""The dashboard as it is served: its page at the addresses of the endpoints, its files, and their headers."""
 
-Conditions are awaited with Playwright's `expect`, which polls the page. Before a test checks that something
-is not shown, it awaits something that was published later.
-"""
-
+import gzip
 import re
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
-from uuid import uuid4
+from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from celery_gateway.http.dashboard import load
-from tests.support.browser import chromium
-from tests.support.gateway_process import GatewayProcess
-from tests.support.publisher import Publisher, received, task_event, walk
+from celery_gateway import __version__
+from celery_gateway.asgi import Gateway
+from celery_gateway.http.dashboard import POLICY, Dashboard, load
+from celery_gateway.settings import Settings
+from tests.support.access_file import AccessFile
+from tests.support.portable_server import in_thread
 
-MAX_ROWS = 300
-LIVE = "live"
-BURST = 5_000
-MAX_FREEZE_MS = 1_500
+BROKER = "memory://localhost"
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+PAGES = (
+    "/",
+    "/events",
+    "/tasks",
+    "/tasks/5a37",
+    "/workflows/5a37",
+    "/workers",
+    "/workers/celery@w1",
+    "/queues",
+)
+YEAR = "public, max-age=31536000, immutable"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+def url() -> Iterator[str]:
+    with in_thread(Gateway(Settings(broker=BROKER))) as (_, url):
+        yield url
 
 
-@pytest.fixture
-def publisher(broker: str) -> Iterator[Publisher]:
-    publisher = Publisher(broker)
-    yield publisher
-    publisher.close()
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(follow_redirects=False) as client:
+        yield client
 
 
-@pytest.fixture
-def page(browser: Browser, gateway: GatewayProcess) -> Iterator[Page]:
-    """The dashboard, connected. An uncaught exception in its code fails the test."""
-    expect.set_options(timeout=15_000)
-    errors: list[object] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(error))
-    page.goto(f"{gateway.url}/")
-    expect_status(page, LIVE)
-    yield page
-    context.close()
-    assert errors == []
+@pytest.fixture(scope="module")
+def built() -> Dashboard:
+    return load()
 
 
-def expect_status(page: Page, text: str) -> None:
-    expect(page.get_by_role("status")).to_contain_text(text)
+def asset_urls(page: httpx.Response) -> list[str]:
+    base = page.url.join(re.findall(r'<base href="([^"]*)">', page.text)[0])
+    return [str(base.join(path)) for path in re.findall(r'(?:src|href)="(assets/[^"]*)"', page.text)]
 
 
-def rows_with(page: Page, text: str) -> Locator:
-    return page.locator("#rows tr").filter(has_text=text)
+@pytest.mark.parametrize("path", PAGES)
+def test_a_browser_gets_the_page_and_its_files(http: httpx.Client, url: str, path: str) -> None:
+    page = http.get(url + path, headers=HTML)
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    about = f'data-access="open" data-may="events state workers" data-actions="" data-version="{__version__}"'
+    assert about in page.text
+    assert "inline" not in page.text and "style=" not in page.text and "<script>" not in page.text
+    loaded = asset_urls(page)
+    assert [each.rpartition("/")[2] for each in loaded] == ["app.css", "app.js"]
+    for each in loaded:
+        assert http.get(each).status_code == 200, each
 
 
-def filter_by(page: Page, field: str, patterns: str) -> None:
-    """Type a filter into the form; return when the page has applied it."""
-    before = page.url
-    page.locator(f"input[name={field}]").fill(patterns)
-    expect(page).not_to_have_url(before)
+@pytest.mark.parametrize("path", ["/tasks", "/workers", "/statistics", "/failures", "/queues", "/workflows"])
+def test_programs_get_json_at_the_same_address(http: httpx.Client, url: str, path: str) -> None:
+    for headers, query in (({}, ""), ({"Accept": "application/json"}, ""), (HTML, "?format=json")):
+        response = http.get(url + path + query, headers=headers)
+        assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+        assert "Accept" in response.headers["vary"]
+    assert http.head(url + path, headers=HTML).headers["content-type"].startswith("text/html")
 
 
-@contextmanager
-def bad_gateway(port: int) -> Iterator[None]:
-    """Run a proxy without its gateway: it responds with 502."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_error(502)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield
-        finally:
-            server.shutdown()
+def test_the_stream_is_at_the_address_of_its_page(http: httpx.Client, url: str) -> None:
+    with http.stream("GET", f"{url}/events", headers={"Accept": "text/event-stream"}) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        assert "Accept" in stream.headers["vary"]
+    with http.stream("GET", f"{url}/events?format=ndjson", headers=HTML) as stream:
+        assert stream.headers["content-type"].startswith("application/x-ndjson")
 
 
-def test_a_task_is_shown_with_its_events(page: Page, publisher: Publisher) -> None:
-    uid, root = str(uuid4()), str(uuid4())
-    sent_at = time.time()
-    publisher.send(
-        received(uid, "shop.charge", root) | {"args": "(17,)", "timestamp": sent_at},
-        task_event("task-started", uid),
-        task_event("task-progress", uid, current=3, total=8, message="thumbnails"),
-        task_event("task-failed", uid, exception="CardDeclined('no')", traceback="Traceback …\n  line 7"),
-    )
-
-    shown = rows_with(page, uid[:8])
-    expect(shown).to_have_count(4)
-    expect(shown.locator(".type")).to_have_text(
-        ["task-failed", "task-progress", "task-started", "task-received"]
-    )
-    expect(shown.locator(".name")).to_have_text(["shop.charge"] * 4)
-    expect(shown.locator(".state")).to_have_text(["FAILURE", "PROGRESS", "STARTED", "RECEIVED"])
-    expect(shown.locator(".root_id")).to_have_text([root[:8]] * 4)
-    expect(shown.locator(".hostname")).to_have_text(["w1@host"] * 4)
-    expect(shown.locator(".detail")).to_have_text(["CardDeclined('no')", "3 of 8 thumbnails", "", "(17,)"])
-    expect(shown.get_by_role("progressbar")).to_have_attribute("value", "3")
-    rfc3339 = datetime.fromtimestamp(sent_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    expect(shown.last.locator(".time")).to_have_attribute("title", rfc3339)
-    expect(page.get_by_role("button", name="FAILURE")).to_have_text("FAILURE 1")
-    expect(page.get_by_role("button", name="STARTED")).to_have_text("STARTED 0")
-
-    shown.first.get_by_title("Show all fields").click()
-    expect(page.locator("tr.whole")).to_contain_text("traceback: Traceback …\n  line 7")
+def test_the_page_is_revalidated(http: httpx.Client, url: str) -> None:
+    page = http.get(f"{url}/tasks", headers=HTML)
+    assert page.headers["cache-control"] == "no-cache"
+    assert page.headers["vary"] == "Accept"
+    etag = page.headers["etag"]
+    again = http.get(f"{url}/tasks", headers={**HTML, "If-None-Match": etag})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert again.headers["cache-control"] == "no-cache"
+    assert http.get(f"{url}/tasks/x", headers={**HTML, "If-None-Match": etag}).status_code == 200
+    head = http.head(f"{url}/tasks", headers=HTML)
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", etag)
 
 
-def test_filter_by_typing(page: Page, publisher: Publisher, gateway: GatewayProcess) -> None:
-    publisher.send(*walk("mail.send"), *walk("shop.before"))
-    expect(rows_with(page, "shop.before")).to_have_count(3)
-
-    filter_by(page, "name", "shop.*,!shop.internal.*")
-    expect_status(page, LIVE)
-    expect(rows_with(page, "shop.before")).to_have_count(3)
-    expect(rows_with(page, "mail.send")).to_have_count(0)
-    publisher.send(*walk("shop.internal.sync"), *walk("mail.send"), *walk("shop.after"))
-    expect(rows_with(page, "shop.after")).to_have_count(3)
-    expect(rows_with(page, "mail.send")).to_have_count(0)
-    expect(page.locator("td.name").filter(has_text="internal")).to_have_count(0)
-
-    expect(page).to_have_url(f"{gateway.url}/?name=shop.*,!shop.internal.*")
-    expect(page.locator("#curl")).to_have_text(
-        f"curl -N '{gateway.url}/events?name=shop.*,!shop.internal.*&type=!worker-heartbeat'"
-    )
-    page.reload()
-    expect_status(page, LIVE)
-    expect(page.get_by_label("name", exact=True)).to_have_value("shop.*,!shop.internal.*")
-    publisher.send(*walk("mail.send"), *walk("shop.reloaded"))
-    expect(rows_with(page, "shop.reloaded")).to_have_count(3)
-    expect(rows_with(page, "mail.send")).to_have_count(0)
-
-
-def test_filter_by_clicking(page: Page, publisher: Publisher) -> None:
-    root = str(uuid4())
-    publisher.send(*walk("shop.checkout", uid=root), *walk("mail.send"))
-    expect(rows_with(page, "mail.send")).to_have_count(3)
-
-    rows_with(page, "shop.checkout").first.locator(".root_id button").click()
-    expect(page).to_have_url(re.compile(f"root_id={root}$"))
-    expect_status(page, LIVE)
-    publisher.send(*walk("mail.send"), *walk("shop.ship", root_id=root))
-    expect(rows_with(page, "shop.ship")).to_have_count(3)
-    expect(rows_with(page, "shop.checkout")).to_have_count(3)
-    expect(rows_with(page, "mail.send")).to_have_count(0)
-
-    page.go_back()
-    expect(page.locator("input[name=root_id]")).to_have_value("")
-    expect_status(page, LIVE)
-    publisher.send(*walk("mail.again"))
-    expect(rows_with(page, "mail.again")).to_have_count(3)
-
-
-def test_the_error_of_an_invalid_filter_is_shown(
-    page: Page, publisher: Publisher, gateway: GatewayProcess
-) -> None:
-    message = httpx.get(f"{gateway.url}/events", params={"name": "shop.*,"}).json()["error"]["message"]
-    filter_by(page, "name", "shop.*,")
-    expect_status(page, message)
-    expect(page.locator("[aria-invalid=true]")).to_have_attribute("name", "name")
-
-    filter_by(page, "name", "shop.*")
-    expect_status(page, LIVE)
-    expect(page.locator("[aria-invalid=true]")).to_have_count(0)
-    publisher.send(*walk("shop.mended"))
-    expect(rows_with(page, "shop.mended")).to_have_count(3)
-
-
-def test_markup_is_shown_as_text(page: Page, publisher: Publisher) -> None:
-    markup = '<img src=x onerror="window.isRun = true">'
-    event = received(markup, markup, markup) | dict.fromkeys(("args", "hostname", "own"), markup)
-    failed = task_event("task-failed", markup, exception=markup, traceback=markup, hostname=markup)
-    publisher.send(event, failed, task_event(f"task-{markup}", markup), {"type": markup, markup: markup})
-
-    expect(page.locator("td.type")).to_have_text([markup, f"task-{markup}", "task-failed", "task-received"])
-    expect(page.locator("td.name")).to_have_text(["", markup, markup, markup])
-    for button in page.get_by_title("Show all fields").all():
-        button.click()
-    page.locator("td.uuid button").first.click()
-    expect(page.locator("tr.note")).to_contain_text("Filter: uuid=")
-    expect_status(page, LIVE)
-    expect(page.locator("img")).to_have_count(0)
-    assert page.evaluate("window.isRun") is None
-
-
-NAMES = ["__proto__", "constructor", "prototype", "toString", "hasOwnProperty"]
-UNREADABLE = {"toString": 1, "valueOf": None}
-"""JavaScript throws when it converts this to a string or a number."""
-
-
-def test_fields_of_any_name_and_type_are_shown(page: Page, publisher: Publisher) -> None:
-    reversing = "gnp.\u202eexe"
-    odd = {
-        field: UNREADABLE for field in ("exception", "current", "total", "args", "retries", "eta", "message")
-    }
-    publisher.send(
-        *(received(name, name, name) | {"hostname": name} for name in NAMES),
-        *(task_event("task-own", name, **{name: {"polluted": True}, "state": name}) for name in NAMES),
-        received("odd", "shop.odd"),
-        task_event("task-own", "odd", **odd),
-        task_event("task-failed", "odd", exception=UNREADABLE, traceback=UNREADABLE),
-        received("reversed", reversing),
-        *walk("shop.last"),
-    )
-    expect(rows_with(page, "shop.last")).to_have_count(3)
-    for name in NAMES:
-        assert page.locator("td.name").get_by_text(name, exact=True).count() >= 1, name
-        assert page.locator("td.uuid").get_by_text(name, exact=True).count() == 2, name
-        assert rows_with(page, f'{name}={{"polluted":true}}').count() == 1, name
-    assert page.locator("td.uuid").get_by_text("odd", exact=True).count() == 3
-    assert rows_with(page, '{"toString":1').count() == 2
-    expect(rows_with(page, "gnp.\\u{202e}exe")).to_have_count(1)
-    assert "\u202e" not in page.content()
-    assert page.evaluate("({}).polluted === undefined && Object.keys(Object.prototype).length === 0")
-    page.evaluate("toggleFilter('name', '__proto__')")
-    expect_status(page, LIVE)
-    expect(page.locator("#rows tr:not(.note)").first).to_contain_text("__proto__")
-    page.get_by_role("button", name="Reset filter").click()
-    expect(page.locator("input[name=name]")).to_have_value("")
-    expect(rows_with(page, "shop.last")).to_have_count(3)
-
-
-def test_large_events_do_not_fill_the_memory(page: Page) -> None:
-    """600 events with a result and a traceback of 250,000 characters each, as from the stream."""
-    devtools = page.context.new_cdp_session(page)
-    heap = "JSHeapUsedSize"
-    devtools.send("Performance.enable")
-    page.evaluate(
-        """() => {
-            const time = "2026-11-28T12:00:00Z";
-            const event = (number, fields) => onMessage(read(JSON.stringify({
-                type: "task-failed", id: `e-${number}`, uuid: `u-${number}`, time, ...fields })));
-            const long = (text) => text.repeat(250_000);
-            for (let number = 0; number < 600; number++) {
-                event(number, { name: "big", result: number + long("r"), traceback: number + long("t") });
-            }
-            for (let number = 600; number < 700; number++) {
-                const list = Array(100_000).fill(7);
-                event(number, { uuid: long("u"), hostname: long("h"), state: long("S"), name: long("n"),
-                                [long("f")]: 1, list });
-            }
-            const names = Array.from({ length: 20_000 }, (_, index) => `field${index}`);
-            event(700, Object.fromEntries(names.map((name) => [name, "x"])));
-            event(701, { result: long("r"), traceback: `begin${long("t")}the end` });
-        }"""
-    )
-    expect(page.locator("#rows tr").first).to_contain_text("u-701")
-    expect(page.locator("#rows tr")).to_have_count(MAX_ROWS)
-    page.locator("#rows tr").first.get_by_title("Show all fields").click()
-    whole = page.locator("tr.whole")
-    expect(whole).to_contain_text("characters omitted")
-    expect(whole.locator("pre")).to_contain_text(re.compile("begin.*the end", re.DOTALL))
-    expect(whole.get_by_role("link")).to_have_attribute("href", "events/e-701")
-    assert page.evaluate("document.body.textContent.length + document.body.innerHTML.length") < 12_000_000
-    devtools.send("HeapProfiler.collectGarbage")
-    metrics = {each["name"]: each["value"] for each in devtools.send("Performance.getMetrics")["metrics"]}
-    assert metrics[heap] < 80e6, f"{metrics[heap] / 1e6:.0f} MB"
-    assert page.evaluate("kept <= MAX_KEPT && kept === entries.reduce((sum, entry) => sum + entry[SIZE], 0)")
-
-
-def test_a_filter_with_many_wildcards_takes_linear_time(page: Page) -> None:
-    page.evaluate(
-        """() => {
-            const passes = matcher({ name: "*a".repeat(200) + "*b" });
-            if (!passes({ name: "a".repeat(300) + "b" })) throw new Error("no match");
-            if (passes({ name: "a".repeat(1e6) })) throw new Error("a match");
-            const cases = [
-                ["a*b?", "axxbc", true], ["a*b?", "axxb", false], ["*", "", true], ["a.c", "abc", false],
-                ["\\\\*", "*", true], ["\\\\*", "a", false], ["!a*", "b", true], ["!a*", "ab", false],
-            ];
-            for (const [pattern, text, expected] of cases) {
-                if (matcher({ name: pattern })({ name: text }) !== expected) throw new Error(pattern);
-            }
-        }"""
-    )  # within the test's time
-
-
-def test_the_page_works_under_its_content_security_policy(
-    browser: Browser, publisher: Publisher, gateway: GatewayProcess
-) -> None:
-    """Only the script and the style of the page are allowed, no other inline ones."""
-    dashboard = load()
-    assert "unsafe" not in dashboard.policy
-    context = browser.new_context()
-    page = context.new_page()
-    logged: list[str] = []
-    page.on("console", lambda message: logged.append(message.text))
-    foreign = "<script>window.isRun = true</script><img src=x onerror='window.isRun = true'>"
-    for body, is_own in (
-        (dashboard.html, True),
-        (dashboard.html.replace("</main>", f"</main>{foreign}"), False),
+def test_the_headers_of_the_page(http: httpx.Client, url: str) -> None:
+    headers = http.get(f"{url}/workflows/x", headers=HTML).headers
+    policy = headers["content-security-policy"]
+    assert policy == POLICY
+    assert "unsafe" not in policy and "sha256" not in policy
+    for rule in (
+        *(
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "img-src data:",
+        ),
+        *("base-uri 'self'", "form-action 'none'", "frame-ancestors 'none'"),
+        *("require-trusted-types-for 'script'", "trusted-types 'none'"),
     ):
-        headers = {"Content-Security-Policy": dashboard.policy, "Content-Type": "text/html"}
-        page.route(f"{gateway.url}/", partial(Route.fulfill, body=body, headers=headers))
-        page.goto(f"{gateway.url}/")
-        expect_status(page, LIVE)
-        name = f"shop.own{is_own}"
-        publisher.send(*walk(name))
-        expect(rows_with(page, name)).to_have_count(3)
-        assert page.evaluate("getComputedStyle(document.querySelector('h1')).margin") == "0px"
-        assert page.evaluate("window.isRun") is None
-        assert [text for text in logged if "Content Security Policy" in text] == [] or not is_own
-        page.unroute(f"{gateway.url}/")
-    assert any("Content Security Policy" in text for text in logged)
-    context.close()
+        assert rule in policy.split("; ")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["x-frame-options"] == "DENY"
+    assert "camera=()" in headers["permissions-policy"]
 
 
-@pytest.mark.parametrize("form", ["?name=shop.*&access_token=secret", "?name=shop.*#token=secret"])
-def test_without_authentication_a_token_in_the_address_is_only_removed(
-    browser: Browser, gateway: GatewayProcess, form: str
+def test_methods_of_the_root(http: httpx.Client, url: str) -> None:
+    assert http.options(url).headers["allow"] == "GET, HEAD, OPTIONS"
+    assert http.post(url).status_code == 405
+    assert http.options(f"{url}/events", headers=HTML).headers["allow"] == "GET, HEAD, OPTIONS, POST"
+
+
+def test_files_are_compressed_and_kept(http: httpx.Client, url: str, built: Dashboard) -> None:
+    for name, asset in built.assets.items():
+        address = f"{url}/assets/{built.hash}/{name}"
+        plain = http.get(address, headers={"Accept-Encoding": "identity"})
+        assert plain.content == asset.body
+        assert "content-encoding" not in plain.headers
+        small = http.get(address, headers={"Accept-Encoding": "br, gzip"})
+        assert small.content == asset.body, "httpx has decompressed it"
+        is_gzipped = len(asset.gzipped) < len(asset.body)
+        assert (small.headers.get("content-encoding") == "gzip") is is_gzipped
+        for response in (plain, small):
+            assert response.headers["cache-control"] == YEAR
+            assert response.headers["vary"] == "Accept-Encoding"
+            assert response.headers["content-type"] == asset.media_type
+            etag = response.headers["etag"]
+            encoding = response.request.headers["accept-encoding"]
+            again = http.get(address, headers={"Accept-Encoding": encoding, "If-None-Match": etag})
+            assert (again.status_code, again.headers["etag"]) == (304, etag)
+        assert (plain.headers["etag"] != small.headers["etag"]) is is_gzipped
+        head = http.head(address, headers={"Accept-Encoding": "gzip"})
+        assert int(head.headers["content-length"]) == min(len(asset.gzipped), len(asset.body))
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "expected"),
+    [
+        ("gzip", True),
+        ("br;q=1.0, gzip;q=0.8", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("br", False),
+        ("", False),
+    ],
+)
+def test_compression_is_negotiated(
+    http: httpx.Client, url: str, built: Dashboard, accept_encoding: str, expected: bool
 ) -> None:
-    """The server ignores it too: there is no session, and no form for a token."""
-    context = browser.new_context()
-    page = context.new_page()
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
-    page.goto(f"{gateway.url}/{form}")
-    expect_status(page, LIVE)
-    expect(page).to_have_url(f"{gateway.url}/?name=shop.*")
-    expect(page.get_by_label("Token")).to_be_hidden()
-    expect(page.get_by_role("button", name="Log out")).to_be_hidden()
-    expect(page.locator("#curl")).to_contain_text("curl -N 'http")
-    assert [url for url in requested if "session" in url] == []
-    assert "secret" not in page.content()
-    context.close()
+    headers = {"Accept-Encoding": accept_encoding}
+    with http.stream("GET", f"{url}/assets/{built.hash}/app.js", headers=headers) as response:
+        body = b"".join(response.iter_raw())
+    assert (response.headers.get("content-encoding") == "gzip") is expected
+    assert (gzip.decompress(body) if expected else body) == built.assets["app.js"].body
 
 
-def test_heartbeats_are_shown_on_request(page: Page, publisher: Publisher) -> None:
-    heartbeat = {"type": "worker-heartbeat", "hostname": "w7@host", "timestamp": time.time(), "active": 2}
-    publisher.send(heartbeat, *walk("shop.first"))
-    expect(rows_with(page, "shop.first")).to_have_count(3)
-    expect(rows_with(page, "worker-heartbeat")).to_have_count(0)
-    expect(page.locator("#workers")).to_have_text("workers 1")
-
-    page.get_by_label("heartbeats").check()
-    expect(page).to_have_url(re.compile("heartbeats=on$"))
-    expect_status(page, LIVE)
-    publisher.send(heartbeat)
-    expect(rows_with(page, "worker-heartbeat")).to_contain_text("active=2")
-    expect(page.locator("#workers")).to_have_text("workers 2")
+def test_files_of_another_version_are_unknown(http: httpx.Client, url: str, built: Dashboard) -> None:
+    for path in (
+        "0000/app.js",
+        f"{built.hash}/nothing.js",
+        f"{built.hash}/index.html",
+        f"{built.hash}/..%2fapp.py",
+    ):
+        response = http.get(f"{url}/assets/{path}")
+        assert response.status_code == 404
+        assert response.headers["cache-control"] == "no-store"
+        assert response.json()["error"]["code"] == "not-found"
 
 
-def test_pause_and_clear(page: Page, publisher: Publisher) -> None:
-    publisher.send(*walk("shop.seen"))
-    expect(rows_with(page, "shop.seen")).to_have_count(3)
-
-    page.get_by_role("button", name="Pause").click()
-    publisher.send(*walk("shop.unseen"))
-    expect(page.locator("#pause")).to_have_text("Resume (3 new)")
-    expect(rows_with(page, "shop.unseen")).to_have_count(0)
-    page.locator("#pause").click()
-    expect(rows_with(page, "shop.unseen")).to_have_count(3)
-    expect(rows_with(page, "shop.seen")).to_have_count(3)
-
-    page.get_by_role("button", name="Clear").click()
-    expect(page.locator("#rows tr")).to_have_count(0)
-    publisher.send(*walk("shop.later"))
-    expect(page.locator("#rows tr")).to_have_count(3)
+@pytest.mark.unit
+def test_the_hash_is_that_of_the_files() -> None:
+    first, second = load(), load.__wrapped__()
+    assert first == second
+    assert re.fullmatch("[0-9a-f]{16}", first.hash)
+    assert "index.html" not in first.assets
+    assert {"app.js", "core.js", "app.css", "licenses.txt"} <= set(first.assets)
+    assert b"preact" in first.assets["licenses.txt"].body
 
 
-@pytest.mark.timing
-def test_a_burst_does_not_freeze_the_page(page: Page, publisher: Publisher) -> None:
-    page.evaluate(
-        """() => {
-            window.longestMs = 0;
-            let last = performance.now();
-            setInterval(() => {
-                const now = performance.now();
-                window.longestMs = Math.max(window.longestMs, now - last);
-                last = now;
-            }, 10);
-        }"""
-    )
-    events = [event for _ in range(BURST // 3 + 1) for event in walk("shop.burst")][: BURST - 1]
-    last = walk("shop.last")[0]
-    publisher.send(*(events[start : start + 24] for start in range(0, len(events), 24)), last)
-
-    expect(page.locator("#numbers")).to_contain_text(f"{MAX_ROWS} of {BURST:,} shown")
-    expect(page.locator("#rows tr")).to_have_count(MAX_ROWS)
-    expect(page.locator("#rows tr").first).to_contain_text("shop.last")
-    assert page.evaluate("window.longestMs") < MAX_FREEZE_MS
-    expect(page.locator("#gaps")).to_be_empty()
+def test_a_mounted_gateway_has_its_page(http: httpx.Client) -> None:
+    gateway = Gateway(Settings(broker=BROKER))
+    app = Starlette(routes=[Mount("/tools/celery", gateway)], lifespan=gateway.lifespan)
+    with in_thread(app) as (_, url):
+        for path in PAGES:
+            page = http.get(f"{url}/tools/celery{path}", headers=HTML)
+            assert page.status_code == 200
+            for each in asset_urls(page):
+                assert each.startswith(f"{url}/tools/celery/assets/")
+                assert http.get(each).status_code == 200
 
 
-def test_seven_dashboards_in_one_browser_are_all_live(
-    page: Page, publisher: Publisher, gateway: GatewayProcess
-) -> None:
-    """A browser has six HTTP/1.1 connections to a host, for all of its tabs."""
-    others = [page.context.new_page() for _ in range(7)]
-    for other in others:
-        other.goto(f"{gateway.url}/")
-        expect_status(other, LIVE)
-    publisher.send(*walk("shop.seven"))
-    for each in (page, *others):
-        expect(rows_with(each, "shop.seven")).to_have_count(3)
+@pytest.mark.parametrize("prefix", ["", "/celery"])
+def test_a_sub_path_may_be_kept_or_removed(http: httpx.Client, prefix: str) -> None:
+    with in_thread(Gateway(Settings(broker=BROKER, root_path="/celery"))) as (_, url):
+        for path in PAGES:
+            page = http.get(url + prefix + path, headers=HTML)
+            assert page.status_code == 200
+            for each in asset_urls(page):
+                assert each.startswith(f"{url}{prefix}/assets/")
+                assert http.get(each).status_code == 200
 
 
-def test_sse_is_the_fallback_behind_a_proxy_without_websockets(
-    browser: Browser, publisher: Publisher, gateway: GatewayProcess
-) -> None:
-    context = browser.new_context()
-    context.add_init_script(
-        "const Real = WebSocket; window.WebSocket = class extends Real {"
-        " constructor(url) { super(String(url).replace('/ws', '/no-such-path')); } };"
-    )
-    page = context.new_page()
-    page.goto(f"{gateway.url}/")
-    expect_status(page, LIVE)
-    publisher.send(*walk("shop.fallback"))
-    expect(rows_with(page, "shop.fallback")).to_have_count(3)
-    context.close()
+def test_who_has_no_token_gets_the_form(http: httpx.Client, tmp_path: Path, built: Dashboard) -> None:
+    file = AccessFile(tmp_path)
+    full, reader = file.create("full", ["state", "dashboard"]), file.create("reader", ["state"])
+    with in_thread(Gateway(Settings(broker=BROKER, auth=str(file.path)))) as (_, url):
+        for path in ("/", "/tasks", "/tasks/x"):
+            for token, status, access in (
+                ("", 401, "login"),
+                (reader, 403, "forbidden"),
+                (full, 200, "token"),
+            ):
+                headers = HTML | ({"Authorization": f"Bearer {token}"} if token else {})
+                page = http.get(url + path, headers=headers)
+                assert (page.status_code, page.headers["content-type"]) == (
+                    status,
+                    "text/html; charset=utf-8",
+                )
+                assert f'data-access="{access}"' in page.text
+                assert (__version__ in page.text) is (status == 200)
+                assert f'data-may="{"state" if status == 200 else ""}"' in page.text
+                assert page.headers["content-security-policy"] == POLICY
+                assert ("www-authenticate" in page.headers) is (status != 200)
+                assert page.headers["cache-control"] == ("no-cache" if status == 200 else "no-store")
+                assert {"Accept", "Authorization", "Cookie"} == set(re.split(", ?", page.headers["vary"]))
+        for path in ("/", "/tasks"):
+            refused = http.get(url + path)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthorized")
+        allowed = http.get(f"{url}/tasks", headers={"Authorization": f"Bearer {reader}"})
+        assert allowed.json()["tasks"] == []
+        file_response = http.get(f"{url}/assets/{built.hash}/app.js")
+        assert (file_response.status_code, file_response.headers["vary"]) == (200, "Accept-Encoding")
 
 
-def test_the_page_reconnects_after_a_restart(
-    page: Page, publisher: Publisher, gateway: GatewayProcess
-) -> None:
-    publisher.send(*walk("shop.before"))
-    expect(rows_with(page, "shop.before")).to_have_count(3)
-
-    gateway.stop()
-    expect_status(page, "reconnecting")
-    gateway.start()
-    expect_status(page, LIVE)
-    publisher.send(*walk("shop.after"))
-    expect(rows_with(page, "shop.after")).to_have_count(3)
-    expect(rows_with(page, "shop.before")).to_have_count(3)
-    expect(page.locator("tr.note")).to_contain_text(
-        ["may have been lost", "could not be resumed", "closed the stream (drain)"]
-    )
-    expect(page.locator("#gaps")).to_have_text("gaps 1")
-
-
-def test_the_page_reconnects_after_a_502_of_a_proxy(
-    page: Page, publisher: Publisher, gateway: GatewayProcess
-) -> None:
-    """An EventSource does not reconnect after a 502; the page does."""
-    gateway.stop()
-    with bad_gateway(gateway.port):
-        expect_status(page, "reconnecting … (HTTP 502)")
-    gateway.start()
-    expect_status(page, LIVE)
-    publisher.send(*walk("shop.after"))
-    expect(rows_with(page, "shop.after")).to_have_count(3)
-    expect(page.locator("tr.note").first).to_contain_text("may have been lost here")
+def test_the_page_has_the_actions_of_the_token(http: httpx.Client, tmp_path: Path) -> None:
+    file = AccessFile(tmp_path)
+    settings = Settings(broker=BROKER, auth=str(file.path), allow=["revoke", "terminate"])
+    may = {
+        "revoke": ["dashboard", "revoke"],
+        "": ["dashboard"],
+        "revoke terminate": ["dashboard", "revoke", "terminate"],
+    }
+    tokens = {actions: file.create(f"user{len(actions)}", each) for actions, each in may.items()}
+    with in_thread(Gateway(settings)) as (_, url):
+        for actions, token in tokens.items():
+            page = http.get(url, headers={"Authorization": f"Bearer {token}"})
+            assert f'data-actions="{actions}"' in page.text

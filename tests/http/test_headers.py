@@ -18,6 +18,8 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from celery_gateway.asgi import Gateway
 from celery_gateway.http import request_limits
+from celery_gateway.http.dashboard import POLICY, load
+from celery_gateway.http.dashboard_endpoints import ASSET_CACHE
 from celery_gateway.http.headers import SafeHeaders
 from celery_gateway.settings import Settings
 from tests.support.access_file import AccessFile
@@ -32,9 +34,8 @@ UPGRADE = (
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
 NOTHING_ALLOWED = "default-src 'none'; frame-ancestors 'none'"
-PAGE = re.compile(
-    r"default-src 'none'; script-src 'sha256-[^']+'( 'sha256-[^']+')*; style-src 'sha256-[^']+'.*"
-)
+HTML = "Accept: text/html,*/*;q=0.8\r\n"
+ASSETS = f"/assets/{load().hash}"
 
 
 class Case(NamedTuple):
@@ -61,10 +62,21 @@ class Case(NamedTuple):
 
 CASES = [
     Case(200, "GET", "/"),
+    Case(200, "GET", "/tasks/x", HTML),
+    Case(200, "HEAD", "/workers", HTML),
+    Case(200, "GET", f"{ASSETS}/app.js"),
+    Case(200, "GET", f"{ASSETS}/app.css", "Accept-Encoding: gzip\r\n"),
+    Case(404, "GET", "/assets/other/app.js"),
     Case(200, "GET", "/healthz"),
     Case(200, "GET", "/readyz"),
     Case(200, "GET", "/metrics"),
     Case(200, "GET", "/tasks"),
+    Case(200, "GET", "/tasks/counts"),
+    Case(200, "GET", "/workflows"),
+    Case(200, "GET", "/statistics"),
+    Case(200, "GET", "/failures"),
+    Case(200, "GET", "/queues"),
+    Case(404, "GET", "/workers/x"),
     Case(200, "HEAD", "/tasks"),
     Case(200, "GET", "/workers"),
     Case(200, "HEAD", "/events"),
@@ -90,6 +102,10 @@ CASES = [
     Case(404, "GET", "/tasks/x"),
     Case(404, "GET", "/workflows/x"),
     Case(404, "GET", "/events/x-1"),
+    Case(403, "POST", "/tasks/x/revoke", "Content-Type: application/json\r\nContent-Length: 2\r\n", b"{}"),
+    Case(
+        403, "POST", "/workflows/x/revoke", "Content-Type: application/json\r\nContent-Length: 2\r\n", b"{}"
+    ),
     Case(405, "DELETE", "/tasks"),
     Case(414, "GET", "/events?name=" + "x" * 61_000, is_own=True),
     Case(426, "GET", "/ws"),
@@ -105,6 +121,7 @@ CASES = [
 AUTH_CASES = [
     Case(401, "GET", "/"),
     Case(401, "GET", "/", "Accept: text/html\r\n"),
+    Case(401, "GET", "/tasks", HTML),
     Case(200, "GET", "/healthz"),
     Case(401, "GET", "/events"),
     Case(401, "GET", "/tasks", "Authorization: Bearer x\r\n"),
@@ -170,13 +187,16 @@ def assert_safe(case: Case, status: int, headers: dict[str, str]) -> None:
     assert "strict-transport-security" not in headers, case.name
     policy = headers["content-security-policy"]
     if headers.get("content-type", "").startswith("text/html"):
-        assert PAGE.fullmatch(policy) and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+        assert policy == POLICY, case.name
     else:
         assert policy == NOTHING_ALLOWED, case.name
     if headers.get("content-type", "").startswith(("text/event-stream", "application/x-ndjson")):
         assert headers["cache-control"] == "no-store, no-transform", case.name
+    elif case.path.startswith(ASSETS):
+        assert headers["cache-control"] == ASSET_CACHE, case.name
     elif "etag" in headers:
-        assert headers["cache-control"] == "private, no-cache", case.name
+        is_page = headers.get("content-type", "").startswith("text/html")
+        assert headers["cache-control"] == ("no-cache" if is_page else "private, no-cache"), case.name
     else:
         assert headers["cache-control"] == "no-store", case.name
 

@@ -370,7 +370,19 @@ def test_the_header_overrides_the_body(server: Server, publisher: Publisher) -> 
 
 
 def test_null_means_omitted_for_narrow_parameters() -> None:
-    names = ("last_event_id", "max_event_bytes", "quiet_time", "since", "until", "view")
+    names = (
+        *(
+            "last_event_id",
+            "max_event_bytes",
+            "max_rate",
+            "quiet_time",
+            "since",
+            "statistics",
+            "until",
+            "view",
+        ),
+        *("window", "workers"),
+    )
     assert json_query(dict.fromkeys(names), "sse") == json_query({}, "sse")
     assert {*names, "any", "snapshot", "fields"} == set(PARAMETERS)
 

@@ -395,6 +395,40 @@ async def test_workers_are_listed_alive_or_not() -> None:
     assert "\ncelery_gateway_workers_alive 3.0\n" in metrics
 
 
+async def test_one_worker() -> None:
+    gateway = StateGateway(clusters=("eu", "us"))
+    gateway.put(heartbeat("w1@host", active=3), cluster="eu")
+    gateway.put(heartbeat("w1@host"), heartbeat("a/b%@host"), cluster="us")
+    listed = (await gateway.get("/workers?cluster=eu"))["workers"]
+    assert [await gateway.get("/workers/w1@host?cluster=eu")] == listed
+    assert (await gateway.get("/workers/a%2Fb%25@host?fields=active,status&format=json")) == {
+        "hostname": "a/b%@host",
+        "status": "online",
+        "active": None,
+    }
+    error = await gateway.get_error("/workers/w1@host", 409)
+    assert (error["code"], error["parameter"], error["allowed"]) == ("ambiguous", "cluster", ["eu", "us"])
+    for path in ("/workers/x@host", "/workers/w1@host?cluster=asia", "/workers/w1@host/"):
+        error = await gateway.get_error(path, 404)
+        assert error["code"] == "worker-unknown" and "in the last hour" in error["message"]
+    etag = (await gateway.request("/workers/w1@host?cluster=eu")).headers["etag"]
+    again = await gateway.request("/workers/w1@host?cluster=eu", if_none_match=etag)
+    assert again.status_code == 304
+
+
+async def test_every_endpoint_of_state_takes_format_json() -> None:
+    gateway = StateGateway()
+    gateway.put(heartbeat(), known("a"))
+    id = gateway.pipeline.hub.id.decode()
+    paths = ("/tasks", "/tasks/a", "/tasks/counts", "/workflows", "/workflows/a", "/workers")
+    for path in (*paths, "/workers/w1@host", f"/events/{id}"):
+        plain, asked = await gateway.request(path), await gateway.request(f"{path}?format=json")
+        assert (asked.status_code, asked.content) == (200, plain.content)
+        for bad in ("format=html", "format=", "format=json&format=json"):
+            error = await gateway.get_error(f"{path}?{bad}", 400)
+            assert (error["code"], error["parameter"]) == ("bad-value", "format")
+
+
 async def test_a_worker_that_stops_with_a_running_task_is_stopping() -> None:
     gateway = StateGateway()
     gateway.put(heartbeat(clock=1), known("a"), step("started", "a"))
@@ -484,7 +518,7 @@ async def test_head_and_cors(path: str) -> None:
     ("query", "code", "parameter"),
     [
         ("/tasks?nam=x", "unknown-parameter", "nam"),
-        ("/tasks?since=10m", "unknown-parameter", "since"),
+        ("/tasks?args=x", "unknown-parameter", "args"),
         ("/tasks?limit=0", "bad-value", "limit"),
         ("/tasks?limit=1001", "bad-value", "limit"),
         ("/tasks?limit=ten", "bad-value", "limit"),
@@ -504,6 +538,8 @@ async def test_head_and_cors(path: str) -> None:
         ("/workflows/a?fields=colour", "bad-value", "fields"),
         ("/workers?name=x", "unknown-parameter", "name"),
         ("/workers?fields=uuid", "bad-value", "fields"),
+        ("/workers/a?hostname=x", "unknown-parameter", "hostname"),
+        ("/workers/a?fields=uuid", "bad-value", "fields"),
     ],
 )
 async def test_bad_parameters_get_400_with_the_parameter(query: str, code: str, parameter: str) -> None:

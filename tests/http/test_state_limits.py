@@ -22,7 +22,7 @@ from celery_gateway.http.json_response import MAX_PIECE_BYTES, JSONBuilder
 from celery_gateway.http.metrics import Metrics
 from celery_gateway.http.state_endpoints import StateEndpoints
 from celery_gateway.http.state_responses import CHILDREN_PER_STEP
-from celery_gateway.http.state_tasks import RECORDS_PER_STEP
+from celery_gateway.http.task_selection import RECORDS_PER_STEP
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
 from celery_gateway.pipeline.pipeline import PipelineStatistics
 from celery_gateway.stream.limits import Limits
@@ -329,9 +329,9 @@ async def test_large_responses_are_made_in_small_steps(monkeypatch: pytest.Monke
         "/workers?fields=alive": 1_000,
     }.items():
         async with asking(lookups) as ask:
-            before = lookups._turns.granted
+            before = lookups._work._turns.granted
             await ask(path)
-            assert lookups._turns.granted - before >= steps, path
+            assert lookups._work._turns.granted - before >= steps, path
 
 
 async def test_metrics_are_cached() -> None:

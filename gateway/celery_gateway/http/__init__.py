@@ -8,10 +8,15 @@ touch uvicorn.
   for the application: ``direct_transport``.
 - Application: ``app``; around it: ``allowed_hosts``, ``origin``, ``headers``, ``proxy_headers``,
   ``query_secrets``, ``root_path``.
-- Streams: ``stream_endpoints``, ``stream_query``, ``query_params``, ``query_json``, ``subscribe``,
-  ``stream_response``, ``websocket``, ``websocket_session``.
+- Streams: ``stream_endpoints``, ``stream_query``, ``query_params``, ``query_json``, ``report_query``,
+  ``subscribe``, ``stream_response``, ``websocket``, ``websocket_session``.
 - State: ``state_endpoints``, ``state_query``, ``state_tasks``, ``state_workflow``, ``state_responses``,
-  ``fair_share``, ``json_response``.
-- Service: ``service_endpoints``, ``dashboard``, ``metrics``, ``metrics_table``,
-  ``metrics_sum``. Errors of all: ``errors``.
+  ``query_values``, ``page_tokens``, ``task_selection``, ``task_counts``, ``workflow_query``,
+  ``workflow_list``, ``workflow_selection``, ``fair_share``, ``json_response``.
+- Statistics: ``statistics_endpoints``, ``statistics_query``, ``state_work``.
+- Queues and actions: ``queue_endpoints``; ``action_endpoints``, ``action_query``;
+  ``broker_access``.
+- Dashboard: ``dashboard_endpoints``, ``dashboard``, ``views``; its files, which ``make dashboard`` builds:
+  ``dashboard_files``.
+- Service: ``service_endpoints``, ``metrics``, ``metrics_table``, ``metrics_sum``. Errors of all: ``errors``.
 """

@@ -41,7 +41,7 @@ from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.stream.lifetimes import Lifetimes
 from celery_gateway.stream.subscription import Subscription
 
-Kind = Literal["events", "state", "workers", "metrics", "dashboard", "public"]
+Kind = Literal["events", "state", "workers", "metrics", "dashboard", "revoke", "public"]
 _KIND_ATTRIBUTE: Final = "celery_gateway_kind"
 _ANYONE: Final = ANYONE, ""
 MAX_DELAYED: Final = 1_000
@@ -59,9 +59,11 @@ class AccessControl:
         authenticator: checks tokens; ``None``: there is no authentication, and everything is allowed.
         max_age_seconds: maximum duration of a stream; 0: no limit.
         sessions: those of browsers; by default none has ended.
+        actions: see the attribute.
 
     Attributes:
         sessions: the same.
+        actions: those that the gateway allows (``access.actions``).
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class AccessControl:
         authenticator: Authenticator | None = None,
         max_age_seconds: float = 0.0,
         sessions: Sessions | None = None,
+        actions: Sequence[str] = (),
     ) -> None:
         self._pipeline = pipeline
         self._authenticator = authenticator
@@ -77,6 +80,7 @@ class AccessControl:
         self._delayed = 0
         self._lifetimes: Lifetimes[Principal] = Lifetimes()
         self.sessions = sessions or Sessions()
+        self.actions = tuple(actions)
         if authenticator is not None:
             authenticator.on_change = self._on_change
             pipeline.limits.quotas.set_general(authenticator.quota)
@@ -92,6 +96,7 @@ class AccessControl:
         endpoint: Callable[[Request], Awaitable[Response]],
         kind: Kind,
         methods: Sequence[str] | None = None,
+        route_type: type[Route] = Route,
     ) -> Route:
         """Return a route whose requests are authenticated, unless it is public."""
 
@@ -99,7 +104,7 @@ class AccessControl:
             await self.admit(request, kind)
             return await endpoint(request)
 
-        route = Route(path, endpoint if kind == "public" else checked, methods=methods)
+        route = route_type(path, endpoint if kind == "public" else checked, methods=methods)
         setattr(route, _KIND_ATTRIBUTE, kind)
         return route
 
@@ -147,6 +152,16 @@ class AccessControl:
             Forbidden: it has no scope.
         """
         return ANYONE if self._authenticator is None else await self._authenticator.authenticate(token)
+
+    def actions_of(self, connection: HTTPConnection) -> tuple[str, ...]:
+        """Return the actions that the gateway allows and the principal of a request may use.
+
+        Returns:
+            Nothing if the request was not admitted.
+        """
+        identity = connection.scope.get(PRINCIPAL_KEY)
+        may = identity[0].scope.may if identity is not None else ()
+        return tuple(action for action in self.actions if action in may)
 
     def visible(self, connection: HTTPConnection) -> Visible:
         """Return what the principal of a request may see; the request was admitted by its route."""

@@ -182,13 +182,13 @@ class Policy:
             hosts: the request's ``Host``, and its ``X-Forwarded-Host``, which a page cannot set on a request
                 to another origin without a preflight (CORS).
         """
-        return self.shares_with(header) != "none" or self._is_own(header, hosts)
+        return self.shares_with(header) != "none" or self.is_own(header, hosts)
 
     def allows_credentials(self, header: str, hosts: Iterable[str]) -> bool:
         """Return whether cookies count in a request of a page of this ``Origin``; ``hosts`` as above."""
-        return self.shares_with(header) == "named" or self._is_own(header, hosts)
+        return self.shares_with(header) == "named" or self.is_own(header, hosts)
 
-    def _is_own(self, header: str, hosts: Iterable[str]) -> bool:
+    def is_own(self, header: str, hosts: Iterable[str]) -> bool:
         """Return whether an ``Origin`` is the gateway's own, or that of its public URL."""
         origin = parse_origin(header)
         if origin is None or origin.scheme not in _DEFAULT_PORTS:

@@ -12,22 +12,29 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from celery_gateway.access.authenticator import Authenticator
+from celery_gateway.broker.queues import Queues
 from celery_gateway.errors import GatewayError
 from celery_gateway.http.access_control import AccessControl, check_routes
+from celery_gateway.http.action_endpoints import ActionEndpoints, Actions
 from celery_gateway.http.carriers import ACCESS_TOKEN_KEY
+from celery_gateway.http.dashboard_endpoints import ASSETS_PATH, DashboardEndpoints, VaryByAccept
 from celery_gateway.http.errors import error_response, respond
 from celery_gateway.http.fair_share import StartLimiter
+from celery_gateway.http.queue_endpoints import QueueEndpoints
 from celery_gateway.http.root_path import RootPath
 from celery_gateway.http.service_endpoints import ServiceEndpoints
 from celery_gateway.http.session_endpoints import SessionEndpoints
 from celery_gateway.http.sessions import Sessions
 from celery_gateway.http.state_endpoints import StateEndpoints
+from celery_gateway.http.state_work import StateWork
+from celery_gateway.http.statistics_endpoints import StatisticsEndpoints
 from celery_gateway.http.stream_endpoints import StreamEndpoints
+from celery_gateway.http.views import wants_page
 from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.pipeline.replication import Replication
 
 ALWAYS_OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/session"})
-"""The paths that need neither the stream nor the tables."""
+"""The paths that need neither the stream nor the tables; beside the dashboard's page and its files."""
 
 
 def create_app(
@@ -39,6 +46,8 @@ def create_app(
     root_path: str = "",
     max_connection_age_seconds: float = 0.0,
     sessions: Sessions | None = None,
+    queues: Queues | None = None,
+    actions: Actions | None = None,
 ) -> ASGIApp:
     """Return the application for a pipeline; the caller starts and stops the pipeline.
 
@@ -49,13 +58,21 @@ def create_app(
         root_path: the sub-path that the application is served under, such as ``/celery``.
         max_connection_age_seconds: maximum duration of a stream, in seconds; 0: no limit.
         sessions: those of browsers; by default none has ended.
+        queues: those of the brokers.
+        actions: what clients may do; by default nothing.
     """
     starts, limits = StartLimiter(), pipeline.limits
+    work = StateWork(limits, slow_seconds)
     page_secret = str if pipeline.replication is None else pipeline.replication.page_secret
-    access = AccessControl(pipeline, authenticator, max_connection_age_seconds, sessions)
+    actions = actions or Actions()
+    access = AccessControl(pipeline, authenticator, max_connection_age_seconds, sessions, actions.allowed)
     routes = [  # they are tried one by one
+        *DashboardEndpoints(access).routes,
         *StreamEndpoints(access, limits, starts, keepalive_seconds, slow_seconds).routes,
-        *StateEndpoints(access, limits, slow_seconds, page_secret).routes,
+        *ActionEndpoints(access, work, actions).routes,
+        *StateEndpoints(access, work, page_secret).routes,
+        *StatisticsEndpoints(access, work).routes,
+        *QueueEndpoints(access, queues, work).routes,
         *ServiceEndpoints(access, pipeline).routes,
         *SessionEndpoints(access).routes,
     ]
@@ -72,6 +89,7 @@ def create_app(
     app: ASGIApp = StartsInTurn(starlette, starts)
     if pipeline.replication is not None:
         app = WarmGate(app, pipeline.replication)
+    app = VaryByAccept(app)
     return RootPath(app, root_path) if root_path else app
 
 
@@ -84,7 +102,8 @@ class WarmGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-        if self._replication.is_warm or path in ALWAYS_OPEN:
+        is_open = path in ALWAYS_OPEN or path.startswith(ASSETS_PATH) or wants_page(scope)
+        if self._replication.is_warm or is_open:
             await self._app(scope, receive, send)
             return
         message = "this gateway is not ready: it reads the shared log first (/readyz has how far)"

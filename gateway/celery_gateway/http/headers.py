@@ -20,7 +20,7 @@ DEFAULTS: Final = (
     (b"referrer-policy", b"no-referrer"),  # a URL may hold a token
     (b"x-content-type-options", b"nosniff"),  # Fetch standard, section 3.6
 )
-_VARY: Final = ((b"vary", b"Authorization, Cookie"),)
+_VARY: Final = b"Authorization, Cookie"
 STARTS: Final = ("http.response.start", "websocket.http.response.start")
 """The ASGI messages that start a response; the second refuses the handshake of a WebSocket."""
 
@@ -30,13 +30,13 @@ class SafeHeaders:
 
     Args:
         hsts_seconds: ``max-age`` of ``Strict-Transport-Security`` on responses over HTTPS; 0: no header.
-        varies_by_token: responses depend on the token of the request.
+        varies_by_token: responses depend on the token of the request, unless they are ``public``.
     """
 
     def __init__(self, app: ASGIApp, *, hsts_seconds: int = 0, varies_by_token: bool = False) -> None:
         self._app = app
         self._hsts_seconds = hsts_seconds
-        self._vary = _VARY if varies_by_token else ()
+        self._varies_by_token = varies_by_token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hsts_seconds = self._hsts_seconds if scope.get("scheme") in ("https", "wss") else 0
@@ -44,10 +44,24 @@ class SafeHeaders:
         async def send_safely(message: Message) -> None:
             if message["type"] in STARTS:
                 headers = with_safe_headers(message.get("headers", ()), hsts_seconds)
-                message = {**message, "headers": [*headers, *self._vary]}
+                if self._varies_by_token and not _is_public(headers):
+                    headers = _with_vary(headers)
+                message = {**message, "headers": headers}
             await send(message)
 
         await self._app(scope, receive, send_safely)
+
+
+def _with_vary(headers: Headers) -> Headers:
+    """Return headers with what a response depends on: one header, also if it depends on more."""
+    given = [value for name, value in headers if name == b"vary"]
+    others = [header for header in headers if header[0] != b"vary"]
+    return [*others, (b"vary", b", ".join([*given, _VARY]))]
+
+
+def _is_public(headers: Headers) -> bool:
+    """Return whether a response is the same for all, such as a file of the dashboard."""
+    return any(name == b"cache-control" and value.startswith(b"public") for name, value in headers)
 
 
 def with_safe_headers(headers: Iterable[tuple[bytes, bytes]], hsts_seconds: int = 0) -> Headers:

@@ -164,6 +164,20 @@ METRICS: tuple[Single | Labelled, ...] = (
         lambda s: s.tasks.known_bytes,
         Across.MAX,
     ),
+    Single(
+        GAUGE,
+        "statistics_names",
+        "Names with statistics of their own.",
+        lambda s: s.tasks.activity_names,
+        Across.MAX,
+    ),
+    Single(
+        GAUGE,
+        "statistics_bytes",
+        "Memory of the statistics, estimated.",
+        lambda s: s.tasks.activity_bytes,
+        Across.MAX,
+    ),
     Labelled(
         COUNTER,
         "tasks_evicted",

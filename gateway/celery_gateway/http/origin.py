@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from celery_gateway.http.allowed_hosts import Policy
-from celery_gateway.http.carriers import TRUSTS_COOKIES_KEY
+from celery_gateway.http.carriers import OWN_PAGE_KEY, TRUSTS_COOKIES_KEY
 from celery_gateway.http.errors import error_response, respond
 
 PREFLIGHT_SECONDS = 600
@@ -57,6 +57,7 @@ class OriginCheck:
             await respond(self._foreign_origin(", ".join(origins)), scope, receive, send)
             return
         scope[TRUSTS_COOKIES_KEY] = self._trusts_cookies(headers, origins, (*hosts[:1], *forwarded))
+        scope[OWN_PAGE_KEY] = self._is_of_own_page(headers, origins, (*hosts[:1], *forwarded))
         if scope["type"] == "http":
             origin = origins[0] if origins else ""
             if scope["method"] == "OPTIONS" and origin and b"access-control-request-method" in headers:
@@ -79,6 +80,15 @@ class OriginCheck:
             "document"
         ]
         return is_link or site in (["none"], ["same-origin"])
+
+    def _is_of_own_page(
+        self, headers: dict[bytes, list[str]], origins: list[str], hosts: tuple[str, ...]
+    ) -> bool:
+        """Return whether no page of another origin made a request, by both headers that browsers send."""
+        site = headers.get(b"sec-fetch-site", ["none"])
+        return site in (["none"], ["same-origin"]) and all(
+            self._policy.is_own(origin, hosts) for origin in origins
+        )
 
     def _sharing(self, origin: str, send: Send) -> Send:
         """Return a ``send`` that adds the headers of CORS."""

@@ -35,6 +35,7 @@ from celery_gateway.http.query_params import (
     query_parameters,
     without_last_event_id,
 )
+from celery_gateway.http.report_query import REPORT_PARAMETERS, check_reports
 from celery_gateway.http.stream_query import SnapshotQuery, StreamQuery, bad_value, check_stream
 from celery_gateway.stream.limits import Reservation
 
@@ -46,6 +47,7 @@ MAX_ALTERNATIVES = 100
 PARAMETERS = (
     *("any", "fields", "last_event_id", "max_event_bytes", "quiet_time", "since", "snapshot", "until"),
     "view",
+    *REPORT_PARAMETERS,
 )
 _EXAMPLE = 'an object such as {"any": [{"name": ["shop.*"]}]}'
 _INSTEAD_OF_NULL = {
@@ -129,8 +131,14 @@ def json_query(values: Mapping[str, Any], format: str) -> StreamQuery:
         snapshot=snapshot_query,
         until=_string(values, "until"),
         quiet_time=_quiet_time(values),
-        max_event_bytes=_max_event_bytes(values),
+        max_event_bytes=_integer(values, "max_event_bytes"),
         view=_string(values, "view"),
+        reports=check_reports(
+            has_workers=_flag(values, "workers"),
+            statistics=_string(values, "statistics"),
+            window=_string(values, "window"),
+            max_rate=_integer(values, "max_rate"),
+        ),
     )
 
 
@@ -208,11 +216,20 @@ def _quiet_time(values: Mapping[str, Any]) -> str | None:
     return _string(values, "quiet_time")
 
 
-def _max_event_bytes(values: Mapping[str, Any]) -> str | None:
-    value = values.get("max_event_bytes")
+def _integer(values: Mapping[str, Any], name: str) -> str | None:
+    value = values.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _string(values, "max_event_bytes")
+    return _string(values, name)
+
+
+def _flag(values: Mapping[str, Any], name: str) -> bool:
+    """Return a flag: a boolean, or 0 or 1 as a number or a text; ``null`` is absent."""
+    value = values.get(name)
+    if value is None or value in (False, True, "0", "1"):
+        return value in (True, "1")
+    found = quoted(value) if isinstance(value, str) else _kind(value)
+    raise bad_value(name, f'invalid "{name}": it is {found}; it must be true or false', ("true", "false"))
 
 
 def _string(values: Mapping[str, Any], name: str) -> str | None:

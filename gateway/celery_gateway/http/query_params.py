@@ -16,6 +16,7 @@ from celery_gateway.events.event import FILTER_FIELDS
 from celery_gateway.events.filter_parser import parse
 from celery_gateway.events.pattern import MAX_QUOTED_CHARS, quoted
 from celery_gateway.http.carriers import PRINCIPAL_KEY, QUOTA_KEY
+from celery_gateway.http.report_query import REPORT_PARAMETERS, check_reports
 from celery_gateway.http.stream_query import SnapshotQuery, StreamQuery, bad_value, check_stream, parse_fields
 from celery_gateway.stream.framing import FORMATS
 
@@ -29,6 +30,7 @@ STREAM_PARAMETERS = (
     ACCESS_TOKEN,
     *("fields", "format", "last_event_id", "max_event_bytes", "quiet_time", "since", "snapshot", "until"),
     "view",
+    *REPORT_PARAMETERS,
 )
 QUERY_FORMATS = ("sse", "ndjson")
 """The values of ``format``."""
@@ -56,6 +58,12 @@ def stream_query(request: HTTPConnection) -> StreamQuery:
         quiet_time=only(parameters, "quiet_time"),
         max_event_bytes=only(parameters, "max_event_bytes"),
         view=only(parameters, "view"),
+        reports=check_reports(
+            has_workers=_flag(parameters, "workers"),
+            statistics=only(parameters, "statistics"),
+            window=only(parameters, "window"),
+            max_rate=only(parameters, "max_rate"),
+        ),
     )
 
 

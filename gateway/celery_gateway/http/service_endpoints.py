@@ -1,18 +1,13 @@
-"""Endpoints of the service itself: the dashboard, health checks, and metrics."""
+"""Endpoints of the service itself: health checks, and metrics."""
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
-from celery_gateway.errors import Forbidden, InvalidToken
 from celery_gateway.http.access_control import AccessControl
-from celery_gateway.http.carriers import PRINCIPAL_KEY
-from celery_gateway.http.dashboard import PageAccess, load
 from celery_gateway.http.errors import error_response
 from celery_gateway.http.metrics import CONTENT_TYPE, Metrics
 from celery_gateway.http.metrics_sum import PEERS, Peers
 from celery_gateway.pipeline.pipeline import Pipeline
-
-_PAGE_HEADERS = {"X-Frame-Options": "DENY", "Cross-Origin-Opener-Policy": "same-origin"}
 
 
 class ServiceEndpoints:
@@ -22,34 +17,11 @@ class ServiceEndpoints:
         self._access = access
         self._pipeline = pipeline
         self._metrics = Metrics(pipeline.statistics)
-        self._page = load()
-        self._page_headers = {"Content-Security-Policy": self._page.policy, **_PAGE_HEADERS}
         self.routes = [
-            access.route("/", self.dashboard, "public"),
             access.route("/healthz", self.healthz, "public"),
             access.route("/readyz", self.readyz, "public"),
             access.route("/metrics", self.metrics, "metrics"),
         ]
-
-    async def dashboard(self, request: Request) -> Response:
-        """Return the dashboard's page; or its form for a token, if the request has none that allows it."""
-        access: PageAccess = "open"
-        refused: Response | None = None
-        if not self._access.is_open:
-            try:
-                await self._access.admit(request, "dashboard")
-            except (InvalidToken, Forbidden) as error:
-                if "text/html" not in request.headers.get("accept", ""):
-                    raise
-                refused = await self._access.response_to(request, error)
-                access = "login" if isinstance(error, InvalidToken) else "forbidden"
-            else:
-                access = "session" if request.scope[PRINCIPAL_KEY][1] else "token"
-        response = HTMLResponse(self._page.page(access), headers=self._page_headers)
-        if refused is not None:
-            response.status_code = refused.status_code
-            response.headers["WWW-Authenticate"] = refused.headers["WWW-Authenticate"]
-        return response
 
     async def healthz(self, request: Request) -> Response:
         """Return whether the gateway works: 503 means that a restart is required."""

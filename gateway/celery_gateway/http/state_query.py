@@ -4,36 +4,42 @@ Rules: an unknown parameter or a bad value is an error, never ignored. ``query_p
 streams share.
 """
 
-import re
-import secrets
-from collections.abc import Callable
-from hashlib import blake2b
+import time
 from typing import Final, NamedTuple
 
 from starlette.datastructures import QueryParams
 
-from celery_gateway.errors import BadRequest
 from celery_gateway.events.event import FILTER_FIELDS
 from celery_gateway.events.filter import Filter
 from celery_gateway.events.filter_parser import parse
 from celery_gateway.events.pattern import quoted
-from celery_gateway.http.query_params import ACCESS_TOKEN, check_parameters, only, requested_fields
+from celery_gateway.http.page_tokens import PageTokens, query_digest
+from celery_gateway.http.query_params import ACCESS_TOKEN, IGNORED, check_parameters, only, requested_fields
+from celery_gateway.http.query_values import choice, choices, flag, moment, split_comparisons, text_to_search
 from celery_gateway.http.stream_query import bad_value
+from celery_gateway.state.criteria import Comparison, Criteria
 from celery_gateway.state.task import VIEW_FIELDS
+from celery_gateway.state.task_order import ORDERS, Rank, TaskOrder
 from celery_gateway.state.worker import WORKER_FIELDS
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 
 WORKER_FILTERS = ("hostname", "cluster")
-_PART_BYTES: Final = 8
-"""Length of each of the two parts of a page token: an authentication tag, and an encrypted number."""
-_KEY_BYTES: Final = 32
-_TOKEN: Final = re.compile(r"(?P<epoch>[0-9a-f]{8})-(?P<rest>[0-9a-f]{1,32})")
-_EVENT_PARAMETERS = ("fields", ACCESS_TOKEN)
-_TASK_PARAMETERS = ("cluster", "fields", ACCESS_TOKEN)
-_TASK_LIST_PARAMETERS = (*FILTER_FIELDS, "limit", "cursor", "fields", ACCESS_TOKEN)
-_WORKER_LIST_PARAMETERS = (*WORKER_FILTERS, "fields", ACCESS_TOKEN)
+COMPARED_SECONDS: Final = ("runtime", "queued_seconds")
+COMPARED_NUMBERS: Final = (*COMPARED_SECONDS, "attempt", "retries", "progress")
+"""The fields of a task that can be compared with a number."""
+COUNTED_FIELDS: Final = ("state", "name", "queue", "hostname")
+"""The values of ``by``."""
+FORMATS: Final = ("json",)
+COMMON_PARAMETERS = ("fields", "format", ACCESS_TOKEN)
+_ONE_PARAMETERS = ("cluster", *COMMON_PARAMETERS)
+_TASK_CRITERIA = ("q", "since", "before", "stale")
+_TASK_LIST_PARAMETERS = (*FILTER_FIELDS, *_TASK_CRITERIA, "sort", "limit", "cursor", *COMMON_PARAMETERS)
+_TASK_COUNT_PARAMETERS = (*FILTER_FIELDS, *_TASK_CRITERIA, "by", "format", ACCESS_TOKEN)
+_WORKER_LIST_PARAMETERS = (*WORKER_FILTERS, *COMMON_PARAMETERS)
+_NOT_SELECTING: Final = frozenset({"limit", "cursor", "sort", *COMMON_PARAMETERS}) | IGNORED
+"""Parameters that may differ between the pages of a list."""
 
 
 class TaskQuery(NamedTuple):
@@ -46,13 +52,27 @@ class TaskQuery(NamedTuple):
 class TaskListQuery(NamedTuple):
     """A checked request for a page of tasks.
 
-    ``before`` is the number of the last task on the page before; ``fields`` is ``None`` for all.
+    Attributes:
+        after: the place of the last task on the page before; ``None`` for the first page.
+        fields: ``None`` for all.
+        digest: see ``PageTokens``.
     """
 
     filter: Filter
+    criteria: Criteria
+    order: TaskOrder
     limit: int
-    before: int | None
+    after: Rank | None
     fields: frozenset[str] | None
+    digest: bytes
+
+
+class TaskCountQuery(NamedTuple):
+    """A checked request for numbers of tasks; ``by`` has some of ``COUNTED_FIELDS``."""
+
+    filter: Filter
+    criteria: Criteria
+    by: tuple[str, ...]
 
 
 class WorkerListQuery(NamedTuple):
@@ -62,104 +82,90 @@ class WorkerListQuery(NamedTuple):
     fields: frozenset[str] | None
 
 
-class PageTokens:
-    """The page tokens (``cursor=``) of one run of the gateway, or of all gateways with one shared log.
-
-    A token has the number of the last task on a page. Numbers start again with each run, or with a new log,
-    so a token also has the epoch of that. The number is encrypted and authenticated: it shows how many tasks
-    there are of others, and a client that could choose one could find the number of each of its tasks.
-
-    Args:
-        secret: returns what the epoch and the key follow from; ``""``: they are drawn.
-    """
-
-    def __init__(self, secret: Callable[[], str] = str) -> None:
-        self._secret = secret
-        self._used = ""
-        self._epoch = secrets.token_hex(4)
-        self._key = secrets.token_bytes(_KEY_BYTES)
-
-    def _update(self) -> None:
-        """Take over the secret, once it is known."""
-        if (secret := self._secret()) != self._used:
-            self._used = secret
-            self._key = blake2b(secret.encode(), digest_size=_KEY_BYTES, person=b"key").digest()
-            self._epoch = blake2b(secret.encode(), digest_size=4, person=b"epoch").hexdigest()
-
-    def token(self, number: int) -> str:
-        """Return the token of the page behind a task's number; always the same, so that ETags are, too."""
-        self._update()
-        tag = self._tag(number)
-        return f"{self._epoch}-{tag.hex()}{number ^ self._pad(tag):0{2 * _PART_BYTES}x}"
-
-    def _tag(self, number: int) -> bytes:
-        """Return the authentication tag of a number, which its encryption begins with (as in RFC 5297)."""
-        return blake2b(
-            number.to_bytes(_PART_BYTES), digest_size=_PART_BYTES, key=self._key, person=b"tag"
-        ).digest()
-
-    def _pad(self, tag: bytes) -> int:
-        """Return the number that encrypts another one with XOR."""
-        return int.from_bytes(blake2b(tag, digest_size=_PART_BYTES, key=self._key, person=b"pad").digest())
-
-    def number(self, token: str) -> int:
-        """Return the number in a token.
-
-        Raises:
-            BadRequest: the token is malformed, or of another run.
-        """
-        self._update()
-        found = _TOKEN.fullmatch(token)
-        if found is not None and found["epoch"] != self._epoch:
-            raise BadRequest(
-                f"expired cursor={token!r}: it is from another gateway or from before a restart; "
-                "start again with the first page",
-                code="cursor-expired",
-                parameter="cursor",
-            )
-        if found is not None and len(found["rest"]) == 4 * _PART_BYTES:
-            tag = bytes.fromhex(found["rest"][: 2 * _PART_BYTES])
-            number = int(found["rest"][2 * _PART_BYTES :], 16) ^ self._pad(tag)
-            if secrets.compare_digest(tag, self._tag(number)):
-                return number
-        raise bad_value("cursor", f"invalid cursor={quoted(token)}: it must be the cursor of a previous page")
-
-
 def event_fields(parameters: QueryParams) -> frozenset[str] | None:
     """Return the requested fields of an event; ``None`` for all.
 
     Raises:
         BadRequest: an unknown parameter or a bad value. Also raised by the other functions.
     """
-    check_parameters(parameters, _EVENT_PARAMETERS)
+    check(parameters, COMMON_PARAMETERS)
     return requested_fields(parameters)
 
 
 def task_query(parameters: QueryParams) -> TaskQuery:
-    check_parameters(parameters, _TASK_PARAMETERS)
-    return TaskQuery(cluster=only(parameters, "cluster"), fields=_known_fields(parameters, VIEW_FIELDS))
+    check(parameters, _ONE_PARAMETERS)
+    return TaskQuery(cluster=only(parameters, "cluster"), fields=known_fields(parameters, VIEW_FIELDS))
 
 
 def task_list_query(parameters: QueryParams, tokens: PageTokens) -> TaskListQuery:
-    check_parameters(parameters, _TASK_LIST_PARAMETERS)
-    token = only(parameters, "cursor")
+    plain, comparisons = split_comparisons(parameters, COMPARED_NUMBERS, COMPARED_SECONDS)
+    check(plain, _TASK_LIST_PARAMETERS, COMPARED_NUMBERS)
+    order = TaskOrder(choice(plain, "sort", ORDERS))
+    digest = list_digest("tasks", parameters, order.name)
+    token = only(plain, "cursor")
     return TaskListQuery(
-        filter=parse({field: parameters.getlist(field) for field in FILTER_FIELDS}),
-        limit=_limit(only(parameters, "limit")),
-        before=None if token is None else tokens.number(token),
-        fields=_known_fields(parameters, VIEW_FIELDS),
+        filter=_filter(plain),
+        criteria=_criteria(plain, comparisons),
+        order=order,
+        limit=page_limit(plain),
+        after=None if token is None else tokens.rank(token, digest),
+        fields=known_fields(plain, VIEW_FIELDS),
+        digest=digest,
     )
+
+
+def task_count_query(parameters: QueryParams) -> TaskCountQuery:
+    plain, comparisons = split_comparisons(parameters, COMPARED_NUMBERS, COMPARED_SECONDS)
+    check(plain, _TASK_COUNT_PARAMETERS, COMPARED_NUMBERS)
+    return TaskCountQuery(_filter(plain), _criteria(plain, comparisons), choices(plain, "by", COUNTED_FIELDS))
+
+
+def worker_query(parameters: QueryParams) -> TaskQuery:
+    check(parameters, _ONE_PARAMETERS)
+    return TaskQuery(cluster=only(parameters, "cluster"), fields=known_fields(parameters, WORKER_FIELDS))
 
 
 def worker_list_query(parameters: QueryParams) -> WorkerListQuery:
-    check_parameters(parameters, _WORKER_LIST_PARAMETERS)
+    check(parameters, _WORKER_LIST_PARAMETERS)
     return WorkerListQuery(
         filter=parse({field: parameters.getlist(field) for field in WORKER_FILTERS}),
-        fields=_known_fields(parameters, WORKER_FIELDS),
+        fields=known_fields(parameters, WORKER_FIELDS),
     )
 
 
-def _known_fields(parameters: QueryParams, allowed: tuple[str, ...]) -> frozenset[str] | None:
+def list_digest(kind: str, parameters: QueryParams, sort: str) -> bytes:
+    """Return the digest that the page tokens of a list have (``PageTokens``)."""
+    selecting = [(name, value) for name, value in parameters.multi_items() if name not in _NOT_SELECTING]
+    return query_digest(kind, [*selecting, ("sort", sort)])
+
+
+def check(parameters: QueryParams, allowed: tuple[str, ...], compared: tuple[str, ...] = ()) -> None:
+    """Check the names of the parameters, and ``format``.
+
+    Args:
+        compared: names that are allowed in comparisons, which are no longer among the parameters.
+    """
+    check_parameters(parameters, (*allowed, *compared))
+    if "format" in allowed:
+        choice(parameters, "format", FORMATS)
+
+
+def _filter(parameters: QueryParams) -> Filter:
+    return parse({field: parameters.getlist(field) for field in FILTER_FIELDS})
+
+
+def _criteria(parameters: QueryParams, comparisons: tuple[Comparison, ...]) -> Criteria:
+    now = time.time()
+    return Criteria(
+        text=text_to_search(parameters),
+        since=moment(parameters, "since", now),
+        before=moment(parameters, "before", now),
+        comparisons=comparisons,
+        stale=flag(parameters, "stale"),
+    )
+
+
+def known_fields(parameters: QueryParams, allowed: tuple[str, ...]) -> frozenset[str] | None:
     fields = requested_fields(parameters)
     if unknown := sorted((fields or frozenset()).difference(allowed)):
         message = f"invalid fields={unknown[0]!r}: the allowed fields are {', '.join(allowed)}"
@@ -167,10 +173,16 @@ def _known_fields(parameters: QueryParams, allowed: tuple[str, ...]) -> frozense
     return fields
 
 
-def _limit(text: str | None) -> int:
+def page_limit(parameters: QueryParams) -> int:
+    """Return how many items a page has at most.
+
+    Raises:
+        BadRequest: it is not a number from 1 to ``MAX_LIMIT``.
+    """
+    text = only(parameters, "limit")
     if text is None:
         return DEFAULT_LIMIT
     if text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT:
         return int(text)
-    message = f"invalid limit={text!r}: it must be a number from 1 to {MAX_LIMIT}"
+    message = f"invalid limit={quoted(text)}: it must be a number from 1 to {MAX_LIMIT}"
     raise bad_value("limit", message, ("1", str(MAX_LIMIT)))

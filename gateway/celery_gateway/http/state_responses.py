@@ -1,6 +1,6 @@
 """Parts of responses about state: a task's view, some fields of an event, and the errors 404 and 409."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from starlette.responses import Response
@@ -113,9 +113,8 @@ def not_found(tasks: TaskTable, kind: str, id: str, cluster: str | None) -> Resp
     return unknown(kind, id)
 
 
-def ambiguous(kind: str, id: str, records: Iterable[Record]) -> Response:
-    """Return the 409 for an id that several brokers have."""
-    clusters = [record.task.cluster for record in records]
+def ambiguous(kind: str, id: str, clusters: Sequence[object]) -> Response:
+    """Return the 409 for an id that several brokers have, by their names."""
     names = ", ".join(map(str, clusters))
     return error_response(
         409,

@@ -12,7 +12,7 @@ from celery_gateway.events.fields import Fields
 from celery_gateway.http.fair_share import FairShare
 from celery_gateway.http.json_response import JSONBuilder
 from celery_gateway.http.state_responses import NUMBER_BYTES
-from celery_gateway.http.state_tasks import RECORDS_PER_STEP, REFERENCE_BYTES
+from celery_gateway.http.task_selection import RECORDS_PER_STEP, REFERENCE_BYTES
 from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.workflow import Workflow

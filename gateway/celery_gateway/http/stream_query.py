@@ -22,6 +22,7 @@ MAX_FIELDS = 100
 MAX_FIELDS_CHARS = 10_000
 MAX_QUIET_SECONDS = 86_400
 VIEWS = ("event", "record")
+DEFAULT_WINDOW_SECONDS = 3600.0
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)")
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 _AGE_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -32,6 +33,22 @@ class SnapshotQuery(NamedTuple):
 
     filter: Matcher
     is_due_when_resumed: bool
+
+
+class ReportQuery(NamedTuple):
+    """What a stream reports beside events.
+
+    Attributes:
+        has_workers: workers that are new or have changed.
+        statistics_seconds: from report to report of the statistics; ``None``: it reports none.
+        window_seconds: the length of their window.
+        max_rate: how many events a second the stream has at most; ``None``: all.
+    """
+
+    has_workers: bool = False
+    statistics_seconds: float | None = None
+    window_seconds: float = DEFAULT_WINDOW_SECONDS
+    max_rate: int | None = None
 
 
 class StreamQuery(NamedTuple):
@@ -47,6 +64,7 @@ class StreamQuery(NamedTuple):
         until: what ends it; ``None`` if it does not end by itself.
         max_event_bytes: longer events are truncated; 0 for the gateway's own limit.
         view: one of ``VIEWS``: ``record`` if events have the records of their tasks.
+        reports: what it has beside events, and its maximum rate.
     """
 
     filter: Matcher
@@ -58,6 +76,7 @@ class StreamQuery(NamedTuple):
     until: Target | None
     max_event_bytes: int
     view: str
+    reports: ReportQuery
 
 
 def check_stream(
@@ -72,11 +91,12 @@ def check_stream(
     quiet_time: str | None,
     max_event_bytes: str | None,
     view: str | None,
+    reports: ReportQuery,
 ) -> StreamQuery:
     """Check the values of a request for a stream.
 
     Args:
-        filter: parsed already, as are ``format`` and ``snapshot``.
+        filter: parsed already, as are ``format``, ``snapshot`` and ``reports``.
         fields: each has one or more names, separated by commas; ``None`` for all fields.
 
     Raises:
@@ -95,12 +115,19 @@ def check_stream(
         until=_target(until, quiet_time, filter),
         max_event_bytes=0 if max_event_bytes is None else _max_event_bytes(max_event_bytes),
         view=_view(view),
+        reports=reports,
     )
 
 
 def bad_value(parameter: str, message: str, allowed: Sequence[str] = ()) -> BadRequest:
     """Return the error for a bad value of a parameter."""
     return BadRequest(message, code="bad-value", parameter=parameter, allowed=tuple(allowed))
+
+
+def age_seconds(text: str) -> float | None:
+    """Return the seconds of an age such as ``10m``; ``None`` if the text is none."""
+    age = _AGE.fullmatch(text)
+    return None if age is None else float(age[1]) * _AGE_UNIT_SECONDS[age[2]]
 
 
 def parse_fields(values: Sequence[str]) -> frozenset[str]:
@@ -144,8 +171,8 @@ def parse_since(text: str) -> float:
     """
     if text == "earliest":
         return 0.0
-    if age := _AGE.fullmatch(text):
-        return time.time() - float(age[1]) * _AGE_UNIT_SECONDS[age[2]]
+    if (age := age_seconds(text)) is not None:
+        return time.time() - age
     try:
         moment = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign in a query means a space
         if moment.tzinfo is not None:
@@ -212,8 +239,8 @@ def _quiet_seconds(text: str | None) -> float | None:
     if text is None:
         return None
     seconds = -1.0
-    if age := _AGE.fullmatch(text):
-        seconds = float(age[1]) * _AGE_UNIT_SECONDS[age[2]]
+    if (age := age_seconds(text)) is not None:
+        seconds = age
     elif _SECONDS.fullmatch(text):
         seconds = float(text)
     if not 0 <= seconds <= MAX_QUIET_SECONDS:

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 
+from celery_gateway.events.filter import Filter
 from celery_gateway.events.truncate import shorten
-from celery_gateway.http.stream_query import StreamQuery
+from celery_gateway.http.stream_query import ReportQuery, StreamQuery
 from celery_gateway.http.visible import Visible
 from celery_gateway.state.task_record import Record
 from celery_gateway.stream.framing import FieldProjection, PlainFraming, projected_framing
 from celery_gateway.stream.record_view import RecordView, record_view
 from celery_gateway.stream.snapshot import PAGE_BYTES, Snapshot
+from celery_gateway.stream.statistics_reports import StatisticsRequest
 from celery_gateway.stream.subscription import Subscription
 
 PAGE_FRAME_BYTES = 250
@@ -59,6 +61,11 @@ def subscribe(
     target = None if query.until is None else visible.target(query.until)
     if query.view == "record":
         visible.require("state", "view")
+    reports = query.reports
+    if reports.has_workers:
+        visible.require("workers", "workers")
+    if reports.statistics_seconds is not None:
+        visible.require("state", "statistics")
     subscription = pipeline.hub.subscribe(
         filter,
         _event_framing(visible, query, framing),
@@ -69,11 +76,30 @@ def subscribe(
         client=client,
         replaces=replaces,
         since_position=since_position,
+        max_rate=reports.max_rate,
     )
     subscription.send(pipeline.status(subscription.id))
+    try:
+        pipeline.reporting.add(
+            subscription,
+            workers=visible.view_worker if reports.has_workers else None,
+            statistics=_statistics(visible, reports),
+        )
+    except BaseException:
+        subscription.close()
+        raise
     if target is not None:
         pipeline.completions.add(subscription, target)
     return subscription
+
+
+def _statistics(visible: Visible, reports: ReportQuery) -> StatisticsRequest | None:
+    """Return the statistics that a stream reports; ``None`` if there are none."""
+    if reports.statistics_seconds is None:
+        return None
+    window = reports.window_seconds
+    key = window, visible.filter, visible.hidden
+    return StatisticsRequest(key, lambda: visible.activity(window, Filter()), reports.statistics_seconds)
 
 
 def _snapshot(

@@ -4,7 +4,9 @@ Rules: each method applies the principal's scope. What is not visible is treated
 same responses, without a word about evictions or about the tasks of others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
 
 from starlette.responses import Response
 
@@ -13,17 +15,23 @@ from celery_gateway.access.scope import Scope
 from celery_gateway.errors import Evicted, Forbidden
 from celery_gateway.events.event import FILTER_FIELDS, pick
 from celery_gateway.events.fields import Fields
+from celery_gateway.events.filter import Filter
 from celery_gateway.events.matcher import Matcher
 from celery_gateway.http.state_responses import not_found, unknown
 from celery_gateway.pipeline.pipeline import Pipeline
+from celery_gateway.state.activity_report import ActivityReader
 from celery_gateway.state.current_records import VisibleRecords
+from celery_gateway.state.failure_report import FailureQuery, read_failures
 from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_record import Record
-from celery_gateway.state.worker import WORKER_FIELDS
+from celery_gateway.state.worker import WORKER_FIELDS, Worker, worker_keys
+from celery_gateway.state.worker_status import WorkerKey
 from celery_gateway.stream.completion import Target
 from celery_gateway.stream.record_view import RecordOf
 
 _UUID = FILTER_FIELDS.index("uuid")
+_pick_worker = lru_cache(maxsize=1_000)(pick)
+"""Pick the fields of a worker, once for all streams with equal scopes. A result has about 500 bytes."""
 
 
 class Visible:
@@ -74,6 +82,46 @@ class Visible:
                 f"{parameter} is not allowed: it requires {kind!r} in the scope", parameter=parameter
             )
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The names of the hidden fields."""
+        return self._scope.hide
+
+    def check_shown(self, reads: Iterable[tuple[str, str]], use: str) -> None:
+        """Check that a request reads no hidden fields.
+
+        Args:
+            reads: fields, each with the parameter that reads it.
+            use: what the parameter does with the field: ``compared``, ``sorted``, ``counted``, ``requested``.
+
+        Raises:
+            Forbidden: a field is hidden.
+        """
+        for field, parameter in reads:
+            if field in self._scope.hide:
+                message = f"the field {field!r} is hidden from this token: it cannot be {use}"
+                raise Forbidden(message, parameter=parameter)
+
+    def activity(self, window_seconds: float, filter: Filter) -> ActivityReader:
+        """Return a reader of the statistics that a filter passes within the scope."""
+        return ActivityReader(
+            self.pipeline.tasks.activity,
+            window_seconds,
+            visible=self._filter_of_names(filter),
+            hidden=self._scope.hide,
+        )
+
+    def failures(self, filter: Filter, since: float) -> Iterator[dict[str, Any] | None]:
+        """Yield the failures that a filter passes within the scope; see ``read_failures``."""
+        query = FailureQuery(self._filter_of_names(filter), self._scope.hide, since)
+        return read_failures(self.pipeline.tasks.activity.failures, query)
+
+    def _filter_of_names(self, filter: Filter) -> Matcher | None:
+        """Return what a filter passes within the scope; ``None`` if that is everything."""
+        if not filter.clauses and not self._scope.is_restricted:
+            return None
+        return self._scope.restrict(filter)
+
     def restrict(self, filter: Matcher) -> Matcher:
         """Return what a filter passes within the scope; see ``Scope.restrict``."""
         return self._scope.restrict(filter)
@@ -105,6 +153,18 @@ class Visible:
             return None
         return entry.full_json
 
+    def may_see_workflow(self, root_id: str) -> bool:
+        """Return whether some tasks of a workflow may be visible, by its id."""
+        return self._scope.may_see_workflow(root_id)
+
+    @property
+    def only_uuids(self) -> frozenset[str] | None:
+        """The uuids of all tasks that may be visible; ``None`` if the scope does not list them."""
+        lookups = self._scope.filter.lookups if self._scope.is_restricted else None
+        if lookups is None or any(position != _UUID for position, _ in lookups):
+            return None
+        return frozenset([uuid for _, uuid in lookups])
+
     def sees(self, record: Record) -> bool:
         """Return whether a task is visible."""
         return not self._scope.is_restricted or self._scope.filter.matches(record.keys())
@@ -124,14 +184,38 @@ class Visible:
             return []
         tasks = self.pipeline.tasks
         roots = tasks.roots(root_id, cluster)
-        lookups = self._scope.filter.lookups
-        if lookups is not None and all(position == _UUID for position, _ in lookups):
+        if (uuids := self.only_uuids) is not None:
             # Few tasks are visible, so the members are not read: the time would show their number.
-            keys = [key for _, uuid in lookups for key in tasks.keys(uuid, cluster)]
+            keys = [key for uuid in uuids for key in tasks.keys(uuid, cluster)]
             return [root for root in roots if any(key in root.members for key in keys)]
         if len(roots) < 2 or not self._scope.is_restricted:
             return roots
         return [root for root in roots if any(map(self.sees, root.members.values()))]
+
+    def workers_named(self, hostname: str, cluster: str | None, now: float, time: float) -> list[Worker]:
+        """Return the visible workers with a node name: at most one for each cluster.
+
+        Args:
+            cluster: the name of the broker; ``None``: any.
+            now: on the clock of the event loop.
+            time: epoch seconds.
+        """
+        workers, filter = self.pipeline.workers, self._scope.filter
+        found = [workers.get(key, now, time) for key in sorted(workers.keys()) if key[1] == hostname]
+        return [
+            worker
+            for worker in found
+            if worker is not None
+            and (cluster is None or worker.cluster == cluster)
+            and filter.matches(worker_keys(worker.hostname, worker.cluster))
+        ]
+
+    def worker_not_found(self, hostname: str) -> Response:
+        """Return the 404 for a worker."""
+        if self._scope.is_restricted:
+            reason = "none of its events was received lately, or this token does not show it"
+            return unknown("worker", hostname, reason)
+        return unknown("worker", hostname, "none of its events was received in the last hour")
 
     def not_found(self, kind: str, id: str, cluster: str | None) -> Response:
         """Return the 404 for a task or a workflow; see ``state_responses.not_found``."""
@@ -156,6 +240,15 @@ class Visible:
             else pipeline.view_workers()
         )
         return [pick(worker, fields) for worker in workers] if fields.hidden else workers
+
+    def view_worker(self, key: WorkerKey, worker: bytes) -> bytes | None:
+        """Return a worker, encoded, without hidden fields; ``None`` if it is not visible."""
+        cluster, hostname = key
+        if self._scope.is_restricted and not self._scope.filter.matches(worker_keys(hostname, cluster)):
+            return None
+        if self._scope.hide.isdisjoint(WORKER_FIELDS):
+            return worker
+        return _pick_worker(worker, self.fields(None))
 
     @property
     def record_of(self) -> RecordOf:
