@@ -1,11 +1,16 @@
-import type { Connect } from "./connection.js";
-import { guarded, nothing } from "./environment.js";
+import type { Connect, Control } from "./connection.js";
+import { after, guarded, nothing, nowMs } from "./environment.js";
 import { GatewayError } from "./errors.js";
 import { type Feed, feed, type Model } from "./feed.js";
 import { parse } from "./filter.js";
-import { type MakeTasks, tasks, workers } from "./models.js";
+import { http } from "./http.js";
+import { taskList } from "./list.js";
+import { type MakeTasks, tasks } from "./models.js";
+import { polled } from "./poll.js";
 import { judgeTask, judgeWorkflow, type Verdict } from "./ready.js";
+import { paramsOf } from "./select.js";
 import { sse } from "./sse.js";
+import { statistics } from "./statistics.js";
 import { type Listener, type Member, type Stream, stream } from "./stream.js";
 import { workflow } from "./tree.js";
 import type {
@@ -14,18 +19,28 @@ import type {
   ClientOptions,
   Event,
   EventsOptions,
+  Filter,
   Gap,
+  Health,
   Known,
-  Source,
+  PollOptions,
+  Revoked,
+  RevokeOptions,
   Status,
-  TasksOptions,
-  WorkersWatch,
+  TaskOptions,
+  WatchOptions,
   WorkflowWatch,
 } from "./types.js";
 import { streamUrl, usableUrl } from "./url.js";
 import { watch } from "./watch.js";
 import { websocket } from "./websocket.js";
+import { workers } from "./workers.js";
+import { workflowList } from "./workflows.js";
 
+const enum Ms {
+  /** Between two `health` events. */
+  HEALTH = 1_000,
+}
 const enum Max {
   UNREAD = 10_000,
   /** Browsers open at most six HTTP/1.1 connections to a host. */
@@ -49,16 +64,17 @@ export function connect(options: ClientOptions): Client {
     return connect(...given);
   };
 
+  const get = http(options);
   const streams = new Set<Stream>();
   /** By what they are about. */
   const feeds = new Map<unknown, Feed>();
   const listeners: { [type: string]: Set<unknown> } = Object.create(null);
   let status: Status = "idle";
-  let sources: readonly Source[] = [];
+  let about: Omit<Health, "status" | "heardMs"> = { sources: [], version: null, started: null, control: false, actions: [] };
+  let unTick = nothing;
   let over: [Error?] | undefined;
 
   const emit = <K extends keyof ClientEvents>(type: K, value: Parameters<ClientEvents[K]>[0]): void => {
-    if (type === "source") sources = value as readonly Source[];
     for (const listener of [...(listeners[type] ?? [])]) guarded(listener as (value: unknown) => void, value);
   };
 
@@ -67,11 +83,38 @@ export function connect(options: ClientOptions): Client {
     const all = [...streams].map((stream) => stream.status);
     const worst = (["waiting", "connecting", "open"] as const).find((one) => all.includes(one));
     const now = over ? "closed" : (worst ?? "idle");
-    if (now !== status) emit("status", (status = now));
+    if (now === status) return;
+    emit("status", (status = now));
+    tellHealth();
+  };
+
+  const health = (): Health => {
+    const heardMs = nowMs() - Math.max(...[...streams].map(({ heardAtMs }) => heardAtMs));
+    return { status, heardMs: heardMs < Infinity ? heardMs : null, ...about };
+  };
+  /** Tell the health now and, while there is a connection or the next one is planned, each second. */
+  const tellHealth = (): void => {
+    unTick();
+    if (!listeners["health"]?.size) return;
+    emit("health", health());
+    if (!/idle|closed/.test(status)) unTick = after(Ms.HEALTH, tellHealth);
+  };
+
+  /** @param isMain false for a stream of its own: messages of all streams are those of the others, too. */
+  const control = (message: Control, isMain: boolean): void => {
+    if (message.type === "gateway-skipped") emit("skipped", message);
+    if (message.type === "gateway-control" && isMain) emit("control", message);
+    // A stream that begins in the past has the messages of the past.
+    if (message.type !== "gateway-status" || (!isMain && carriers[0]?.status === "open")) return;
+    const { type, id, ...news } = message; // later ones have less
+    about = { ...about, ...news };
+    emit("source", message.sources);
+    tellHealth();
   };
 
   /** @param refused is called if a retry cannot help. */
-  const listenerOf = (refused: (error: Error) => void): Listener => ({
+  const listenerOf = (refused: (error: Error) => void, isMain = true): Listener => ({
+    control: (message) => control(message, isMain),
     emit: (type, value) => (type === "status" ? look() : emit(type, value)),
     refused(error) {
       refused(error);
@@ -80,7 +123,7 @@ export function connect(options: ClientOptions): Client {
     overflow: (members) => members.forEach(place),
   });
   const begin = (refused: (error: Error) => void, at?: EventsOptions): Stream => {
-    const begun = stream(open, options, listenerOf(refused), at);
+    const begun = stream(open, options, listenerOf(refused, !at && !carriers[0]), at);
     streams.add(begun);
     return begun;
   };
@@ -119,7 +162,7 @@ export function connect(options: ClientOptions): Client {
       feeds.set(key, begun);
       if (over) begun.end(over[0]);
       else if (own) own.add(begun);
-      else place(begun);
+      else if (begun.filters[0] || begun.wants) place(begun);
       return begun;
     },
     refetch,
@@ -150,22 +193,39 @@ export function connect(options: ClientOptions): Client {
   const tasksOf = (
     field: "uuid" | "root_id",
     id: string,
-    { signal, cluster }: TasksOptions = {},
+    { signal, cluster, attempts }: TaskOptions = {},
     make: MakeTasks<unknown>,
     judge: (known: Known<never>) => Verdict | undefined,
-  ) => watch(source(field + [cluster, id], tasks(field, id, make, refuse, cluster, options.maxTasks)), signal, judge);
+  ) => {
+    const model = tasks(field, id, make, refuse, cluster, options.maxTasks, attempts ? get : undefined);
+    return watch(source(`${[field, !!attempts, cluster, id]}`, model), signal, judge);
+  };
+  /** Return a watch that equal watches share. */
+  const valueOf = (what: string, { signal, ...given }: WatchOptions, model: () => Model<unknown>, filter?: unknown): any =>
+    watch(source(what + JSON.stringify([given, filter]), model), signal);
+  /** Return a watch of what is fetched again and again. */
+  const fetched = (path: string, filter: Filter, given: PollOptions & { by?: string }, make: (answer: any) => unknown): any => {
+    const params = paramsOf(filter, { ...given });
+    return valueOf(path, given, polled(async (signal) => make(await get(path, params, signal)), given.intervalMs), filter);
+  };
+  const revoke = (path: string, { cluster, terminate = false, signal }: RevokeOptions = {}): Promise<Revoked> =>
+    get(`${path}/revoke`, { cluster }, undefined, { terminate, signal });
 
   return {
     get status() {
       return status;
     },
+    get health() {
+      return health();
+    },
     events(filter = {}, given = {}) {
-      const { since, lastEventId, signal, onGap = nothing } = given;
+      const { since, lastEventId, maxRate, signal, onGap = nothing, onSkipped = nothing } = given;
       const filters = parse(filter);
       const gap = (gap: Gap): void => guarded(onGap, gap);
       const onLost = (lost: number, { id }: Event): void => gap({ type: "gateway-gap", id, reason: "slow", lost });
-      const at = since ?? lastEventId ? given : undefined;
-      return watch(source({}, () => ({ filters, gap }), at), signal, undefined, Max.UNREAD, onLost);
+      const at = (since ?? lastEventId ?? maxRate) ? given : undefined;
+      const control = (message: Control): void => void (message.type === "gateway-skipped" && guarded(onSkipped, message));
+      return watch(source({}, () => ({ filters, gap, control }), at), signal, undefined, Max.UNREAD, onLost);
     },
     task: (uuid, given) => tasksOf("uuid", uuid, given, (_, last) => last, judgeTask(uuid, options)),
     workflow: (rootId, given) =>
@@ -176,10 +236,21 @@ export function connect(options: ClientOptions): Client {
         (members) => workflow(rootId, members),
         judgeWorkflow(rootId, options, given?.quietMs),
       ) as unknown as WorkflowWatch,
-    workers: ({ signal } = {}) => watch(source("", () => workers(() => sources)), signal) as unknown as WorkersWatch,
+    tasks: (filter = {}, given = {}) => valueOf("tasks", given, taskList(get, filter, given), filter),
+    workflows: (filter = {}, given = {}) => valueOf("workflows", given, workflowList(get, filter, given), filter),
+    workers: (given = {}) => valueOf("workers", given, workers),
+    statistics: (given = {}) => valueOf("statistics", given, statistics(get, given)),
+    failures: ({ name, cluster, ...given } = {}) => fetched("/failures", { name, cluster }, given, (answer) => answer.failures),
+    queues: (given = {}) => fetched("/queues", {}, given, (answer) => answer.queues),
+    counts: (filter, by, given = {}) =>
+      fetched("/tasks/counts", filter, { ...given, by: [by].flat().join() }, ({ id, ...counts }) => counts),
+    fetch: get,
+    revoke: (uuid, given) => revoke(`/tasks/${encodeURIComponent(uuid)}`, given),
+    revokeWorkflow: (rootId, given) => revoke(`/workflows/${encodeURIComponent(rootId)}`, given),
     on(type, listener) {
       const set = (listeners[type] ??= new Set());
       set.add(listener);
+      if (type === "health") queueMicrotask(tellHealth);
       return () => void set.delete(listener);
     },
     close: () => close(),

@@ -1,6 +1,6 @@
 /** The connection of a stream, which `sse` and `websocket` open. */
 import type { Patterns } from "./filter.js";
-import type { Gap, Source, Task, Worker } from "./types.js";
+import type { Action, ActionName, Gap, Skipped, Source, Statistics, Task, Worker } from "./types.js";
 
 /** The body of `POST /events`, and the fields of `{"op": "open"}`. */
 export interface StreamRequest {
@@ -11,6 +11,13 @@ export interface StreamRequest {
   since?: string | undefined;
   /** Events have the records of their tasks as the field `record`. */
   view?: "record" | undefined;
+  /** Send `gateway-worker`. */
+  workers?: 1 | undefined;
+  /** Send `gateway-statistics` at this interval, an age; of the last `window`, another age. */
+  statistics?: string | undefined;
+  window?: string | undefined;
+  /** The most events a second. */
+  max_rate?: number | undefined;
   /**
    * The tasks whose state the gateway sends in `gateway-snapshot` pages. It sends the last page even if this is empty: it
    * marks the position where the new part of a request begins.
@@ -36,7 +43,19 @@ export type Control =
   | Gap
   | { readonly type: "gateway-open"; readonly id: string; readonly resume: "live" | "resumed" | "reset" }
   | { readonly type: "gateway-bookmark"; readonly id: string }
-  | { readonly type: "gateway-status"; readonly id: string; readonly sources: readonly Source[] }
+  | Action
+  | Skipped
+  | (Statistics & { readonly type: "gateway-statistics"; readonly id: string })
+  | { readonly type: "gateway-worker"; readonly id: string; readonly worker: Worker }
+  | {
+      readonly type: "gateway-status";
+      readonly id: string;
+      readonly sources: readonly Source[];
+      readonly version?: string;
+      readonly started?: number;
+      readonly control?: boolean;
+      readonly actions?: readonly ActionName[];
+    }
   | { readonly type: "gateway-close"; readonly id: string; readonly reason: string; readonly retry_ms?: number }
   | {
       readonly type: "gateway-error";

@@ -10,11 +10,25 @@ export class GatewayError extends Error {
   declare readonly status: number | undefined;
   /** The part of the request that was wrong, if the gateway has named it. */
   declare readonly parameter: string | undefined;
+  /** The values that are possible there, if the gateway has listed them. */
+  declare readonly allowed: readonly string[] | undefined;
 
-  constructor(message: string, { code, status, parameter }: { code: string; status?: number; parameter?: string | undefined }) {
+  constructor(message: string, { code, status, parameter, allowed }: Details) {
     super(message);
-    Object.assign(this, { code, status, parameter }); // not all that an answer has
+    Object.assign(this, { code, status, parameter, allowed }); // not all that an answer has
   }
+}
+
+interface Details {
+  readonly code: string;
+  readonly status?: number | undefined;
+  readonly parameter?: string | undefined;
+  readonly allowed?: readonly string[] | undefined;
+}
+
+/** Return whether a response's status says that the same request is refused again. */
+export function isFinal(status: number | undefined): boolean {
+  return /^4(0[01345]|1[34]|31)$/.test(`${status}`);
 }
 
 /** Return the error of an HTTP response that is not a success, or not that of a gateway. */

@@ -1,5 +1,5 @@
 /** A feed: what its readers watch. It is a member of a stream from its first reader until a second after the last one. */
-import type { Page } from "./connection.js";
+import type { Control, Page } from "./connection.js";
 import { after, nothing, nowMs } from "./environment.js";
 import { matcher } from "./filter.js";
 import type { Member } from "./stream.js";
@@ -17,17 +17,33 @@ const enum Times {
 export const LOADING: Known<never> = { value: null, status: "loading", error: null };
 
 /** Makes a value of events. Without `make` readers receive the events. */
-export interface Model<T> extends Pick<Member, "filters" | "gap"> {
+export interface Model<T> extends Pick<Member, "filters" | "gap" | "wants"> {
   /** The shortest time between two values for readers; 0: each event makes one. */
   readonly paceMs?: number;
-  /** The value may change by itself after this time. */
-  readonly lookAgainMs?: number;
   /** The reason why there is no value and will be none. */
   readonly error?: Error | undefined;
-  /** Handle an event that matches. */
-  event?: Member["event"];
+  /** Handle an event that matches; false: nothing has changed. */
+  event?(...given: Parameters<Member["event"]>): void | boolean;
+  /** Handle a message of the gateway's own; true: something has changed. */
+  control?(message: Control): void | boolean;
+  /** Begin what it does by itself, such as requests, not before the next turn; return a function that ends it. */
+  start?(live: Live): () => void;
+  /** It receives events from now on. */
+  begun?(): void;
   refresh?(pages: readonly Page[]): void;
   make?(): T | null;
+  /** Show more rows of a list. */
+  more?(): Promise<void>;
+}
+
+/** What a model calls that changes by itself. */
+export interface Live {
+  /** The value has changed. */
+  changed(): void;
+  /** The gateway has answered: the value has changed, or is still unknown. */
+  answered(): void;
+  /** There will be no value any more. */
+  fail(error: Error): void;
 }
 
 export interface Reader {
@@ -44,6 +60,8 @@ export interface Feed<T = unknown> extends Member {
   readonly known: Known<T>;
   /** Add a reader; return a function that removes it. After the end the reader only gets the end. */
   join(reader: Reader): () => void;
+  /** Show more rows of a list. */
+  more(): Promise<void>;
   end(error?: Error): void;
 }
 
@@ -52,7 +70,7 @@ export interface Feed<T = unknown> extends Member {
  * @param refetch requests a snapshot, where an event could not be handled.
  */
 export function feed<T>(model: Model<T>, stop: (error?: Error) => void, refetch: () => void): Feed<T> {
-  const { filters, gap, paceMs = 0, lookAgainMs, make } = model;
+  const { filters, wants, gap, paceMs = 0, make } = model;
   const matches = matcher(filters);
   const readers = new Set<Reader>();
   let value: T | null = null;
@@ -64,7 +82,7 @@ export function feed<T>(model: Model<T>, stop: (error?: Error) => void, refetch:
   let notifiedAtMs = -Infinity;
   let stay = nothing;
   let unplan = nothing;
-  let unlook = nothing;
+  let unstart = nothing;
   let over: [Error?] | undefined;
 
   const notify = (event?: Event): void => {
@@ -85,26 +103,37 @@ export function feed<T>(model: Model<T>, stop: (error?: Error) => void, refetch:
     notified = known;
     notify();
   };
+  const answered = (): void => {
+    isLoaded = true;
+    changed();
+    for (const reader of [...readers]) reader.fetched?.();
+  };
   const self: Feed<T> = {
     filters,
+    wants,
     refuse: stop,
-    gap: (lost) => void (readers.size && gap?.(lost)),
+    gap: (lost) => void ((make || readers.size) && gap?.(lost)),
+    begun: () => model.begun?.(),
+    control(message) {
+      try {
+        if (model.control?.(message)) changed();
+      } catch {
+        // not a message that this version knows
+      }
+    },
     event(event, record) {
       try {
         if (!matches(event)) return;
-        model.event?.(event, record);
-        changed(event);
+        if (model.event?.(event, record) !== false) changed(event);
       } catch {
         if (make) refetch(); // a stream of events goes on without it: no filter can match it
       }
     },
     refresh:
-      make &&
+      model.refresh &&
       ((pages) => {
-        isLoaded = true;
-        model.refresh?.(pages);
-        changed();
-        for (const reader of [...readers]) reader.fetched?.();
+        model.refresh!(pages);
+        answered();
       }),
     get known() {
       if (!isFresh && make) {
@@ -112,8 +141,6 @@ export function feed<T>(model: Model<T>, stop: (error?: Error) => void, refetch:
         isFresh = true;
         value = make();
         restMs = Math.max(paceMs, Times.REST * (nowMs() - startedAtMs));
-        unlook();
-        if (lookAgainMs && !over) unlook = after(lookAgainMs, changed);
       }
       const error = over?.[0] ?? (value === null ? model.error : null) ?? null;
       const status = error ? "error" : value !== null ? "known" : isLoaded ? "unknown" : "loading";
@@ -134,13 +161,15 @@ export function feed<T>(model: Model<T>, stop: (error?: Error) => void, refetch:
         else queueMicrotask(() => readers.size || over || stop());
       };
     },
+    more: async () => model.more?.(),
     end(error) {
       over = [error as Error];
       for (const reader of readers) reader.end(error);
       stay();
       unplan();
-      unlook();
+      unstart();
     },
   };
+  unstart = model.start?.({ changed, answered, fail: stop }) ?? nothing;
   return self;
 }

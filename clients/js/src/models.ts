@@ -1,18 +1,17 @@
-/** Models: a task and a workflow, from the records of tasks, and the table of workers. */
-import { nothing, nowMs } from "./environment.js";
+/** The models of a task and of a workflow, from the records of tasks. */
+import { type Attempts, attempts } from "./attempts.js";
+import { nothing } from "./environment.js";
 import { GatewayError } from "./errors.js";
 import type { Model } from "./feed.js";
 import { escape, matcher, parse } from "./filter.js";
-import { Roster } from "./roster.js";
+import type { Request } from "./http.js";
 import { outlive } from "./task.js";
-import type { Filter, Source, Task, Worker } from "./types.js";
+import type { Filter, Task } from "./types.js";
 import { keyOf, shrink } from "./values.js";
 
 const enum Ms {
   /** Values of many parts change at most 20 times a second. */
   PACE = 50,
-  /** The longest time until a worker's silence is detected. */
-  LOOK_AGAIN = 2_000,
 }
 
 const enum Max {
@@ -29,6 +28,7 @@ export type MakeTasks<T> = (tasks: readonly Task[], last: Task) => T | null;
  * @param refuse is called once if the root_id is the uuid of a task that belongs to another root, and once for too many.
  * @param cluster the broker's name; undefined for any broker.
  * @param maxTasks beyond it the oldest tasks are dropped, but not the root; `refuse` is called once.
+ * @param get fetches the attempts; without it the records have none.
  * @throws TypeError without an id.
  */
 export function tasks<T>(
@@ -38,6 +38,7 @@ export function tasks<T>(
   refuse: (error: Error) => void = nothing,
   cluster?: string,
   maxTasks: number = Max.TASKS,
+  get?: Request,
 ): () => Model<T> {
   const fields = [...new Set([field, "uuid"])]; // the task itself, too: it may belong to another root
   const filters = parse(fields.map((field) => ({ [field]: [id && escape(id)], cluster: cluster && escape(cluster) }) as Filter));
@@ -47,7 +48,9 @@ export function tasks<T>(
     let last: Task | undefined;
     let error: Error | undefined;
     let isFull = false;
+    let kept: Attempts | undefined;
     const put = (task: Task): void => {
+      if (task[field] === id) kept?.look(task, known.get(keyOf(task.cluster, task.uuid)));
       known.set(keyOf(task.cluster, task.uuid), task);
       if (shrink(known, maxTasks, ({ uuid }) => uuid === id)) {
         if (!isFull) refuse(new GatewayError(`too many tasks: at most ${maxTasks} are kept`, { code: "too-many-tasks" }));
@@ -61,7 +64,12 @@ export function tasks<T>(
     };
     return {
       filters,
+      wants: { view: "record" },
       paceMs: field === "uuid" ? 0 : Ms.PACE,
+      start({ changed }) {
+        if (get) kept = attempts(get, field, id, cluster, changed);
+        return () => kept?.end();
+      },
       get error() {
         return error;
       },
@@ -75,20 +83,10 @@ export function tasks<T>(
       refresh(pages) {
         for (const page of pages) for (const task of page.tasks) if (matches(task as {})) put(task);
       },
-      make: () => (last ? make([...known.values()].filter((task) => task[field] === id), last) : null),
+      make() {
+        const add = (task: Task): Task => kept?.add(task) ?? task;
+        return last ? make([...known.values()].filter((task) => task[field] === id).map(add), add(last)) : null;
+      },
     };
-  };
-}
-
-/** Return a model of all workers; every snapshot has them. */
-export function workers(sources: () => readonly Source[]): Model<readonly Worker[]> {
-  const roster = new Roster();
-  return {
-    filters: [{ type: ["worker-*"] }],
-    paceMs: Ms.PACE,
-    lookAgainMs: Ms.LOOK_AGAIN,
-    event: (event) => roster.onEvent(event, nowMs()),
-    refresh: (pages) => roster.refresh(pages.flatMap((page) => page.workers), nowMs()),
-    make: () => roster.look(nowMs(), sources()),
   };
 }

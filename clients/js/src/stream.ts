@@ -11,7 +11,7 @@
  */
 import type { Connect, Control, Page, Reopen, StreamRequest, TaskRecord } from "./connection.js";
 import { after, nothing, nowMs } from "./environment.js";
-import { GatewayError } from "./errors.js";
+import { GatewayError, isFinal } from "./errors.js";
 import { fits, type Patterns, union } from "./filter.js";
 import type { ClientEvents, ClientOptions, Event, EventsOptions, Gap, Status } from "./types.js";
 
@@ -34,10 +34,19 @@ const enum Max {
   REFUSALS = 3,
 }
 
+/** What a member needs beside events. */
+export interface Wants extends Pick<StreamRequest, "view" | "workers" | "window"> {
+  /** The interval between statistics, in milliseconds. */
+  readonly statistics?: number;
+}
+
 /** Something that is watched. */
 export interface Member {
   /** The events that it needs: any of these. It receives others, too. */
   readonly filters: readonly Patterns[];
+  readonly wants?: Wants | undefined;
+  /** Called with each message of the gateway's own, also before it is live. */
+  control?: ((message: Control) => void) | undefined;
   event(event: Event, record?: TaskRecord | null): void;
   gap?: ((gap: Gap) => void) | undefined;
   /** It is live now. */
@@ -54,6 +63,8 @@ export interface Stream {
   readonly position: string | null;
   /** True if more members did not fit into a request. */
   readonly isFull: boolean;
+  /** When something has arrived last, on the clock of `nowMs`; `-Infinity` while nothing is watched. */
+  readonly heardAtMs: number;
   /** @param isLive true if it has handled all its events up to `position`, before the first request. */
   add(member: Member, isLive?: boolean): void;
   /** Stop requesting what a member needs. Events that still arrive for it are dropped. */
@@ -69,6 +80,10 @@ export interface Listener {
   refused(error: Error): void;
   /** These members do not fit into the request; they are no longer members. */
   overflow(members: readonly Member[]): void;
+  /** Called with each message of the gateway's own. */
+  control?(message: Control): void;
+  /** Something has arrived. */
+  heard?(): void;
   /** Called with each message before it is handled, and with the record of an event's task. */
   message?(message: Control | Event, record?: TaskRecord | null): void;
 }
@@ -100,7 +115,9 @@ export function stream(
   let hasShrunk = false;
   /** Whether the events of the request have the records of their tasks. */
   let hasRecords = false;
+  let lastRequest: StreamRequest = {};
   let askedAtMs = -Infinity;
+  let heardAtMs = -Infinity;
   let failures = 0;
   let refusals = 0;
   let expiredAtMs = -Infinity;
@@ -149,6 +166,11 @@ export function stream(
     unwatch();
     unwatch = after(staleMs, () => fail());
   };
+  const heard = (): void => {
+    heardAtMs = nowMs();
+    listener.heard?.();
+    alive();
+  };
 
   const ask = async (): Promise<void> => {
     unplan();
@@ -168,7 +190,7 @@ export function stream(
     const end = live(fail);
     try {
       const given = await (typeof token === "function" ? token() : token);
-      if (!signal.aborted) reopen = connect(wanted, given, signal, { alive: live(alive), message: live(handle), end });
+      if (!signal.aborted) reopen = connect(wanted, given, signal, { alive: live(heard), message: live(handle), end });
     } catch (error) {
       end(error as Error);
     }
@@ -193,11 +215,18 @@ export function stream(
   const request = (): StreamRequest => {
     const any = filters();
     // Without `any` the gateway sends all events.
-    hasRecords = [...members.keys()].some(({ refresh, filters: [first] }) => refresh && !first?.type); // not for workers
-    const goesOn = { any, last_event_id: position ?? undefined, view: hasRecords ? ("record" as const) : undefined };
+    const wants = [...members.keys()].flatMap((member) => member.wants ?? []);
+    const intervals = wants.flatMap(({ statistics }) => statistics ?? []);
+    const goesOn: StreamRequest = (lastRequest = {
+      ...Object.assign({}, ...wants.reverse()), // the first member decides on the window
+      any,
+      last_event_id: position ?? undefined,
+      statistics: intervals[0] && `${Math.min(...intervals)}ms`,
+    });
+    hasRecords = !!goesOn.view;
     hasShrunk = false;
     pages = [];
-    if (begin) return position === null ? { ...goesOn, since: begin.since } : goesOn;
+    if (begin) return { ...goesOn, max_rate: begin.maxRate, since: position === null ? begin.since : undefined };
     const asked: Member[] = [];
     for (const [member, stage] of members) {
       if (stage === "live" && (position !== null || !member.refresh)) continue;
@@ -213,6 +242,10 @@ export function stream(
     listener.message?.(message, record);
     // Before the members get it: whatever they do, the message does not come again.
     if (position !== null && message.type !== "gateway-snapshot") position = message.id;
+    if (message.type.startsWith("gateway-")) {
+      listener.control?.(message);
+      for (const member of [...members.keys()]) member.control?.(message);
+    }
     switch (message.type) {
       case "gateway-open":
         refusals = 0;
@@ -232,9 +265,6 @@ export function stream(
           member.gap?.(message);
         }
         planNext();
-        break;
-      case "gateway-status":
-        emit("source", message.sources);
         break;
       case "gateway-close":
         fail(undefined, message.retry_ms, message.reason === "expired");
@@ -274,7 +304,16 @@ export function stream(
       if (isFirst) return plan(0);
       delayMs = Ms.NEXT_RENEWAL;
     }
-    if (error instanceof GatewayError && isHopeless(error)) return listener.refused(error);
+    if (error instanceof GatewayError && isHopeless(error)) {
+      const refused = [...members.keys()].filter(({ wants = {} }) => isRefused(wants, error.parameter));
+      if (!refused[0]) return listener.refused(error);
+      for (const member of refused) {
+        remove(member);
+        member.refuse(error);
+      }
+      if (members.size && status !== "closed") plan(0);
+      return;
+    }
     become("waiting");
     if (members.size) plan(delayMs + Math.random() * Math.min(Ms.MAX_BACKOFF, Ms.BACKOFF * 2 ** failures++));
     // Errors of neither the network nor the gateway: there is no token, or another server has answered.
@@ -282,7 +321,24 @@ export function stream(
   };
 
   const isHopeless = ({ status = 400 }: GatewayError): boolean =>
-    status === 401 && typeof token === "function" ? ++refusals > Max.REFUSALS : /^4(0[01345]|1[34]|31)$/.test(`${status}`);
+    status === 401 && typeof token === "function" ? ++refusals > Max.REFUSALS : isFinal(status);
+
+  /** Return whether a parameter that the gateway refuses is of these wants. Of several windows one was requested. */
+  const isRefused = (wants: Wants, parameter?: string): boolean =>
+    parameter === "window"
+      ? !!wants.window && wants.window === lastRequest.window
+      : /^(workers|statistics)$/.test(parameter!) && parameter! in wants;
+
+  const remove = (member: Member): void => {
+    if (!members.delete(member)) return;
+    isFull = false;
+    hasShrunk = true;
+    if (members.size) return planNext();
+    drop();
+    position = null;
+    heardAtMs = -Infinity;
+    become("idle");
+  };
 
   drop(); // there is no connection yet
   return {
@@ -295,20 +351,15 @@ export function stream(
     get isFull() {
       return isFull;
     },
+    get heardAtMs() {
+      return heardAtMs;
+    },
     add(member, isLive = !!begin) {
       members.set(member, isLive ? "live" : "new");
       if (status === "idle") become("connecting");
       planNext();
     },
-    remove(member) {
-      if (!members.delete(member)) return;
-      isFull = false;
-      hasShrunk = true;
-      if (members.size) return planNext();
-      drop();
-      position = null;
-      become("idle");
-    },
+    remove,
     refetch(member) {
       if (members.get(member) !== "live") return;
       members.set(member, "lost");

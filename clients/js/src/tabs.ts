@@ -9,9 +9,10 @@
  * - A tab pings a leader that is silent. If it does not answer (its tab is frozen), the tab steals the lock.
  */
 import type { Control, Page, TaskRecord } from "./connection.js";
-import { after, nothing } from "./environment.js";
+import { after, nothing, nowMs } from "./environment.js";
+import { GatewayError } from "./errors.js";
 import type { Patterns } from "./filter.js";
-import type { Listener, Member, Stream } from "./stream.js";
+import type { Listener, Member, Stream, Wants } from "./stream.js";
 import type { Event, Gap, Shared, Status } from "./types.js";
 
 const enum Ms {
@@ -21,9 +22,11 @@ const enum Ms {
   SILENCE = 30_000,
   /** How long a leader may take to answer; it may be busy. */
   ANSWER = 5_000,
+  /** Between two posts because something was heard. */
+  HEARD = 1_000,
 }
 /** The channel and the locks of tabs of another version have another name. */
-const VERSION = 1;
+const VERSION = 2;
 
 /**
  * A member is `new` until the leader reports that it has begun, then `live`. It is `paused` between two leaders: the
@@ -31,8 +34,14 @@ const VERSION = 1;
  */
 type Stage = "new" | "live" | "paused";
 
-/** A member as its tab describes it: its number there, its filters, and whether it needs snapshots and can resume. */
-type Entry = readonly [id: number, filters: readonly Patterns[], needsSnapshot: boolean, canResume: boolean];
+/** A member as its tab describes it: its number there, what it needs, and whether it can resume. */
+type Entry = readonly [
+  id: number,
+  filters: readonly Patterns[],
+  wants: Wants | undefined,
+  needsSnapshot: boolean,
+  canResume: boolean,
+];
 
 /** From a tab to the leader, which always answers. */
 interface Request {
@@ -47,13 +56,16 @@ interface Request {
 /** From the leader to all tabs, or about members of one tab. */
 type Item =
   | { readonly message: Control | Event; readonly record: TaskRecord | null | undefined }
-  | { readonly status: Status }
+  /** `heardMs`: the age of the last byte of the gateway. */
+  | { readonly status: Status; readonly heardMs: number }
   /** These members are live; `id`: the position. */
   | { readonly tab: string; readonly begun: readonly number[]; readonly pages: readonly Page[]; readonly id: string | null }
   /** All paused members are live again; or, with a gap, they are not. */
   | { readonly tab: string; readonly gap: Gap | null }
   /** There are too many members for these. */
-  | { readonly tab: string; readonly refused: readonly number[] };
+  | { readonly tab: string; readonly refused: readonly number[] }
+  /** The gateway refuses what this member needs. */
+  | { readonly tab: string; readonly failed: number; readonly error: Pick<GatewayError, "message" | "code" | "status" | "parameter"> };
 
 interface Post {
   readonly leader: string;
@@ -78,7 +90,7 @@ export function tabs(name = ""): Shared {
 type Begin = Parameters<Shared>[1];
 
 /** Return this tab's part: a stream that the leader feeds. */
-function join(name: string, begin: Begin, { emit, refused, overflow }: Listener): Stream {
+function join(name: string, begin: Begin, { emit, refused, overflow, control }: Listener): Stream {
   const { locks } = navigator;
   const tab = crypto.randomUUID();
   const members = new Map<Member, { readonly id: number; stage: Stage }>();
@@ -90,6 +102,7 @@ function join(name: string, begin: Begin, { emit, refused, overflow }: Listener)
   let status: Status = "idle";
   let position: string | null = null;
   let isFull = false;
+  let heardAtMs = -Infinity;
   /** The leader that this tab follows, and the number of its last post. */
   let leader: string | undefined;
   let number = 0;
@@ -150,7 +163,13 @@ function join(name: string, begin: Begin, { emit, refused, overflow }: Listener)
     watch();
   };
   const hello = (): void => {
-    const add = [...members].map(([{ filters, refresh }, { id, stage }]): Entry => [id, filters, !!refresh, stage === "paused"]);
+    const add = [...members].map(([{ filters, wants, refresh }, { id, stage }]): Entry => [
+      id,
+      filters,
+      wants,
+      !!refresh,
+      stage === "paused",
+    ]);
     send({ hello: position, add });
   };
 
@@ -181,7 +200,10 @@ function join(name: string, begin: Begin, { emit, refused, overflow }: Listener)
 
   const handle = (item: Item): void => {
     if ("message" in item) return onMessage(item.message as Control, item.record);
-    if ("status" in item) return void (members.size && item.status !== status && become(item.status));
+    if ("status" in item) {
+      heardAtMs = members.size ? nowMs() - item.heardMs : -Infinity;
+      return void (members.size && item.status !== status && become(item.status));
+    }
     if ("begun" in item) position = item.id;
     if (item.tab !== tab) return;
     if ("gap" in item) {
@@ -194,6 +216,11 @@ function join(name: string, begin: Begin, { emit, refused, overflow }: Listener)
         member.begun?.();
         member.refresh?.(item.pages);
       }
+    } else if ("failed" in item) {
+      const member = [...members].find(([, { id }]) => id === item.failed)?.[0];
+      if (member) members.delete(member);
+      member?.refuse(new GatewayError(item.error.message, item.error));
+      if (!members.size) become("idle");
     } else {
       const rest = [...members].filter(([, { id }]) => item.refused.includes(id)).map(([member]) => member);
       for (const member of rest) members.delete(member);
@@ -206,8 +233,11 @@ function join(name: string, begin: Begin, { emit, refused, overflow }: Listener)
   const onMessage = (message: Control, record?: TaskRecord | null): void => {
     missed(); // the leader has begun without the paused members
     if (position !== null) position = message.id;
-    if (message.type === "gateway-status") emit("source", message.sources);
-    else if (message.type === "gateway-gap") {
+    if (message.type.startsWith("gateway-")) {
+      control?.(message);
+      for (const member of [...members.keys()]) member.control?.(message);
+    }
+    if (message.type === "gateway-gap") {
       emit("gap", message);
       for (const [member, own] of members) {
         if (own.stage !== "live") continue;
@@ -252,11 +282,14 @@ function join(name: string, begin: Begin, { emit, refused, overflow }: Listener)
     get isFull() {
       return isFull;
     },
+    get heardAtMs() {
+      return heardAtMs;
+    },
     add(member) {
       const id = ++count;
       members.set(member, { id, stage: "new" });
       if (status === "idle") become("connecting");
-      if (channel) send({ add: [[id, member.filters, !!member.refresh, false]] });
+      if (channel) send({ add: [[id, member.filters, member.wants, !!member.refresh, false]] });
       else enter();
     },
     remove(member) {
@@ -265,7 +298,9 @@ function join(name: string, begin: Begin, { emit, refused, overflow }: Listener)
       members.delete(member);
       isFull = false;
       send({ remove: own.id });
-      if (!members.size) become("idle");
+      if (members.size) return;
+      heardAtMs = -Infinity;
+      become("idle");
     },
     refetch(member) {
       const own = members.get(member);
@@ -312,6 +347,7 @@ function makeLead(
   let waiting: Request[] = [];
   let batch: Item[] = [];
   let number = 0;
+  let toldAtMs = -Infinity;
 
   const post = (item: Item): void => {
     if (batch.push(item) === 1) queueMicrotask(send);
@@ -323,7 +359,12 @@ function makeLead(
     flush({ leader, number: number++, items });
   };
 
-  const proxy = (tab: string, id: number, filters: readonly Patterns[], needsSnapshot: boolean): Member => {
+  const tellStatus = (status: Status): void => {
+    toldAtMs = nowMs();
+    post({ status, heardMs: engine ? toldAtMs - engine.heardAtMs : Infinity });
+  };
+
+  const proxy = (tab: string, [id, filters, wants, needsSnapshot]: Entry): Member => {
     const begun = (pages: readonly Page[]): void => {
       const before = batch.at(-1);
       const item = { tab, begun: [id], pages, id: engine!.position };
@@ -333,10 +374,14 @@ function makeLead(
     };
     return {
       filters,
+      wants,
       event: nothing, // each message is posted once, for all
       begun: needsSnapshot ? undefined : () => begun([]),
       refresh: needsSnapshot ? begun : undefined,
-      refuse: nothing,
+      refuse({ message, code, status, parameter }: GatewayError) {
+        proxies.get(tab)?.delete(id);
+        post({ tab, failed: id, error: { message, code, status, parameter } });
+      },
     };
   };
 
@@ -355,13 +400,13 @@ function makeLead(
     }
     own ??= new Map(); // its hello follows
     const canResume = waiting.length > 0 && hello === position;
-    if (add.some((entry) => entry[3])) {
+    if (add.some((entry) => entry[4])) {
       post({ tab, gap: canResume ? null : { type: "gateway-gap", id: `${hello}`, reason: "unknown-id", lost: null } });
     }
-    for (const [id, filters, needsSnapshot, wasLive] of proxies.has(tab) ? add : []) {
-      const member = proxy(tab, id, filters, needsSnapshot);
-      own.set(id, member);
-      engine!.add(member, canResume && wasLive);
+    for (const entry of proxies.has(tab) ? add : []) {
+      const member = proxy(tab, entry);
+      own.set(entry[0], member);
+      engine!.add(member, canResume && entry[4]);
     }
     const old = own.get(remove ?? refetch ?? 0);
     if (old && remove) {
@@ -369,20 +414,23 @@ function makeLead(
       engine!.remove(old);
       if (engine!.status === "idle") post({ tab, begun: [], pages: [], id: null });
     } else if (old) engine!.refetch(old);
-    post({ status: engine!.status }); // the answer
+    tellStatus(engine!.status); // the answer
   };
 
   const start = (): void => {
     if (signal.aborted) return;
     // Without members to resume there is no reason to begin in the past.
-    if (!waiting.some(({ hello, add }) => hello === position && add?.some((entry) => entry[3]))) position = null;
+    if (!waiting.some(({ hello, add }) => hello === position && add?.some((entry) => entry[4]))) position = null;
     engine = begin(
       {
         emit(type, value) {
-          if (type === "status") post({ status: value as Status });
+          if (type === "status") tellStatus(value as Status);
           if (type === "error") emit(type, value);
         },
         refused,
+        heard() {
+          if (engine && nowMs() - toldAtMs >= Ms.HEARD) tellStatus(engine.status);
+        },
         overflow(members) {
           for (const [tab, own] of proxies) {
             const ids = [...own].filter(([, member]) => members.includes(member)).map(([id]) => id);

@@ -3,7 +3,7 @@
  * evicted the task. Pure.
  */
 import type { Event, Task } from "./types.js";
-import { blank, idText, words } from "./values.js";
+import { blank, idText, number, words } from "./values.js";
 
 const READY = words("SUCCESS FAILURE REVOKED");
 /** Fields that an event of Celery, and an event of a lost task, has under the same name. */
@@ -20,6 +20,11 @@ const BLANK = {
 /** Return whether a task has ended, whichever way. */
 export function isReady({ state }: { readonly state?: string | null | undefined }): boolean {
   return READY.includes(state!);
+}
+
+/** Return when a task began: sent, else received, else started; 0 if that is not known. */
+export function begunAt({ sent, received, started }: Task): number {
+  return number(sent || received || started) ?? 0;
 }
 
 /**

@@ -104,6 +104,26 @@ export interface Task {
   readonly children: readonly string[];
   /** True if `lost` is not null. */
   readonly stale: boolean;
+  /** The last ten attempts of the run, the first one first: of `client.fetch`, and of a watch with `attempts: true`. */
+  readonly attempts?: readonly Attempt[];
+}
+
+/** One attempt of a task: one process's work on one message. Times are epoch seconds. */
+export interface Attempt {
+  /** The retries in its message. */
+  readonly retries: number;
+  readonly state: string;
+  /** `null` until a worker has it. */
+  readonly worker: string | null;
+  readonly pid: number | null;
+  readonly sent: number | null;
+  /** When it was to start, RFC 3339. */
+  readonly eta: string | null;
+  readonly received: number | null;
+  readonly started: number | null;
+  readonly ended: number | null;
+  /** Its first 1,000 characters. */
+  readonly exception: string | null;
 }
 
 /** A task in the tree of its workflow. */
@@ -127,6 +147,16 @@ export interface Workflow {
   /** The number of tasks in each state. */
   readonly counts: { readonly [state: string]: number };
   /**
+   * From a root to the task that has been running for longest; if none runs, to the task that ended last. `seconds`: the
+   * time from its beginning to its end, or to its last event.
+   */
+  readonly critical_path: readonly {
+    readonly uuid: string;
+    readonly name: string | null;
+    readonly state: string;
+    readonly seconds: number;
+  }[];
+  /**
    * The roots: tasks without a known parent. Roots and children are in the order in which they became known. Trees
    * deeper than 100 levels are split; deeper tasks appear as extra roots.
    */
@@ -147,10 +177,12 @@ export interface Worker {
    * - `unknown`: the gateway is not connected to its broker.
    */
   readonly status: "online" | "stopping" | "silent" | "offline" | "unknown";
-  /** When the status began: on the gateway's clock in a snapshot, on this client's clock after a change. */
+  /** When the status began, on the gateway's clock. */
   readonly since: number | null;
   /** True if it sends heartbeats. If not, it is never silent. */
   readonly heartbeats: boolean;
+  /** False if it has run tasks and sent no events of them (no `-E`); `null` if that is not known. */
+  readonly sends_task_events?: boolean | null;
   /** Seconds between two heartbeats. */
   readonly freq: number | null;
   /** The number of tasks that it runs. */
@@ -201,6 +233,50 @@ export interface Source {
   readonly since: number;
 }
 
+/** What a token, or a setting of the gateway, allows to do. */
+export type ActionName = "revoke" | "terminate";
+
+/** Whether the connection works, and what the gateway has said of itself. */
+export interface Health {
+  readonly status: Status;
+  /** The age of the last byte of the gateway, keep-alives included (one about every 15 s); `null` before the first one. */
+  readonly heardMs: number | null;
+  /** The brokers. */
+  readonly sources: readonly Source[];
+  /** The gateway's version; `null` while it is not known. */
+  readonly version: string | null;
+  /** When the gateway's process started, in epoch seconds on its clock. */
+  readonly started: number | null;
+  /** Whether it asks workers to send events (`--control`). */
+  readonly control: boolean;
+  /** What its setting `--allow` has. */
+  readonly actions: readonly ActionName[];
+}
+
+/** Someone has revoked tasks through the gateway: one of these for each task that this client may see. */
+export interface Action {
+  readonly type: "gateway-control";
+  readonly id: string;
+  readonly action: string;
+  readonly terminate: boolean;
+  readonly signal: string | null;
+  readonly uuid: string;
+  readonly name: string | null;
+  readonly root_id: string | null;
+  /** Who; `null` without authentication. */
+  readonly principal: string | null;
+  /** Epoch seconds. */
+  readonly time: number;
+  readonly cluster?: string;
+}
+
+/** Events beyond `maxRate` that the gateway has not sent. */
+export interface Skipped {
+  readonly type: "gateway-skipped";
+  readonly id: string;
+  readonly count: number;
+}
+
 export type FilterField =
   | "type"
   | "name"
@@ -218,7 +294,7 @@ export type FilterField =
  *
  * @example { type: ["task-failed", "task-retried"], name: ["shop.*", "!shop.internal.*"] }
  */
-export type Filter = { readonly [field in FilterField]?: string | readonly string[] };
+export type Filter = { readonly [field in FilterField]?: string | readonly string[] | undefined };
 
 /**
  * - `idle`: nothing is watched, so there is no connection;
@@ -283,17 +359,99 @@ export type WebSocketConstructor = new (url: string, protocols: string[]) => {
   close(): void;
 };
 
+/** Parameters of a request: an array is a parameter that is repeated, `undefined` is left out. */
+export type Params = { readonly [name: string]: string | number | boolean | readonly string[] | undefined };
+
 export interface WatchOptions {
   /** Closes the watch when it is aborted. */
   signal?: AbortSignal | undefined;
 }
 
-export interface TasksOptions extends WatchOptions {
+export interface PollOptions extends WatchOptions {
+  /** The time between an answer and the next request; the default is that of the watch, and 500 ms the least. */
+  intervalMs?: number | undefined;
+}
+
+export interface TaskOptions extends WatchOptions {
+  /** The broker's name, if the gateway has several that may have the same ids. */
+  cluster?: string | undefined;
+  /** Fetch `attempts` of the task, or of a workflow's tasks, and again after a change; at most once a second. */
+  attempts?: boolean | undefined;
+}
+
+/** The fields of a record with numbers that a condition can compare. */
+export type NumberField = "runtime" | "queued_seconds" | "attempt" | "retries" | "progress";
+
+/** What selects tasks beside a filter, by the rules of `GET /tasks`. */
+export interface TaskConditions {
+  /** A text in the uuid, name, args, kwargs, result or exception, whatever the case. */
+  q?: string | undefined;
+  /** Begun (sent, else received, else started) at this time or later: an age such as `10m`, or an RFC 3339 time. */
+  since?: string | undefined;
+  /** Begun before this time. */
+  before?: string | undefined;
+  /** Only lost tasks, or only others. */
+  stale?: boolean | undefined;
+  /** Comparisons with `>`, `>=`, `<`, `<=` or `=`. @example { runtime: ">=5", attempt: [">1", "<=3"] } */
+  where?: { readonly [field in NumberField]?: string | readonly string[] | undefined } | undefined;
+}
+
+export interface TaskListOptions extends TaskConditions, WatchOptions {
+  /** `newest` (default), or another order of `GET /tasks`. */
+  sort?: string | undefined;
+  /** The number of tasks, and how many `more` adds: 1 to 1,000; default 100. */
+  limit?: number | undefined;
+}
+
+export interface WorkflowListOptions extends PollOptions {
+  /** Comparisons with numbers of tasks. @example { total: ">=2" } */
+  where?: { readonly [field in "total" | "ready" | "failed"]?: string | readonly string[] | undefined } | undefined;
+  /** `running`, `failed`, `succeeded`, `waiting`, `lost`. */
+  state?: string | readonly string[] | undefined;
+  q?: string | undefined;
+  since?: string | undefined;
+  before?: string | undefined;
+  sort?: string | undefined;
+  /** The number of workflows, and how many `more` adds: 1 to 1,000; default 100. */
+  limit?: number | undefined;
+}
+
+export interface StatisticsOptions extends PollOptions {
+  /** How far back the numbers go: an age from `1m` to `24h`; default `1h`. */
+  window?: string | undefined;
+  /** Patterns of task names. */
+  name?: string | readonly string[] | undefined;
+}
+
+export interface FailuresOptions extends PollOptions {
+  name?: string | readonly string[] | undefined;
+  cluster?: string | readonly string[] | undefined;
+  /** An age such as `24h`, or an RFC 3339 time. */
+  since?: string | undefined;
+  /** 1 to 1,000; default 100. */
+  limit?: number | undefined;
+}
+
+export interface CountsOptions extends TaskConditions, PollOptions {}
+
+export interface RevokeOptions {
+  /** End it, too, if it runs. Otherwise a task that runs goes on. */
+  terminate?: boolean | undefined;
+  /** The signal that ends it; default `SIGTERM`. */
+  signal?: string | undefined;
   /** The broker's name, if the gateway has several that may have the same ids. */
   cluster?: string | undefined;
 }
 
-export interface WorkflowOptions extends TasksOptions {
+/** What was asked of the workers. Whether it happens is seen in the tasks' events. */
+export interface Revoked {
+  readonly revoked: readonly string[];
+  readonly count: number;
+  /** True if the workflow has more tasks than one request may revoke: repeat it. */
+  readonly more: boolean;
+}
+
+export interface WorkflowOptions extends TaskOptions {
   /**
    * How long `ready` waits for more tasks once all known ones are ready, in milliseconds: 2,000; or 30,000 if there was
    * no `task-sent` event of some task.
@@ -306,8 +464,12 @@ export interface EventsOptions extends WatchOptions {
   since?: string | undefined;
   /** Resume right after the event with this `id`. It overrides `since`. */
   lastEventId?: string | undefined;
+  /** The most events a second, 1 to 100,000: the gateway skips those beyond. Such a stream has its own connection. */
+  maxRate?: number | undefined;
   /** Called for each gap in this stream: in order with callbacks, but before unread items of an iterator. */
   onGap?: ((gap: Gap) => void) | undefined;
+  /** Called at most once a second, if events beyond `maxRate` were skipped. */
+  onSkipped?: ((skipped: Skipped) => void) | undefined;
 }
 
 /**
@@ -379,6 +541,147 @@ export interface WorkflowWatch extends Watch<Workflow> {
   readonly ready: Promise<Workflow>;
 }
 
+/** A list of tasks. */
+export interface TaskList {
+  readonly tasks: readonly Task[];
+  /** True if there are more tasks than these: see `more`. */
+  readonly more: boolean;
+  /** The number of tasks that events have added since the watch began. It only grows. */
+  readonly arrived: number;
+}
+
+export interface TaskListWatch extends Watch<TaskList> {
+  /** Show `limit` more tasks, to all readers of this list. Resolves when they are there. Rejects as `client.fetch` does. */
+  more(): Promise<void>;
+}
+
+/** A workflow in a list: of `GET /workflows`. Times are epoch seconds. */
+export interface WorkflowSummary {
+  readonly root_id: string;
+  /** Of its root. */
+  readonly name: string | null;
+  readonly state: "running" | "failed" | "succeeded" | "waiting" | "lost";
+  readonly total: number;
+  readonly ready: number;
+  readonly failed: number;
+  readonly counts: { readonly [state: string]: number };
+  /** 0..1. */
+  readonly progress: number;
+  readonly begun: number | null;
+  readonly ended: number | null;
+  readonly cluster?: string;
+}
+
+export interface WorkflowList {
+  readonly workflows: readonly WorkflowSummary[];
+  readonly more: boolean;
+}
+
+export interface WorkflowListWatch extends Watch<WorkflowList> {
+  /** Show `limit` more workflows, to all readers of this list. Resolves when they are there. */
+  more(): Promise<void>;
+}
+
+/** How a duration is spread, in seconds, with an error of 2 % at most. */
+export interface Spread {
+  readonly count: number;
+  readonly p50: number;
+  readonly p95: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/** The numbers of one task name, or of several together. The counts are those of the window. */
+export interface StatisticsItem {
+  /** `null` in `total` and `other`. */
+  readonly name: string | null;
+  readonly cluster?: string;
+  /** How many run now. */
+  readonly running: number;
+  /** How many wait now: neither ready, nor running, nor lost. */
+  readonly waiting: number;
+  readonly lost: number;
+  readonly received: number;
+  readonly started: number;
+  readonly succeeded: number;
+  readonly failed: number;
+  readonly retried: number;
+  readonly revoked: number;
+  readonly rejected: number;
+  /** The counts over time, the oldest first; the last one is that of now. */
+  readonly buckets: {
+    readonly seconds: number;
+    /** When the first one began, in epoch seconds. */
+    readonly start: number;
+    readonly succeeded: readonly number[];
+    readonly failed: readonly number[];
+    readonly retried: readonly number[];
+  };
+  readonly runtime: Spread | null;
+  /** The time from `sent` (or the eta) to `started`. */
+  readonly wait: Spread | null;
+  readonly last_failure: { readonly uuid: string; readonly time: number; readonly exception: string | null } | null;
+}
+
+/** The numbers by task name: of `GET /statistics`. Times are epoch seconds on the gateway's clock. */
+export interface Statistics {
+  /** Seconds. */
+  readonly window: number;
+  readonly time: number;
+  /** Since when events were counted. */
+  readonly since: number;
+  /** Those with the most ended tasks first. */
+  readonly names: readonly StatisticsItem[];
+  /** All names beyond the first 1,000. */
+  readonly other: StatisticsItem | null;
+  readonly total: StatisticsItem;
+}
+
+/** Failures with one signature: the exception and where it was raised. Times are epoch seconds. */
+export interface Failure {
+  readonly signature: string;
+  readonly exception: string;
+  /** One example. */
+  readonly message: string;
+  /** The last frame of the application, such as `demo/tasks.py:88 in charge`. */
+  readonly frame: string | null;
+  readonly count: number;
+  readonly names: { readonly [name: string]: number };
+  readonly first: number;
+  readonly last: number;
+  /** Of the newest task. */
+  readonly uuid: string;
+  readonly worker: string | null;
+}
+
+/** A queue: of `GET /queues`. */
+export interface Queue {
+  readonly name: string;
+  readonly cluster?: string;
+  /** The number of messages that are ready. */
+  readonly depth: number | null;
+  readonly unacknowledged: number | null;
+  readonly consumers: number | null;
+  /** When its oldest message was sent, in epoch seconds. */
+  readonly oldest: number | null;
+  /** Messages by priority, on Redis. */
+  readonly priorities?: { readonly [priority: string]: number } | null;
+  /** When it was read, in epoch seconds. */
+  readonly time: number;
+  readonly error: string | null;
+}
+
+export type CountField = "state" | "name" | "queue" | "hostname";
+
+/** The numbers of tasks: of `GET /tasks/counts`. */
+export interface Counts {
+  readonly total: number;
+  /** By field, then by value; `""` if there is no value. */
+  readonly counts: { readonly [field in CountField]?: { readonly [value: string]: number } };
+  /** How many have values beyond the first 1,000. */
+  readonly other: { readonly [field in CountField]?: number };
+}
+
 /** All workers by cluster and hostname, whatever their status. */
 export type WorkersWatch = Watch<readonly Worker[]>;
 
@@ -395,11 +698,18 @@ export interface ClientEvents {
   error: (error: Error) => void;
   /** The brokers, after each connect and when the gateway has lost a broker or is consuming from it again. */
   source: (sources: readonly Source[]) => void;
+  /** `client.health`: after each change, and each second while the client is connected or connecting. */
+  health: (health: Health) => void;
+  /** Someone has revoked a task through the gateway. Only while something is watched. */
+  control: (action: Action) => void;
+  /** The gateway has skipped events of a stream with `maxRate`. */
+  skipped: (skipped: Skipped) => void;
 }
 
 /** One connection to a gateway, shared by all watches. */
 export interface Client {
   readonly status: Status;
+  readonly health: Health;
   /**
    * Watch events that match a filter, or any of several filters; all events without one.
    *
@@ -413,7 +723,16 @@ export interface Client {
    *
    * @throws TypeError without a uuid.
    */
-  task(uuid: string, options?: TasksOptions): TaskWatch;
+  task(uuid: string, options?: TaskOptions): TaskWatch;
+  /**
+   * Watch a list of tasks: those of `GET /tasks`, then live. The filter is that of the record: a task that no longer
+   * matches leaves the list, such as one that has ended from `state: "STARTED"`. Rows change in place. In the order
+   * `newest`, tasks that begin are added where they belong, at most at the place `limit`. In other orders the list is
+   * fetched again while its tasks change, at most every 5 s. It changes at most 20 times a second.
+   *
+   * @throws TypeError or RangeError as `events` does.
+   */
+  tasks(filter?: Filter, options?: TaskListOptions): TaskListWatch;
   /**
    * Watch all tasks of one root as a tree. It changes at most 20 times a second.
    *
@@ -423,8 +742,33 @@ export interface Client {
    * @throws TypeError without a root_id.
    */
   workflow(rootId: string, options?: WorkflowOptions): WorkflowWatch;
+  /** Watch a list of workflows, which is fetched every 2 s (`intervalMs`). The filter is that of the root task. */
+  workflows(filter?: Filter, options?: WorkflowListOptions): WorkflowListWatch;
   /** Watch all workers. The value changes at most 20 times a second. */
   workers(options?: WatchOptions): WorkersWatch;
+  /**
+   * Watch the numbers by task name; every 5 s (`intervalMs`). They come over the stream of all watches; those of another
+   * window than the first watch's are fetched.
+   */
+  statistics(options?: StatisticsOptions): Watch<Statistics>;
+  /** Watch failures by signature, the newest first; fetched every 5 s (`intervalMs`). */
+  failures(options?: FailuresOptions): Watch<readonly Failure[]>;
+  /** Watch the queues; fetched every 5 s (`intervalMs`). */
+  queues(options?: PollOptions): Watch<readonly Queue[]>;
+  /** Watch the numbers of tasks by fields; fetched every 5 s (`intervalMs`). */
+  counts(filter: Filter, by: CountField | readonly CountField[], options?: CountsOptions): Watch<Counts>;
+  /**
+   * Fetch JSON from an endpoint of the gateway, with the client's token or cookies.
+   *
+   * @param path such as `/tasks/5a37…`; ids in it have to be encoded with `encodeURIComponent`.
+   * @throws GatewayError if the gateway refuses, with `code`, `status`, `parameter` and `allowed`; TypeError if the network
+   *   fails.
+   */
+  fetch<T = unknown>(path: string, params?: Params, signal?: AbortSignal): Promise<T>;
+  /** Revoke a task: workers discard it when they receive it. Rejects as `fetch` does. */
+  revoke(uuid: string, options?: RevokeOptions): Promise<Revoked>;
+  /** Revoke all tasks of a workflow that have not ended. Rejects as `fetch` does. */
+  revokeWorkflow(rootId: string, options?: RevokeOptions): Promise<Revoked>;
   /** Call back at each event of this type. Returns a function that removes the listener. */
   on<K extends keyof ClientEvents>(type: K, listener: ClientEvents[K]): () => void;
   /** Close the client and all its watches. */

@@ -25,7 +25,7 @@ export function streamUrl(given: string | URL, isSocket: boolean, path = isSocke
     throw bad(`${url.protocol} is no scheme of a gateway, expected http: or https:`);
   }
   if (!isSocket && url.username + url.password) throw bad("fetch accepts no user or password in it; use the option token");
-  url.pathname = url.pathname.replace(/\/*$/, path);
+  url.pathname = url.pathname.replace(/\/*$/, () => path);
   url.hash = "";
   return url;
 }

@@ -7,7 +7,7 @@ export function idText(id: unknown): string | undefined {
 
 /** Return what identifies a task or a worker: several brokers may have the same uuid or hostname. */
 export function keyOf(cluster: unknown, id: unknown): string {
-  return `${[idText(cluster), idText(id)]}`;
+  return `${idText(cluster) ?? ""},${idText(id) ?? ""}`;
 }
 
 /** Return a number, and undefined for anything else: an application's event may have any value in any field. */
@@ -32,4 +32,10 @@ export function words(list: string): string[] {
 /** Return an object whose fields are null. */
 export function blank(list: string): { [field: string]: null } {
   return Object.fromEntries(words(list).map((field) => [field, null]));
+}
+
+/** Return the seconds of an age such as `10m`; undefined for another text. */
+export function seconds(age: string): number | undefined {
+  const [, amount, unit] = /^([\d.]+)(ms|[smhd])$/.exec(age) ?? [];
+  return unit === undefined ? unit : +amount! * { ms: 0.001, s: 1, m: 60, h: 3_600, d: 86_400 }[unit as "s"];
 }

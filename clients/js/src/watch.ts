@@ -3,7 +3,7 @@ import { guarded, nothing } from "./environment.js";
 import { type Feed, LOADING, type Reader } from "./feed.js";
 import { mailbox } from "./mailbox.js";
 import { settled, type Verdict } from "./ready.js";
-import type { EventStream, Known, Task, TaskWatch } from "./types.js";
+import type { EventStream, Known, Task, TaskListWatch, TaskWatch } from "./types.js";
 
 export interface Source {
   /** False if its feed makes no value of events. */
@@ -28,7 +28,7 @@ export function watch(
   judge: (known: Known<never>) => Verdict | undefined = nothing as () => undefined,
   capacity = 1,
   onLost: (lost: number, last: never) => void = nothing,
-): TaskWatch & EventStream {
+): TaskWatch & EventStream & Pick<TaskListWatch, "more"> {
   const ends = new Set<() => void>();
   let last: Feed | undefined;
   let ready: Promise<unknown> | undefined;
@@ -90,6 +90,7 @@ export function watch(
       isClosed = true;
       for (const close of ends) close();
     },
+    more: async () => source.feed()?.more(),
     get ready() {
       return (ready ??= settled(look, join, judge, () => source.refetch(last as Feed))) as Promise<Task>;
     },

@@ -1,6 +1,7 @@
 /** The one list of tests, for Node and for browsers. */
 import { browser } from "./browser.js";
 import { events } from "./events.js";
+import { lists } from "./lists.js";
 import { outages } from "./outages.js";
 import { state } from "./state.js";
 import { access } from "./tokens.js";
@@ -26,7 +27,7 @@ export interface Test {
   run(t: Trial): Promise<void>;
 }
 
-const list: readonly Test[] = [...outages, ...state, ...events, ...access, ...browser];
+const list: readonly Test[] = [...outages, ...state, ...lists, ...events, ...access, ...browser];
 /** What is known of tasks does not depend on how its events come, so one run is left out unless all is to be tried. */
 const UNUSUAL = { run: "chromium websocket", tests: state };
 

@@ -41,7 +41,7 @@ export async function sameWorkflow(
 
 function tree(workflow: any): any {
   if (workflow === null) return null;
-  const { critical_path, id, tasks, ...rest } = workflow;
+  const { id, tasks, ...rest } = workflow;
   return { ...rest, tasks: byUuid(tasks) };
 }
 

@@ -37,9 +37,13 @@ export const tabTests = [
         assert.deepEqual(gaps, []);
       }
       assert.equal((await t.door()).open, 1, "connections");
+      await until("each knows the gateway's health, and its statistics", async () =>
+        (await all(tabs, state)).every(({ health, statistics }) => health.version && health.heardMs < 10_000 && statistics === 3_600),
+      );
       for (const tab of tabs.splice(0, 3)) await tab.close(); // the leader is among them
       await t.publish([`${t.name}.3`]);
       await until("the others go on", async () => (await state(tabs[0])).names.length === 2);
+      await until("keep-alives are heard in all", async () => (await all(tabs, state)).every(({ health }) => health.heardMs < 10_000));
       await all(tabs, (tab) => tab.evaluate(() => globalThis.client.close()));
       await until("no connection is left", async () => (await t.door()).open === 0);
     },
@@ -63,8 +67,8 @@ export const tabTests = [
       await until("all is published", load.isDone);
       await until("all has come", async () => (await all(tabs, state)).every(({ numbers }) => numbers.at(-1) === count - 1));
       for (const { numbers, gaps } of await all(tabs, state)) {
-        assert.deepEqual(numbers, Array.from({ length: count }, (_, n) => n));
         assert.deepEqual(gaps, []);
+        assert.deepEqual(numbers, Array.from({ length: count }, (_, n) => n));
       }
     },
   },
@@ -141,6 +145,27 @@ export const tabTests = [
     },
   },
   {
+    name: "tabs: workers that a token does not allow fail in each tab, and the rest goes on",
+    transports: ["sse", "websocket"],
+    auth: true,
+    async run(t) {
+      const tabs = await t.open(2);
+      const body = { seconds: 600, any: [{ name: [`${t.name}*`] }], may: ["events", "state"] };
+      const { token } = await t.command("/tokens/sign", body);
+      for (const tab of tabs) {
+        await tab.evaluate((token) => (globalThis.token = token), token);
+        await watchAll(tab, t.name, null, t.transport);
+      }
+      await until("the workers are refused", async () => (await all(tabs, state)).every(({ refused }) => refused[0] === "workers"));
+      await until("the rest goes on", async () => {
+        const probe = await t.load(t.name, 1, undefined, { is_task: true });
+        await until("it is published", probe.isDone);
+        return (await all(tabs, state)).every(({ numbers, statistics }) => numbers.length > 0 && statistics);
+      });
+      for (const { refused, statistics } of await all(tabs, state)) assert.deepEqual([refused, statistics], [["workers", undefined], 3_600]);
+    },
+  },
+  {
     name: "tabs: another name is another connection; too many watches are refused in their tab",
     transports: ["websocket"],
     async run(t) {
@@ -179,9 +204,12 @@ function watchAll(tab, name, uuid, transport, user) {
       });
       const workers = client.workers();
       workers.subscribe(() => undefined);
+      const statistics = client.statistics();
+      statistics.subscribe(() => undefined);
       const watchTask = (uuid) => (kept.task = client.task(uuid)).subscribe(() => undefined);
       if (uuid) watchTask(uuid);
-      const state = () => ({ ...kept, task: kept.task?.value?.result, workers: workers.value?.length ?? 0, status: client.status });
+      const state = () => ({ ...kept, task: kept.task?.value?.result, workers: workers.value?.length ?? 0, status: client.status,
+        ...{ statistics: statistics.value?.window, health: client.health, refused: [workers, statistics].map(({ error }) => error?.parameter) } });
       Object.assign(globalThis, { client, state, watchTask });
     },
     [name, uuid, transport, user],

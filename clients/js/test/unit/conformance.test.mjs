@@ -6,7 +6,6 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { tasks } from "../../dist/models.js";
-import { Roster } from "../../dist/roster.js";
 import { isReady } from "../../dist/task.js";
 import { workflow } from "../../dist/tree.js";
 
@@ -54,18 +53,8 @@ for (const one of cases) test(one.rule, () => assert.ok(check(stream(one)) >= 2)
 for (const { rule, root_id, tasks, workflow: expected } of load("workflow.json").cases) {
   test(rule, () => {
     const tree = ({ uuid, children }) => (children[0] ? { [uuid]: children.map(tree) } : uuid);
-    const { tasks: roots, ...rest } = workflow(root_id, tasks.map((task) => ({ parent_id: null, sent: null, ...task })));
+    const { tasks: roots, critical_path, ...rest } = workflow(root_id, tasks.map((task) => ({ parent_id: null, sent: null, ...task })));
     assert.deepEqual({ ...rest, tasks: roots.map(tree) }, expected);
-  });
-}
-
-for (const { rule, steps } of load("worker.json").cases) {
-  test(rule, () => {
-    const roster = new Roster();
-    for (const { at, event, workers } of steps) {
-      if (event) roster.onEvent(event, 1_000 * at);
-      else assert.deepEqual(roster.look(1_000 * at, []).map(({ since, ...worker }) => worker), workers, `at ${at}`);
-    }
   });
 }
 

@@ -5,10 +5,10 @@ import { after, test } from "node:test";
 import { connect, GatewayError } from "../../dist/index.js";
 import { matcher } from "../../dist/filter.js";
 import { tasks } from "../../dist/models.js";
-import { Roster } from "../../dist/roster.js";
 import { outlive } from "../../dist/task.js";
 import { workflow } from "../../dist/tree.js";
 import { keyOf } from "../../dist/values.js";
+import { workers } from "../../dist/workers.js";
 
 const NAMES = ["__proto__", "constructor", "prototype", "toString", "valueOf", "hasOwnProperty", "toJSON"];
 const UNREADABLE = '{"toString":1,"valueOf":null}'; // throws where it is made a text or a number
@@ -40,9 +40,10 @@ test("names of properties of all objects are names like any other", () => {
     assert.equal(Object.getOwnPropertyDescriptor(flow.counts, name).value, 1, name);
     assert.deepEqual(Object.getOwnPropertyDescriptor(flow.tasks[0].custom, name).value, { polluted: true }, name);
 
-    const roster = new Roster();
-    roster.onEvent(parsed({ type: '"worker-heartbeat"', hostname: text, [name]: "1" }), 0);
-    assert.deepEqual(roster.look(0, []).map(({ hostname, status }) => [hostname, status]), [[name, "online"]]);
+    const table = workers();
+    table.control({ type: "gateway-worker", worker: parsed({ hostname: text, status: '"online"', [name]: "1" }) });
+    table.event(parsed({ type: '"worker-heartbeat"', hostname: text, [name]: "1" }));
+    assert.deepEqual(table.make().map(({ hostname, status }) => [hostname, status]), [[name, "online"]]);
     assert.equal(matcher([{ name: [name] }])(parsed({ name: text })), true);
     assert.equal(matcher([{ name: [name] }])(parsed({ [name]: '{"name":"x"}' })), false);
     assert.equal({}.polluted, undefined);
@@ -68,15 +69,16 @@ test("any value in any field: an event changes a record, or it does not, and not
   for (const field of FIELDS) {
     for (const value of ANY) {
       let task;
-      const roster = new Roster();
+      const table = workers();
+      table.control({ type: "gateway-worker", worker: { hostname: "w@h", status: "online" } });
       for (const type of [...TYPES, "task-own"]) {
         const event = { type, uuid: "u", timestamp: 1, hostname: "w@h", state: "RECEIVED", attempt: 1, [field]: value };
         task = outlive(task, event);
         keyOf(event.cluster, event.uuid);
         matcher([{ name: ["a*"], uuid: ["u"], cluster: ["!x"] }])(event);
-        roster.onEvent({ ...event, type: "worker-heartbeat" }, 0);
+        table.event({ ...event, type: "worker-heartbeat" });
       }
-      assert.equal(roster.look(1e6, []).length, 1);
+      assert.equal(table.make().length, 1);
       if (task) workflow("r", [task]);
     }
   }
@@ -96,13 +98,13 @@ test("a workflow keeps as many tasks as it is allowed to, the youngest and the r
 });
 
 test("the table of workers keeps those that were heard last", () => {
-  const roster = new Roster();
-  const heartbeat = (hostname) => roster.onEvent({ type: "worker-heartbeat", hostname, timestamp: 1, pid: 1 }, 0);
+  const table = workers();
+  const changed = (hostname) => table.control({ type: "gateway-worker", worker: { hostname } });
   for (let index = 0; index < 25_000; index++) {
-    heartbeat(`w${index}`);
-    if (index % 500 === 0) heartbeat("live@host");
+    changed(`w${index}`);
+    if (index % 500 === 0) changed("live@host");
   }
-  const hostnames = new Set(roster.look(0, []).map(({ hostname }) => hostname));
+  const hostnames = new Set(table.make().map(({ hostname }) => hostname));
   assert.ok(hostnames.size >= 9_000 && hostnames.size <= 10_000);
   assert.deepEqual(["live@host", "w24999", "w1"].map((hostname) => hostnames.has(hostname)), [true, true, false]);
 });

@@ -72,3 +72,31 @@ test("what is cut off stands in its order, too", () => {
   const { tasks } = of(...chain, task("x", "99"), task("y", "99"), task("last"));
   assert.deepEqual(tasks.map(({ uuid }) => uuid), ["0", "last", "x", "y"]);
 });
+
+test("the critical path leads to what has been running for longest; or else to what ended last", () => {
+  const path = (...tasks) => of(...tasks).critical_path.map(({ uuid, seconds }) => [uuid, seconds]);
+  const done = (uuid, parent, sent, succeeded) => task(uuid, parent, { sent, succeeded, state: "SUCCESS", name: `n${uuid}` });
+  const running = (uuid, parent, sent, timestamp) => task(uuid, parent, { sent, timestamp });
+  assert.deepEqual(path(done("a", null, 1, 4), done("b", "a", 2, 9), done("c", "a", 2, 5)), [["a", 3], ["b", 7]]);
+  assert.deepEqual(path(done("a", null, 1, 4), done("b", "a", 2, 9), running("c", "a", 3, 5), running("d", "a", 2.5, 6)), [["a", 3], ["d", 3.5]]);
+  assert.deepEqual(path(task("a", null, { state: "PENDING", sent: 1, timestamp: 1 }), task("b", "a", { state: "LOST", sent: 1, timestamp: 9 })), [["a", 0]]);
+  assert.deepEqual(path(task("a", "b", { state: "RETRY", timestamp: 3 }), done("b", "a", 5, 4)), [["b", 0], ["a", 2]], "in a circle");
+  assert.deepEqual(of(done("a", null, 1, 4)).critical_path, [{ uuid: "a", name: "na", state: "SUCCESS", seconds: 3 }]);
+});
+
+/** The workflow of copies of tasks, which no value before has. */
+const copyOf = (...tasks) => of(...structuredClone(tasks));
+
+test("what has not changed is the same object as in the value before", () => {
+  const members = [task("r"), task("a", "r"), task("b", "r"), task("c", "a"), task("d", "b")];
+  const before = of(...members);
+  assert.equal(of(...members).tasks[0], before.tasks[0]);
+  const changed = members.map((member) => (member.uuid === "c" ? { ...member, state: "SUCCESS" } : member));
+  const after = of(...changed, task("e", "b"));
+  const at = ({ tasks }, ...places) => places.reduce((node, place) => node.children[place], tasks[0]);
+  assert.equal(at(after, 1, 0), at(before, 1, 0));
+  for (const place of [[], [0], [0, 0], [1]]) assert.notEqual(at(after, ...place), at(before, ...place), `${place}`);
+  assert.deepEqual(shape(after.tasks), [["r", [["a", ["c"]], ["b", ["d", "e"]]]]]);
+  assert.deepEqual(shape(before.tasks), [["r", [["a", ["c"]], ["b", ["d"]]]]], "the value before stays as it is");
+  assert.deepEqual(after, copyOf(...changed, task("e", "b")));
+});
