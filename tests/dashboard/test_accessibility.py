@@ -1,0 +1,50 @@
+"""Every view by axe (WCAG 2.2 AA and best practices), in three themes and three widths."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.support.dashboard import guarded
+from tests.support.dashboard_views import VIEWS, addresses
+from tests.support.gateway_process import ROOT
+from tests.support.thorough import variants
+
+AXE = ROOT / "clients" / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "forced": {"forced_colors": "active"},
+}
+WIDTHS = (320, 900, 1400)
+
+
+@pytest.fixture(scope="module")
+def where(demo: str) -> dict[str, str]:
+    return addresses(demo)
+
+
+@pytest.fixture(scope="module", params=variants(2, LOOKS))
+def page(request: pytest.FixtureRequest, browser: Browser, where: dict[str, str]) -> Iterator[Page]:
+    with guarded(browser, where["overview"], bypass_csp=True, **LOOKS[request.param]) as (context, _):
+        yield context.new_page()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_has_no_violation_and_fits(page: Page, where: dict[str, str], view: str) -> None:
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+    page.goto(where[view])
+    page.locator(f"main[data-view={view}]:not([data-state=loading])").wait_for()
+    page.add_script_tag(path=AXE)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        found = page.evaluate("(rules) => axe.run({ runOnly: rules })", RULES)
+        violations = [
+            (each["id"], each["impact"], [node["html"][:150] for node in each["nodes"][:3]])
+            for each in found["violations"]
+        ]
+        assert violations == [], f"{view} at {width} px"
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{view} scrolls sideways at {width} px"
