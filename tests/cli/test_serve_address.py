@@ -108,6 +108,12 @@ def test_the_demo_has_the_option() -> None:
             ["--insecure (GATEWAY_INSECURE) has no effect", "tokens and events travel in clear text"],
         ),
         ({"hsts_seconds": 60}, "http://127.0.0.1:1", ["--hsts has no effect"]),
+        (
+            {"allow": ("revoke", "terminate")},
+            "http://127.0.0.1:1",
+            ["--allow revoke,terminate without --auth"],
+        ),
+        ({"allow": ("revoke",), "auth": "a"}, "http://127.0.0.1:1", []),
         ({"hsts_seconds": 60, "trusted_proxies": ("127.0.0.1",)}, "http://127.0.0.1:1", []),
     ],
 )

@@ -14,6 +14,7 @@ from celery_gateway.cli.replay import replay
 from celery_gateway.cli.serve import serve
 from celery_gateway.cli.tail import tail
 from celery_gateway.cli.token import token
+from celery_gateway.cli.top import top
 from celery_gateway.http.interrupt import raise_on_ctrl_c
 
 
@@ -28,6 +29,7 @@ def cli(context: click.Context) -> None:
       celery-gateway demo
       celery-gateway serve --broker amqp://guest:guest@localhost:5672//
       celery-gateway tail --name 'shop.*'
+      celery-gateway top
       celery-gateway record out.ndjson.zst
       celery-gateway replay out.ndjson.zst
       celery-gateway check --broker amqp://guest:guest@localhost:5672//
@@ -37,12 +39,13 @@ def cli(context: click.Context) -> None:
         return
     for warning in variable_warnings(os.environ, variables(cli), variables(command)):
         click.echo(f"Warning: {warning}", err=True)
-    if command is check:
-        raise_on_ctrl_c()  # the check removes its queues from the broker
+    if command in (check, top):
+        raise_on_ctrl_c()  # the check removes its queues from the broker, top restores the terminal
 
 
 cli.add_command(serve)
 cli.add_command(tail)
+cli.add_command(top)
 cli.add_command(record)
 cli.add_command(replay)
 cli.add_command(check)

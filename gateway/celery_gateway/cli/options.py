@@ -8,8 +8,10 @@ from typing import Any, Final, get_type_hints
 
 import click
 
+from celery_gateway.access.actions import parse_actions
 from celery_gateway.access.proxies import parse_proxy
 from celery_gateway.access.redaction import parse_hide, parse_redact_keys
+from celery_gateway.broker.queue_names import parse_queues
 from celery_gateway.broker.transport_options import merged_options, transport_option
 from celery_gateway.cli import config_file
 from celery_gateway.cli.environment import PortOption
@@ -163,10 +165,12 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "host": _not_empty,
     "root_path": _root_path,
     "public_url": _public_url,
+    "allow": parse_actions,
     "allow_hosts": _hosts,
     "allow_origins": _origins,
     "trusted_proxies": _proxies,
     "max_event_bytes": _max_event_bytes,
+    "queues": parse_queues,
     "hide": parse_hide,
     "redact_keys": parse_redact_keys,
 }

@@ -128,6 +128,11 @@ def access_warnings(settings: Settings, url: str, environment: Mapping[str, str]
                 f"tokens and events travel in clear text: {host} is not a loopback address, and there is no "
                 "TLS. Set --tls-cert, or put a proxy with TLS in front and name it with --trusted-proxies"
             )
+    if settings.allow and not settings.auth:
+        yield (
+            f"--allow {','.join(settings.allow)} without --auth: everyone who can connect to {url} can do "
+            "that with all tasks (docs/actions.md)"
+        )
     if settings.hsts_seconds and not (settings.tls_cert or settings.trusted_proxies):
         yield "--hsts has no effect: it needs --tls-cert, or a proxy with TLS that --trusted-proxies names"
     if "FORWARDED_ALLOW_IPS" in environment and not settings.trusted_proxies:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
+import click
+
 TICK_SECONDS = 1.0
 _CLEAR = b"\r\x1b[K"
 
@@ -64,6 +66,11 @@ class StatusLine:
         """Set what is waited for, and show it at once."""
         self.text = text
         self._draw()
+
+    def report(self, text: str) -> None:
+        """Print a line to standard error."""
+        with self.hidden():
+            click.echo(text, err=True)
 
     def _on_timer(self, number: int, frame: FrameType | None) -> None:
         self._start_timer()  # first: an exception that is raised in a destructor is lost, the next is not

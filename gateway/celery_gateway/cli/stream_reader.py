@@ -4,7 +4,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import SplitResult
 
 import click
@@ -13,7 +13,6 @@ import httpx
 from celery_gateway.cli.outcome import FINAL_REASONS
 from celery_gateway.cli.proxy import transport as transport_to
 from celery_gateway.cli.redact import redacted
-from celery_gateway.cli.status_line import StatusLine
 from celery_gateway.cli.terminal import printable
 from celery_gateway.errors import GatewayError
 
@@ -36,6 +35,28 @@ class InvalidStream(ValueError):
     """A line that is not a message of a gateway, or an incomplete one."""
 
 
+class Refused(GatewayError):
+    """The gateway refuses the request.
+
+    Attributes:
+        status_code: of its response.
+    """
+
+    def __init__(self, message: str, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class Progress(Protocol):
+    """Shows what a reader is doing."""
+
+    def show(self, text: str) -> None:
+        """Show what it waits for."""
+
+    def report(self, text: str) -> None:
+        """Report why the connection has ended."""
+
+
 class StreamReader:
     """The stream of a gateway at ``url``/events.
 
@@ -43,7 +64,7 @@ class StreamReader:
         url: the URL of the gateway.
         parameters: of the request; the format must be NDJSON.
         token: returns the token for ``Authorization: Bearer``, or nothing. Called for each connection.
-        status: shows that the reader waits for a response, or for the next connection.
+        progress: shows that the reader waits for a response, or for the next connection.
 
     Raises:
         GatewayError: the proxy in the environment cannot be used.
@@ -54,14 +75,14 @@ class StreamReader:
         url: SplitResult,
         parameters: httpx.QueryParams,
         token: Callable[[], str | None],
-        status: StatusLine,
+        progress: Progress,
     ) -> None:
         self._url = f"{url.geturl()}/events"
         self._parameters = parameters
         self._token = token
         self._transport, proxy = transport_to(url)
         self._shown_url = redacted(self._url) + (f" through the proxy {proxy}" if proxy else "")
-        self._status = status
+        self._progress = progress
         self._last_id: str | None = None
         self._has_ended = False
         self._pause_seconds = FIRST_PAUSE_SECONDS
@@ -79,7 +100,7 @@ class StreamReader:
             follow_redirects=True,
         ) as client:
             while True:
-                self._status.show(f"a response from {printable(self._shown_url)}")
+                self._progress.show(f"a response from {printable(self._shown_url)}")
                 try:
                     yield from self._connection(client)
                     if self._has_ended:
@@ -134,9 +155,8 @@ class StreamReader:
 
     def _pause(self, reason: str) -> None:
         """Report why the connection ended, and wait before the next one."""
-        with self._status.hidden():
-            click.echo(f"{printable(reason)}; reconnecting", err=True)
-        self._status.show("the next connection")
+        self._progress.report(f"{printable(reason)}; reconnecting")
+        self._progress.show("the next connection")
         time.sleep(self._pause_seconds * random.uniform(0.5, 1.0))
         self._pause_seconds = min(self._pause_seconds * 2, MAX_PAUSE_SECONDS)
 
@@ -146,7 +166,7 @@ def _check(response: httpx.Response) -> None:
 
     Raises:
         UsageError: the gateway refuses a parameter.
-        GatewayError: it is another error, or not a stream.
+        Refused: it is another error, or not a stream.
     """
     if response.status_code == 200 and "ndjson" in response.headers.get("content-type", ""):
         return
@@ -164,7 +184,7 @@ def _check(response: httpx.Response) -> None:
         message += "; give a token with --token-file or GATEWAY_TOKEN"
     if response.status_code == 400:
         raise click.UsageError(message)
-    raise GatewayError(message)
+    raise Refused(message, response.status_code)
 
 
 def _lines(response: httpx.Response) -> Iterator[str]:

@@ -71,8 +71,8 @@ def _scope_options(command: Callable[..., None]) -> Callable[..., None]:
             "--may",
             multiple=True,
             metavar="KIND",
-            help="What it may read: events, state, workers, metrics, dashboard. Repeat it for more, or "
-            "separate kinds with commas. Default: events,state.",
+            help="What it may read: events, state, workers, metrics, dashboard; and do: revoke, terminate. "
+            "Repeat it for more, or separate kinds with commas. Default: events,state.",
         ),
         click.option(
             "--hide",
