@@ -41,10 +41,12 @@ def commands(ids: list[str]) -> list[tuple[list[str], Path]]:
     pip = ["pip-audit", "--strict", "--require-hashes", "--disable-pip", *ignored]
     npm = ["npm", "audit", "--package-lock-only", "--json"]
     client, readers = ROOT / "clients" / "js", ROOT / "tests" / "readers"
+    dashboard = ROOT / "clients" / "dashboard"  # its build is part of the Python package
+    audited = (client, readers, readers / "dev-servers", dashboard)
     return [
         *(([*pip, "--requirement", f"deploy/docker/{lock}"], ROOT) for lock in LOCKS),
         ([*npm, "--omit=dev", "--audit-level=low"], client),
-        *(([*npm, "--audit-level=high"], folder) for folder in (client, readers, readers / "dev-servers")),
+        *(([*npm, "--audit-level=high"], folder) for folder in audited),
     ]
 
 

@@ -44,6 +44,7 @@ def report(
         *_stalled(results),
         *_ingest(results),
         *_state(results),
+        *_statistics(results),
         *_shared_log(results),
         "## Method",
         METHOD.read_text(encoding="utf-8")
@@ -246,6 +247,17 @@ def _state(results: Results) -> Iterator[str]:
         f"{median(state.normalize_us):.1f} for decoding and {median(state.join_us):.1f} for joining it. "
         f"At {state.rate} events/s `GET /tasks/{{uuid}}` took {p50_ms:.1f} ms (p50) and {p99_ms:.1f} ms "
         f"(p99): {state.lookups} requests on one connection."
+    )
+
+
+def _statistics(results: Results) -> Iterator[str]:
+    if not (found := results.statistics) or not found.statistics_us:
+        return
+    yield "## Statistics of names"
+    yield (
+        f"They cost {median(found.statistics_us):.1f} µs per event, in addition to "
+        f"{median(found.without_us):.1f} for decoding it, joining it, and keeping the state of its task. "
+        "A task has four events: sent, received, started, and succeeded (one in 100: failed)."
     )
 
 

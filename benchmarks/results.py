@@ -135,6 +135,17 @@ class State:
 
 
 @dataclass
+class Statistics:
+    """CPU microseconds per event, of the stages from decoding to the task table.
+
+    ``statistics_us``: of the statistics of names, in addition to ``without_us``.
+    """
+
+    without_us: list[float] = field(default_factory=list)
+    statistics_us: list[float] = field(default_factory=list)
+
+
+@dataclass
 class SharedLog:
     """CPU microseconds per event by gateway and by events per message, and latency at a calm rate.
 
@@ -172,6 +183,7 @@ class Results:
     stalled: Stalled | None = None
     ingest: Ingest | None = None
     state: State | None = None
+    statistics: Statistics | None = None
     shared_log: SharedLog | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -19,7 +19,7 @@ import httpx
 from benchmarks.child import Child, ChildError
 from benchmarks.lab import ROOT, Lab
 from benchmarks.measure import Delivery, Load, deliver, publisher, settle, subscribers
-from benchmarks.results import Connections, FanOut, Idle, Ingest, Roots, Stalled, State
+from benchmarks.results import Connections, FanOut, Idle, Ingest, Roots, Stalled, State, Statistics
 from benchmarks.scenario import Run
 from benchmarks.scenarios_log import resuming, shared_log
 from benchmarks.servers import Server, gateway
@@ -235,6 +235,19 @@ def state(run: Run) -> None:
             run.send(f"/tasks/{{uuid}} at {load.rate} events/s: p99 {result.p99_seconds[-1] * 1e3:.1f} ms")
 
 
+def statistics(run: Run) -> None:
+    """The cost of the statistics of names."""
+    result = run.results.statistics = Statistics()
+    for _ in range(run.scale.rounds):
+        with run.attempt("statistics of names"):
+            args = [sys.executable, "-m", "benchmarks.statistics"]
+            with Child(args, log=run.lab.folder / "statistics.log", cwd=ROOT) as child:
+                costs = child.receive(120)
+            result.without_us.append(costs["without_us"])
+            result.statistics_us.append(costs["statistics_us"])
+            run.send(f"statistics of names: {costs['statistics_us']:.1f} µs per event")
+
+
 def _look_up(lab: Lab, server: Server, load: Load) -> list[float]:
     """Request one task after another during a load. Return the latencies in seconds, sorted."""
     took: list[float] = []
@@ -287,6 +300,7 @@ SCENARIOS: dict[str, Callable[[Run], None]] = {
     "stalled": stalled,
     "ingest": ingest,
     "state": state,
+    "statistics": statistics,
     "shared-log": shared_log,
     "resuming": resuming,
 }

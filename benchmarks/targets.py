@@ -67,6 +67,9 @@ def verdicts(results: Results) -> Iterator[Verdict]:
             cost <= 4,
         )
         yield Verdict(f"/tasks/{{uuid}} at {state.rate} events/s: p99", "20 ms", f"{p99:.1f} ms", p99 < 20)
+    if (statistics := results.statistics) and statistics.statistics_us:
+        cost = median(statistics.statistics_us)
+        yield Verdict("statistics of names: CPU per event", "2 µs", f"{cost:.1f} µs", cost <= 2)
     if stalled := results.stalled:
         lost = sum(round.lost for round in stalled.beside)
         what = f"{stalled.load.connections} healthy clients beside {stalled.readers} stalled ones"

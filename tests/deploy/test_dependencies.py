@@ -115,7 +115,9 @@ def lock_of(extra: str | None = None) -> dict[str, locks.Pin]:
 
 
 LOCKS = sorted(path.name for path in DOCKER.glob("*.txt"))
-EXTRAS = [None, *sorted(PROJECT["optional-dependencies"])]
+NOT_IN_THE_IMAGE = {"top"}
+"""Extras of commands that are run where the user is; the image runs the gateway."""
+EXTRAS = [None, *sorted(PROJECT["optional-dependencies"].keys() - NOT_IN_THE_IMAGE)]
 
 
 @pytest.mark.parametrize("name", LOCKS)

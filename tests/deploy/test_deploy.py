@@ -332,7 +332,7 @@ def test_the_builder_is_sent_nothing_but_what_the_image_is_made_of(tmp_path: Pat
         "README.md",
         "LICENSE",
         "gateway/celery_gateway/py.typed",
-        "gateway/celery_gateway/http/dashboard.html",
+        "gateway/celery_gateway/http/dashboard_files/app.js",
     } <= sent
     for name in ("build.txt", "constraints.txt", "constraints-redis.txt"):
         sent.remove(f"deploy/docker/{name}")
@@ -712,6 +712,7 @@ def test_what_is_pinned_is_renewed() -> None:
         ("docker", "/deploy/docker"),
         ("docker-compose", "/deploy"),
         ("npm", "/clients/js"),
+        ("npm", "/clients/dashboard"),
     }
     for _, folder in seen:
         assert (ROOT / folder.lstrip("/")).is_dir()

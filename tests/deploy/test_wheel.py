@@ -79,7 +79,9 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / "gateway" / "celery_gateway").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"celery_gateway/py.typed", "celery_gateway/http/dashboard.html"} <= package
+    files = "celery_gateway/http/dashboard_files/"
+    dashboard = {files + name for name in ("index.html", "app.js", "core.js", "app.css", "licenses.txt")}
+    assert {"celery_gateway/py.typed", *dashboard} <= package
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
