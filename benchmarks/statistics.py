@@ -49,6 +49,9 @@ class NoActivity(Activity):
     ) -> None:
         """Count nothing."""
 
+    def on_names(self, record: Record) -> None:
+        """Count nothing."""
+
     def update(self, record: Record) -> None:
         """Count nothing."""
 

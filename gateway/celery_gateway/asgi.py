@@ -36,8 +36,8 @@ from celery_gateway.broker.worker_control import WorkerControl
 from celery_gateway.http.allowed_hosts import Policy
 from celery_gateway.http.app import create_app
 from celery_gateway.http.broker_access import BrokerAccess
-from celery_gateway.http.errors import error_response, respond
-from celery_gateway.http.headers import SafeHeaders
+from celery_gateway.http.errors import error_response, respond, shutting_down
+from celery_gateway.http.headers import RESPONDING_KEY, SafeHeaders
 from celery_gateway.http.origin import OriginCheck
 from celery_gateway.http.proxy_headers import ProxyHeaders
 from celery_gateway.http.query_secrets import hide_secrets
@@ -185,6 +185,7 @@ class Gateway:
         try:
             if self._restart is not None:
                 await self._restart
+            await self._brokers.actions.finish()  # their lines of the log, and their messages
             await self.pipeline.stop()
             await self._brokers.queues.close()
         finally:
@@ -226,7 +227,9 @@ class Gateway:
                 with self._requests.tracked(scope, limit):
                     await self._app(scope, receive, send)
         except TimeoutError:  # the client does not read, or a drain takes too long
-            if self._requests.cut(scope):
+            if limit.expired() and scope["type"] == "http" and not scope[RESPONDING_KEY]:
+                await respond(shutting_down(), scope, receive, send)
+            elif self._requests.cut(scope):
                 await asyncio.sleep(0)  # let the server process the lost connection
             elif scope["type"] == "http" and not limit.expired() and not self._requests.cutters:
                 raise  # the server aborts it; with cutters, the connection is lost already

@@ -181,6 +181,8 @@ async def test_a_hidden_field_cannot_be_filtered_in_any_way(tmp_path: Path) -> N
                 else:
                     assert (await each.begin(target).done()).status in (400, 403), target
     assert (await each.begin("/workers?hostname=*").done()).status == 403
+    for hostname in ("worker@shop", "unknown@host"):
+        assert (await each.begin(f"/workers/{hostname}").done()).status == 403
     opened = await Exchange(each.gateway.app, "/ws", headers=each.headers, subprotocols=()).begun()
     filters = [{"any": [{"queue": ["*"]}]}, {"any": [{"name": "x"}, {"hostname": "!x"}]}]
     for filter in filters:

@@ -26,6 +26,7 @@ from celery_gateway.http import sessions as sessions_module
 from celery_gateway.http.access_control import kind_of
 from celery_gateway.http.app import create_app
 from celery_gateway.http.carriers import COOKIE
+from celery_gateway.http.id_path import id_path
 from tests.support.asgi_exchange import Exchange
 from tests.support.live_streams import KINDS, Headers, Stream, exchange, served
 from tests.support.served_gateway import until
@@ -86,8 +87,8 @@ def protected() -> list[tuple[str, str, str]]:
     for route in routes():
         if kind_of(route) == "public":
             continue
-        path = route.path.replace("{id}", "x-1").replace("{uuid:path}", "bank-1")
-        path = path.replace("{root_id:path}", "bank-1")
+        path = route.path.replace("{id}", "x-1").replace(id_path("uuid"), "bank-1")
+        path = path.replace(id_path("root_id"), "bank-1").replace(id_path("hostname"), "w-1")
         methods = sorted(route.methods or ()) if isinstance(route, Route) else ["WEBSOCKET"]
         found += [(path, method, kind_of(route)) for method in methods]
     return found
@@ -299,9 +300,18 @@ def test_each_route_declares_its_kind() -> None:
         ("/ws", "events"),
         ("/ws", "public"),  # 426 without an upgrade
         ("/tasks", "state"),
-        ("/tasks/{uuid:path}", "state"),
-        ("/workflows/{root_id:path}", "state"),
+        ("/tasks/counts", "state"),
+        ("/tasks/" + id_path("uuid"), "state"),
+        (f"/tasks/{id_path('uuid')}/revoke", "revoke"),
+        ("/workflows", "state"),
+        ("/workflows/" + id_path("root_id"), "state"),
+        (f"/workflows/{id_path('root_id')}/revoke", "revoke"),
         ("/workers", "workers"),
+        ("/workers/" + id_path("hostname"), "workers"),
+        ("/statistics", "state"),
+        ("/failures", "state"),
+        ("/queues", "workers"),
+        ("/assets/{hash}/{name}", "public"),
     }, "a new route: add tests of its scope to test_scopes.py"
 
 

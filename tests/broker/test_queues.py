@@ -259,7 +259,10 @@ def test_a_slow_broker_gives_the_last_reading(monkeypatch: pytest.MonkeyPatch) -
         assert second.error == third.error == new.error == queue_reader._SLOW
         assert (new.depth, new.exists) == (None, False)
         assert len(backend.asked) == 2, "one thread waits, and no other is started"
+        assert reader.error == queue_reader._SLOW
         backend.gate.set()
+        monkeypatch.setattr(queue_reader, "WAIT_SECONDS", 30)
+        assert (await reader.read(["a"]))[0].error is reader.error is None
         await reader.close()
 
     asyncio.run(run())
@@ -275,6 +278,7 @@ def test_after_an_error_the_broker_has_a_pause() -> None:
             assert reading.error is not None
             assert "unreachable" in reading.error
             assert "memory" not in reading.error, "without --verbose-health there is no address"
+            assert reader.error == reading.error
         assert len(backend.asked) == 1
         await reader.close()
         assert [each.depth for each in await reader.read(["a"])] == [None], "a closed reader reads nothing"

@@ -118,6 +118,12 @@ def expect_form(page: Page, problem: str = "") -> None:
     expect(page.get_by_role("alert")).to_contain_text(problem)
 
 
+def expect_only_the_form(page: Page) -> None:
+    """What is wrong is said once, and not in the words of the protocol."""
+    expect(page.locator(".band, .error-box")).to_have_count(0)
+    expect(page.locator("body")).not_to_contain_text("Authorization")
+
+
 def open_live(context: BrowserContext, gateway: GatewayProcess, token: str) -> Page:
     page = context.new_page()
     page.goto(f"{gateway.url}/events")
@@ -230,7 +236,52 @@ def test_a_session_without_the_dashboard(
     assert response is not None
     assert response.status == 403
     expect_form(page, 'its scope must have "dashboard" in "may"')
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
+    expect_form(page)
+    assert context.cookies() == []
+    page.evaluate(start, access.sign(any=[{}], may=["events"]))
+    page.reload()
+    expect_form(page, 'its scope must have "dashboard" in "may"')
     log_in(page, access.sign(any=[{}], may=MAY))
+    expect_status(page, LIVE)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_token_without_state(
+    context: BrowserContext, gateway: GatewayProcess, access: AccessFile, publisher: Publisher, shared: bool
+) -> None:
+    """It shows events and workers; only the views of tasks say what they need."""
+    if not shared:
+        context.add_init_script("delete Navigator.prototype.locks")
+    page = open_live(context, gateway, access.sign(any=[{}], may=["events", "workers", "dashboard"]))
+    name = f"shop.{uuid4().hex[:8]}"
+    worker = f"{name}@host"
+    publisher.send(
+        {"type": "worker-online", "hostname": worker, "timestamp": time.time(), "pid": 1, "freq": 60},
+        *walk(name),
+    )
+    expect(rows_with(page, name).filter(has_text="task-")).to_have_count(3)
+    for view, shown in (("Workers", worker), ("Tasks", 'must have "state" in "may"'), ("Live", name)):
+        page.get_by_role("link", name=view, exact=True).click()
+        expect(page.get_by_role("main")).to_contain_text(shown)
+        expect(page.get_by_label("Token")).to_have_count(0)
+        expect_status(page, LIVE)
+    page.goto(f"{gateway.url}/workers")
+    expect(page.get_by_role("main")).to_contain_text(worker)
+    expect_status(page, LIVE)
+
+
+def test_a_token_without_workers(
+    context: BrowserContext, gateway: GatewayProcess, access: AccessFile, publisher: Publisher
+) -> None:
+    publisher.send(*walk(f"shop.{uuid4().hex[:8]}"))
+    open_live(context, gateway, access.sign(any=[{}], may=["events", "state", "dashboard"]))
+    page = context.pages[0]
+    page.get_by_role("link", name="Overview", exact=True).click()
+    expect(page.locator(".cards")).to_contain_text('must have "workers" in "may"')
+    expect(page.get_by_role("heading", name="Queues")).to_have_count(0)
+    expect(page.locator(".cards .skeleton")).to_have_count(0)
     expect_status(page, LIVE)
 
 
@@ -286,6 +337,7 @@ def test_a_session_ends_and_nothing_that_is_displayed_is_lost(
     expect(rows_with(page, f"{name}.before")).to_have_count(3)
     expect_form(page, "The session has ended.")
     expect_status(page, "not connected")
+    expect_only_the_form(page)
     expect(rows_with(page, f"{name}.before")).to_have_count(3)
     publisher.send(*walk(f"{name}.while"))
     log_in(page, access.sign(any=[{}], may=MAY))
@@ -315,6 +367,9 @@ def test_sign_out_in_two_tabs(
     expect(page.locator(".tail-row")).to_have_count(0)
     expect_form(other, "The session has ended.")
     expect(rows_with(other, name)).to_have_count(3)
+    other.get_by_role("link", name="Tasks", exact=True).click()
+    expect(other.locator("main[data-view=tasks]")).to_have_attribute("data-state", "error")
+    expect_only_the_form(other)
     assert context.cookies() == []
 
     log_in(page, access.sign(any=[{}], may=MAY))

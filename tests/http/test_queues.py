@@ -71,7 +71,7 @@ def test_the_queues_of_the_events_are_listed(prefix: str) -> None:
             }
             assert (mail["depth"], mail["error"]) == (3, None)
             assert (gone["depth"], gone["error"]) == (None, "the broker has no such queue")
-            assert page["omitted"] == 0
+            assert (page["omitted"], page["errors"]) == (0, {})
             assert page["id"]
 
     asyncio.run(run())
@@ -120,6 +120,31 @@ def test_several_brokers_have_queues_of_their_own(prefix: str) -> None:
             assert names_of(page) == ["mail", "mail"], "a queue that a broker does not have may be another's"
 
     asyncio.run(run())
+
+
+def test_a_broker_that_is_down_from_the_start_has_an_error(prefix: str, tmp_path: Path) -> None:
+    async def run(urls: list[str], clusters: tuple[str, ...], expected: set[str], shown: list[str]) -> None:
+        queues = Queues(brokers(urls))
+        authenticator = Authenticator(issuer_file(tmp_path))
+        gateway = StateGateway(queues=queues, clusters=clusters, authenticator=authenticator)
+        gateway.put(sent(f"{prefix}-mail"), cluster=clusters[0] if clusters else None)
+        for scope, errors, names in (
+            ({}, expected, shown),
+            ({"any": [{"queue": "*-mail"}]}, expected, shown),
+            ({"any": [{"queue": "*-other"}]}, set(), []),
+            ({"any": [{"queue": "*-mail", "name": "shop.*"}]}, set(), []),
+        ):
+            text = token(celery_gateway=scope | {"may": ["workers"]})
+            page = (await gateway.request("/queues", authorization=f"Bearer {text}")).json()
+            assert (page["errors"].keys(), names_of(page)) == (errors, names), scope
+            assert all(
+                "unreachable" in error and "127.0.0.1" not in error for error in page["errors"].values()
+            )
+        await queues.close()
+
+    down = "amqp://user:hunter2@127.0.0.1:1//"
+    asyncio.run(run(["eu=memory://", f"us={down}"], ("eu", "us"), {"us"}, ["mail"]))
+    asyncio.run(run([down], (), {""}, ["mail"]))
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ async def test_a_404_has_the_reason() -> None:
 
 async def test_ids_may_have_any_characters() -> None:
     gateway = StateGateway()
-    for uid in ("a/b", "50%", "ü ber", "x,y", "!x", "*", "a?b"):
+    for uid in ("a/b", "50%", "ü ber", "x,y", "!x", "*", "a?b", "a\nb", "\r\n", "a\u2028"):
         gateway.put(known(uid))
         quoted = quote(uid, safe="")
         assert (await gateway.get(f"/tasks/{quoted}"))["uuid"] == uid
@@ -398,7 +398,8 @@ async def test_workers_are_listed_alive_or_not() -> None:
 async def test_one_worker() -> None:
     gateway = StateGateway(clusters=("eu", "us"))
     gateway.put(heartbeat("w1@host", active=3), cluster="eu")
-    gateway.put(heartbeat("w1@host"), heartbeat("a/b%@host"), cluster="us")
+    gateway.put(heartbeat("w1@host"), heartbeat("a/b%@host"), heartbeat("a\n@b"), cluster="us")
+    assert (await gateway.get("/workers/a%0A@b"))["hostname"] == "a\n@b"
     listed = (await gateway.get("/workers?cluster=eu"))["workers"]
     assert [await gateway.get("/workers/w1@host?cluster=eu")] == listed
     assert (await gateway.get("/workers/a%2Fb%25@host?fields=active,status&format=json")) == {

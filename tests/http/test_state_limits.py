@@ -22,6 +22,7 @@ from celery_gateway.http.json_response import MAX_PIECE_BYTES, JSONBuilder
 from celery_gateway.http.metrics import Metrics
 from celery_gateway.http.state_endpoints import StateEndpoints
 from celery_gateway.http.state_responses import CHILDREN_PER_STEP
+from celery_gateway.http.state_work import StateWork
 from celery_gateway.http.task_selection import RECORDS_PER_STEP
 from celery_gateway.http.uvicorn_direct.http_connection import DirectHTTP
 from celery_gateway.pipeline.pipeline import PipelineStatistics
@@ -228,7 +229,7 @@ async def test_the_charge_of_a_workflow_covers_its_memory() -> None:
     """While it is read, and at its end."""
     gateway = StateGateway()
     fill(gateway, 4_000)
-    lookups = StateEndpoints(AccessControl(gateway.pipeline), gateway.pipeline.limits, 60)
+    lookups = StateEndpoints(AccessControl(gateway.pipeline), StateWork(gateway.pipeline.limits, 60))
     memory = gateway.pipeline.limits.memory
     peaks: list[tuple[int, int]] = []
 
@@ -314,7 +315,7 @@ async def test_large_responses_are_made_in_small_steps(monkeypatch: pytest.Monke
     for start in range(0, count, 100):
         gateway.put(*(known(f"t{n}", "r", parent_id="r") for n in range(start, start + 100)))
     gateway.put(*(heartbeat(f"w{n}@host") for n in range(1_000)))
-    lookups = StateEndpoints(AccessControl(gateway.pipeline), gateway.pipeline.limits, 60)
+    lookups = StateEndpoints(AccessControl(gateway.pipeline), StateWork(gateway.pipeline.limits, 60))
     for path, steps in {
         "/workflows/r": 2 * count // RECORDS_PER_STEP,
         "/workflows/r?fields=state": count // RECORDS_PER_STEP,

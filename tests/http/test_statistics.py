@@ -174,7 +174,7 @@ async def test_the_statistics_are_those_of_the_plan(seed: int) -> None:
         for window in WINDOWS:
             body = await gateway.get(f"/statistics?window={window}")
             assert (body["window"], body["time"], body["since"]) == (WINDOWS[window][0], until, BEGIN)
-            assert set(body) == {"window", "time", "since", "names", "other", "total", "id"}
+            assert set(body) == {"window", "time", "since", "complete", "names", "other", "total", "id"}
             expected = {name: reference(steps[:done], until, window, name) for name in NAMES}
             shown = {
                 name: numbers
@@ -196,7 +196,7 @@ async def test_the_statistics_are_those_of_the_plan(seed: int) -> None:
     for each in failures:
         own = [step for step in failed if step.event["exception"].startswith(each["exception"])]
         assert each["names"] == Counter(step.event["uuid"].rpartition("-")[0] for step in own)
-        assert (each["first"], each["last"]) == (own[0].arrives, own[-1].arrives)
+        assert (each["first"], each["last"]) == (round(own[0].arrives, 3), round(own[-1].arrives, 3))
         assert (each["uuid"], each["worker"]) == (own[-1].event["uuid"], "w@h")
         assert each["message"] == own[-1].event["exception"].partition("'")[2][:-2]
         assert each["frame"] == "shop/tasks.py:88 in charge"
@@ -207,7 +207,7 @@ async def test_the_statistics_are_those_of_the_plan(seed: int) -> None:
         step = newest[item["name"]]
         assert item["last_failure"] == {
             "uuid": step.event["uuid"],
-            "time": step.arrives,
+            "time": round(step.arrives, 3),
             "exception": step.event["exception"],
         }
 
@@ -241,6 +241,19 @@ async def test_names_and_fields_can_be_chosen() -> None:
     assert body["total"] == {"name": None, "succeeded": 1, "runtime": summary}
     assert (await gateway.get("/statistics?cluster=eu"))["names"] == []
     assert (await gateway.get("/statistics?name=none"))["total"]["succeeded"] == 0
+
+
+async def test_times_are_rounded_to_milliseconds() -> None:
+    clock = Now()
+    clock.now += 0.123456
+    gateway = StateGateway(clock=Clock(clock))
+    gateway.pipeline.tasks.activity.begin(BEGIN + 0.1234)
+    gateway.put(*events_of("a", "shop.pay", fails=True))
+    body = await gateway.get("/statistics")
+    assert (body["since"], body["time"]) == (BEGIN + 0.123, BEGIN + 0.123)
+    assert body["names"][0]["last_failure"]["time"] == BEGIN + 0.123
+    (failure,) = (await gateway.get("/failures"))["failures"]
+    assert (failure["first"], failure["last"]) == (BEGIN + 0.123, BEGIN + 0.123)
 
 
 async def test_failures_can_be_chosen() -> None:

@@ -63,6 +63,7 @@ async def test_reports_over_every_transport(kind: str, path: str) -> None:
         (statistics,) = of_type(stream.messages, "statistics")
         assert (statistics["window"], [item["name"] for item in statistics["names"]]) == (300.0, ["shop.pay"])
         assert statistics["total"]["running"] == 1 and statistics["other"] is None
+        assert statistics["done"] is True
         gateway.put(heartbeat("c@host"), *started("shop.send"))
         await until(lambda: len(workers(stream.messages)) == 3 and len(names(stream.messages)) == 2)
         assert workers(stream.messages)[2:] == [("c@host", "online")], "only what is new"
@@ -142,6 +143,16 @@ async def test_forms_of_a_flag_in_json(value: object) -> None:
     assert bool(workers(stream.messages)) == (value in (True, 1, "1"))
     stream.disconnect()
     await stream.done()
+
+
+@pytest.mark.parametrize(("value", "found"), [(True, "a boolean"), (1.5, "1.5"), ([], "a list")], ids=repr)
+async def test_a_value_that_is_no_integer_is_an_error(value: object, found: str) -> None:
+    for name in ("max_rate", "max_event_bytes"):
+        body = json.dumps({name: value}).encode()
+        response = await Exchange(StateGateway().app, "/events", method="POST", body=body).done()
+        error = json.loads(response.body)["error"]
+        assert (response.status, error["parameter"]) == (400, name)
+        assert error["message"] == f'invalid "{name}": it is {found}; it must be an integer'
 
 
 async def test_a_number_that_is_no_flag_is_an_error() -> None:
@@ -309,6 +320,7 @@ SCOPES: dict[str, dict[str, Any]] = {
     "all": {"may": ["events", "state", "workers"]},
     "events": {"may": ["events"]},
     "no-workers": {"may": ["events", "state"]},
+    "no-hostnames": {"hide": ["hostname"], "may": ["events", "state", "workers"]},
     "shop": {"any": [{"name": "shop.*"}], "may": ["events", "state", "workers"]},
     "host": {"any": [{"hostname": "a@*"}], "may": ["events", "state", "workers"]},
     "hidden": {"hide": ["loadavg", "sw_ver", "runtime"], "may": ["events", "state", "workers"]},
@@ -328,6 +340,7 @@ async def _open(folder: Path, scope: str, query: str) -> tuple[StateGateway, Exc
     [
         ("events", "workers=1", "workers"),
         ("no-workers", "workers=1", "workers"),
+        ("no-hostnames", "workers=1", "workers"),  # a report would have no identity
         ("events", "statistics=5s", "statistics"),
     ],
 )

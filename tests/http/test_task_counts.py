@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from celery_gateway.access.authenticator import Authenticator
-from celery_gateway.http.task_counts import MAX_VALUES
+from celery_gateway.http import fair_share
+from celery_gateway.http.fair_share import FairShare
+from celery_gateway.http.task_counts import MAX_VALUES, VALUES_PER_STEP
 from tests.support.asgi_exchange import Exchange
 from tests.support.state_gateway import StateGateway, known, step
 from tests.support.task_histories import everything, history
@@ -67,6 +69,24 @@ async def test_values_are_sorted_by_number_and_the_rest_is_counted_together() ->
         assert (len(names), body["other"]) == (MAX_VALUES, {"name": many + 4 - sum(names.values())})
         assert body["counts"]["state"] == {"RECEIVED": many + 4}
         assert body["total"] == many + 4
+
+
+async def test_values_are_selected_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the statistics have the numbers, so that no task is counted."""
+    pauses = 0
+    pause = FairShare.pause
+
+    async def counted_pause(share: FairShare) -> None:
+        nonlocal pauses
+        pauses += 1
+        await pause(share)
+
+    monkeypatch.setattr(fair_share, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(FairShare, "pause", counted_pause)
+    gateway = StateGateway()
+    gateway.put(*(known(f"t{n}", name=f"n{n}") for n in range(900)))
+    assert len((await gateway.get("/tasks/counts?by=name"))["counts"]["name"]) == 900
+    assert pauses >= 900 // VALUES_PER_STEP
 
 
 async def test_a_task_without_a_value_counts_under_an_empty_key() -> None:

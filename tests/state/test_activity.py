@@ -45,7 +45,7 @@ def check(tasks: TaskTable, *, is_full: bool = False) -> None:
         counts = activity.counts(by)
         assert counts is None or counts == Counter(value or "" for value in values), by
     assert activity.counts("state") is not None
-    assert tasks.queues() == {record.task.queue for record in records if record.task.queue}
+    assert tasks.queues() >= {record.task.queue for record in records if record.task.queue}
     expected: dict[Any, list[int]] = {}
     for record in records:
         name = record.origin.name if tasks.keeps_origins else record.task.name
@@ -331,25 +331,27 @@ def test_a_reader_finds_what_has_changed() -> None:
     assert (names(), reader.is_changed) == ([], False)
 
 
-def test_a_name_that_was_not_active_for_a_day_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_was_not_active_for_an_hour_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activity_module, "MAX_NAMES", 2)
     shop = Shop()
     *started, succeeded = events_of("a", "old")
     shop.receive(*started)
-    shop.now += 3_600
+    assert shop.read().head["complete"]
+    shop.now += 1_800
     shop.receive(*events_of("b", "kept"), *events_of("c", "more"))
     assert [item["name"] for item in shop.read().names] == ["kept", "old"]
     other = shop.read().other
     assert other is not None and (other["name"], other["succeeded"]) == (None, 1)
     assert shop.read().total["succeeded"] == 2
-    shop.now += 24 * 3_600 - 1_800
+    assert not shop.read().head["complete"]
+    shop.now += 2_700
     shop.receive(*events_of("d", "new"))
-    assert {item["name"] for item in shop.read().names} == {"new"}
+    assert {item["name"] for item in shop.read().names} == {"kept", "new"}
     assert {each.name for each in shop.tasks.activity.names()} == {"kept", "new"}
     check(shop.tasks, is_full=True)
     shop.receive(succeeded)
     other = shop.read().other
-    assert other is not None and (other["running"], other["succeeded"]) == (0, 1)
+    assert other is not None and (other["running"], other["succeeded"]) == (0, 2)  # of "more" and "old"
     shop.receive(*events_of("e", "more"))
     check(shop.tasks, is_full=True)
 
@@ -371,6 +373,24 @@ def test_the_last_failure_and_its_group() -> None:
     (group,) = shop.tasks.activity.failures.newest()
     (failures,) = group.names.values()
     assert (failures.count, failures.worker, failures.uuid) == (1, "w@h", "a")
+
+
+def test_failures_have_their_names_also_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activity_module, "MAX_NAMES", 1)
+    shop = Shop()
+    for name in ("first", "second"):
+        *before, _ = events_of(name, name)
+        shop.receive(*before, before[2] | {"type": "task-failed", "exception": "E()"})
+    (group,) = shop.tasks.activity.failures.newest()
+    assert [name for name, _ in group.names] == ["first", "second"]
+
+
+def test_the_last_failure_has_the_exception_in_a_wrapper() -> None:
+    shop = Shop()
+    *before, _ = events_of("a")
+    wrapped = {"exception": "ExceptionWithTraceback()", "traceback": "…\nshop.Gone: signal 9\n"}
+    shop.receive(*before, before[2] | {"type": "task-failed"} | wrapped)
+    assert shop.item()["last_failure"]["exception"] == "Gone: signal 9"
 
 
 def test_an_event_cannot_move_counts_to_the_name_of_others() -> None:
@@ -409,13 +429,14 @@ def test_the_memory_of_a_thousand_names_under_full_load_is_bounded(monkeypatch: 
     monkeypatch.setattr(activity_module, "MAX_SLOT_BYTES", 30_000)
     dice, shop = Random(1), Shop()
     shop.receive(*events_of("a"))
+    (record,) = shop.tasks.newest()
     gc.collect()
     tracemalloc.start()
     try:
         name, largest = NameActivity("busy", None), 0
         for minute in range(0, 1_440, 12):
             shop.name.durations, shop.name.closes = name.durations, 0.0
-            shop.tasks.activity._advance(shop.name, BEGIN + 60 * minute)
+            shop.tasks.activity._advance(record, shop.name, BEGIN + 60 * minute)
             largest = max(largest, name.durations.size_bytes)
             for _ in range(15):
                 name.durations.add(0, 10 ** dice.uniform(-4, 7))

@@ -38,6 +38,7 @@ httpx.ConnectTimeout: timed out
         ("E(\"no such user 'anna'\")", "E(\"no such user 'otto'\")"),
         ("E('digest deadbeef01 differs')", "E('digest 00112233aabb differs')"),
         ("E(17)", "E(18)"),
+        ("E(\"can't open 'alpha'\")", "E(\"can't open 'beta'\")"),
     ],
 )
 def test_failures_that_differ_in_values_have_one_signature(one: str, other: str) -> None:
@@ -67,6 +68,7 @@ def test_the_parts_of_a_signature() -> None:
     assert signature(None, None)[1:] == ("", "", None)
     assert signature("ExceptionWithTraceback()", TRACEBACK)[1:3] == ("ConnectTimeout", "timed out")
     assert signature("shop.errors.Broken('x',)", None)[1:3] == ("Broken", "x")
+    assert signature("E('a', 'b')", None)[1:3] == ("E", "'a', 'b'")
     assert signature("ValueError: no repr", None)[1:3] == ("ValueError", "no repr")
 
 

@@ -34,7 +34,7 @@ def test_a_task_moves_from_one_workflow_to_another() -> None:
     for record in (one, other):
         assert tasks.graph.set_root(record, "r") == 1
     assert tasks.graph.set_root(one, "longer") == len("longer") - 1
-    assert tasks.graph.root_of(one) is tasks.graph.root("longer")
+    assert one.root is tasks.graph.root("longer")
     root = tasks.graph.root("r")
     assert root is not None and (list(root.members), root.unready, root.unsent) == (["b"], 1, 1)
     tasks.graph.set_root(other, "longer")
@@ -80,4 +80,4 @@ def test_roots_and_parents_are_of_the_cluster_of_the_task() -> None:
         tasks.graph.set_root(record, "p")
         tasks.graph.set_parent(record, "p")
     assert parent.child_ids == ["a"]
-    assert tasks.graph.root_of(here) is not tasks.graph.root_of(there)
+    assert here.root is not there.root

@@ -15,7 +15,7 @@ from celery_gateway.state.join_buffer import JOIN_WAIT_SECONDS, MAX_WAITING_BYTE
 from celery_gateway.state.process import Process
 from celery_gateway.state.task import Task
 from celery_gateway.state.task_graph import CHILDREN_BYTES, ROOT_BYTES, Root
-from celery_gateway.state.task_table import TaskTable
+from celery_gateway.state.task_table import MAX_QUEUES, TaskTable
 from celery_gateway.state.transitions import READY_STATES
 from celery_gateway.state.worker_table import WorkerTable
 from tests.support.thorough import tries
@@ -950,3 +950,12 @@ def test_names_from_workers_add_no_tasks_to_a_full_table(bounds: dict[str, int])
     assert all(knows(tasks, f"u{number}") for number in range(5))
     assert tasks.statistics().known_bytes <= 8_500
     assert tasks.statistics().evicted_unfinished == 0
+
+
+def test_the_names_of_queues_are_bounded() -> None:
+    tasks = TaskTable(max_tasks=10)
+    for number in range(MAX_QUEUES + 5):
+        sent = {"type": "task-sent", "uuid": f"t{number}", "name": "a", "queue": f"q{number}"}
+        tasks.join(sent | {"hostname": "gen1@h", "timestamp": 1.0}, 0.0)
+        assert f"q{number}" in tasks.queues()
+        assert len(tasks.queues()) <= MAX_QUEUES

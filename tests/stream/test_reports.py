@@ -218,6 +218,8 @@ def test_a_long_report_is_divided() -> None:
         client = lab.stream(has_workers=False, key="k")
         await asyncio.sleep(2)
         assert len(client.statistics) > 5 and max(client.sizes) < 2 * REPORTS_BYTES
+        parts = [each["done"] for each in client.messages if each["type"] == "gateway-statistics"]
+        assert parts == [False] * (len(parts) - 1) + [True]
         found = [name for each in client.statistics for name in each]
         assert sorted(found) == sorted(f"n{number}" for number in range(500)), (
             "each once; none without activity"

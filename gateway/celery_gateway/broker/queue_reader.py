@@ -77,6 +77,11 @@ class QueueReader:
         self._logged_at: dict[str, float] = {}
         self._is_closed = False
 
+    @property
+    def error(self) -> str | None:
+        """Why the last reading of the broker has failed, or takes too long; ``None``: it has not."""
+        return self._error if self._is_supported else _UNSUPPORTED
+
     async def read(self, names: Sequence[str]) -> list[QueueReading]:
         """Return what is known of some queues, ``MAX_QUEUES`` of them at most, in their order."""
         names = names[:MAX_QUEUES]
@@ -92,7 +97,7 @@ class QueueReader:
             left_seconds = min(end_at, self._flight_at + WAIT_SECONDS) - loop.time()
             done, _ = await asyncio.wait([self._flight], timeout=max(0.0, left_seconds))
             if not done:
-                problem = _SLOW
+                problem = self._error = _SLOW  # until a reading ends
                 break
         return [self._reading(name, problem) for name in names]
 

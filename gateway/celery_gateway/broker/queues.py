@@ -66,6 +66,10 @@ class Queues:
         """Return the readings of some queues of a broker, in their order; see ``QueueReader.read``."""
         return await self._readers[cluster].read(names)
 
+    def error(self, cluster: str | None) -> str | None:
+        """Return why a broker's queues could not be read the last time; see ``QueueReader.error``."""
+        return self._readers[cluster].error
+
     async def close(self) -> None:
         """Close all connections. May be called again."""
         for workers in self._workers.values():

@@ -16,6 +16,8 @@ DEAD_SECONDS: Final = 45.0
 MAX_WORKERS: Final = 10_000
 """As in the gateway."""
 _ENDS: Final = ("succeeded", "failed", "retried")
+_SHORT_SECONDS: Final = 60.0
+"""A window that is shorter by less than this counts as whole: its oldest bucket is a part."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Overview:
     _is_first: bool = True
     _ahead: float = 0.0
     """By how much the clock of the gateway is ahead of this machine's, in seconds."""
+    _counted_since: float | None = None
+    """Since when the gateway has counted, on its clock, if that is later than the window began."""
 
     def on_message(self, message: Message, now: float) -> None:
         """Take over a message of the stream, of any type."""
@@ -108,6 +112,10 @@ class Overview:
     def gateway_time(self, now: float) -> float:
         """Return a time of this machine on the clock of the gateway."""
         return now + self._ahead
+
+    def counted_seconds(self, now: float) -> float | None:
+        """Return for how long the gateway has counted; ``None`` if it is the whole window."""
+        return None if self._counted_since is None else self.gateway_time(now) - self._counted_since
 
     def health(self, now: float) -> Health:
         """Return how current the values are."""
@@ -151,6 +159,10 @@ class Overview:
         self.has_statistics = True
         time = number(message.get("time"))
         self._ahead = 0.0 if time is None else time - now
+        since, window = number(message.get("since")), number(message.get("window"))
+        if time is None or since is None or window is None or since <= time - window + _SHORT_SECONDS:
+            since = None
+        self._counted_since = since
 
     def _put_worker(self, worker: Message) -> None:
         workers = self.workers = {} if self.workers is None else self.workers

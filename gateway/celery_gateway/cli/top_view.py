@@ -70,7 +70,9 @@ def render(overview: Overview, page: Page, now: float) -> RenderableType:
     elif not overview.has_statistics:
         parts.append(_note("tasks: waiting for the statistics"))
     elif not rows:
-        parts.append(_note(f"tasks: none runs, waits or has ended in the last {page.window}"))
+        counted = overview.counted_seconds(now)
+        window = page.window if counted is None else f"{duration(counted)} (not counted before)"
+        parts.append(_note(f"tasks: none runs, waits or has ended in the last {window}"))
     else:
         parts += [
             Text(),
@@ -114,6 +116,9 @@ def _summary(overview: Overview, workers: Sequence[dict[str, Any]], now: float) 
     if total is not None:
         parts += [f"{rate(total.per_minute)} attempts/min", f"{total.running:,} running"]
         parts += [f"{total.waiting:,} waiting", f"{share(total.failed, total.finished)} failed"]
+    counted = overview.counted_seconds(now)
+    if counted is not None:
+        parts.append(f"counted for {duration(counted)}")
     if overview.workers is not None:
         alive = sum(worker.get("alive") is True for worker in workers)
         parts.append(f"{alive:,} of {len(workers):,} workers alive")
@@ -167,7 +172,7 @@ def _failure(row: Row, now: float) -> Text:
 def _workers(workers: Sequence[dict[str, Any]], now: float) -> Table:
     table = _table()
     table.add_column("worker", ratio=3)
-    table.add_column("status", width=17)
+    table.add_column("status", width=19)
     for title, width in (("active", 6), ("processed", 9), ("load", 4)):
         table.add_column(title, width=width, justify="right")
     table.add_column("", ratio=2)

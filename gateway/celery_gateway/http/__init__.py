@@ -12,7 +12,7 @@ touch uvicorn.
   ``subscribe``, ``stream_response``, ``websocket``, ``websocket_session``.
 - State: ``state_endpoints``, ``state_query``, ``state_tasks``, ``state_workflow``, ``state_responses``,
   ``query_values``, ``page_tokens``, ``task_selection``, ``task_counts``, ``workflow_query``,
-  ``workflow_list``, ``workflow_selection``, ``fair_share``, ``json_response``.
+  ``workflow_list``, ``workflow_selection``, ``fair_share``, ``json_response``, ``id_path``.
 - Statistics: ``statistics_endpoints``, ``statistics_query``, ``state_work``.
 - Queues and actions: ``queue_endpoints``; ``action_endpoints``, ``action_query``;
   ``broker_access``.

@@ -9,6 +9,7 @@ Rules:
   command also if the client disconnects.
 - A command that the broker has not confirmed is in the log only, as a warning: it may be carried out if the
   connection ended after the broker had it.
+- The log has who requested an action; the streams do not, since other tenants may see the task.
 """
 
 import asyncio
@@ -34,16 +35,20 @@ from celery_gateway.http.action_query import (
     requested_signal,
 )
 from celery_gateway.http.errors import error_response
-from celery_gateway.http.query_params import quota_of
+from celery_gateway.http.id_path import id_path
+from celery_gateway.http.query_params import client_of, quota_of
 from celery_gateway.http.state_responses import ambiguous
 from celery_gateway.http.state_work import StateWork
 from celery_gateway.http.visible import Visible
+from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_record import Record
 from celery_gateway.state.transitions import READY_STATES
 from celery_gateway.stream.messages import control_message
 
-MAX_TASKS: Final = 10_000
-"""Maximum number of tasks that one request revokes."""
+FINISH_SECONDS: Final = 5.0
+"""How long a shutdown waits for commands that are being sent."""
+TARGET_BYTES: Final = 400
+"""Memory that a task to revoke takes, about."""
 TASKS_PER_STEP: Final = 100
 MESSAGES_PER_STEP: Final = 20
 LOGGED_TASKS: Final = 50
@@ -59,10 +64,20 @@ class Actions:
     Attributes:
         allowed: see ``access.actions.parse_actions``.
         controls: by the name of the broker.
+        sending: what is being sent.
     """
 
     allowed: tuple[str, ...] = ()
     controls: Mapping[str | None, TaskControl] = field(default_factory=dict)
+    sending: set[asyncio.Task[Response]] = field(default_factory=set, compare=False)
+
+    async def finish(self, seconds: float = FINISH_SECONDS) -> None:
+        """Wait until all commands are sent and logged, ``seconds`` at most; then give up the others."""
+        if self.sending:
+            _, late = await asyncio.wait(self.sending, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 class _Query(NamedTuple):
@@ -82,7 +97,7 @@ class _Target(NamedTuple):
 
 
 class _Request(NamedTuple):
-    """Who has requested a revoke, for the log and the streams."""
+    """Who has requested a revoke and how, for the log and the streams."""
 
     principal: str
     address: str
@@ -96,12 +111,12 @@ class ActionEndpoints:
     def __init__(self, access: AccessControl, work: StateWork, actions: Actions) -> None:
         self._access = access
         self._controls = actions.controls
+        self._sending = actions.sending
         self._work = work
-        self._sending: set[asyncio.Task[Response]] = set()
         self.routes = [
-            access.route("/tasks/{uuid:path}/revoke", self.revoke_task, "revoke", methods=["POST"]),
+            access.route(f"/tasks/{id_path('uuid')}/revoke", self.revoke_task, "revoke", methods=["POST"]),
             access.route(
-                "/workflows/{root_id:path}/revoke", self.revoke_workflow, "revoke", methods=["POST"]
+                f"/workflows/{id_path('root_id')}/revoke", self.revoke_workflow, "revoke", methods=["POST"]
             ),
         ]
 
@@ -121,7 +136,7 @@ class ActionEndpoints:
         if task.state in READY_STATES:
             message = f"task {uuid!r} is ready ({task.state}): it cannot be revoked"
             return error_response(409, "task-ready", message, state=task.state)
-        return await self._send(request, checked, visible, [_target(records[0])], _cluster(records[0]), {})
+        return await self._send(request, checked, visible, [_target(records[0])], _cluster(records[0]))
 
     async def revoke_workflow(self, request: Request) -> Response:
         """Revoke the visible tasks of a workflow that are not ready."""
@@ -130,14 +145,17 @@ class ActionEndpoints:
             return checked
         root_id: str = request.path_params["root_id"]
         visible = self._access.visible(request)
-        roots = visible.roots(root_id, checked.cluster) if self._has_broker(checked.cluster) else []
-        if len(roots) > 1:
-            members = [next(iter(root.members.values())) for root in roots]
-            return ambiguous("workflow", root_id, [member.task.cluster for member in members])
-        members = list(roots[0].members.values()) if roots else []
         found: list[Record] = []
         unready: list[_Target] = []
-        async with self._work.begin(request) as (share, _):
+        async with self._work.begin(request) as (share, builder):
+            roots: list[Root] = []
+            if self._has_broker(checked.cluster):
+                roots = await visible.roots(root_id, checked.cluster, share)
+            if len(roots) > 1:
+                members = [next(iter(root.members.values())) for root in roots]
+                return ambiguous("workflow", root_id, [member.task.cluster for member in members])
+            members = list(roots[0].members.values()) if roots else []
+            builder.charge_scratch(TARGET_BYTES * len(members))
             for at, record in enumerate(members):
                 if not at % TASKS_PER_STEP:
                     await share.checkpoint()
@@ -145,13 +163,13 @@ class ActionEndpoints:
                     found = found or [record]
                     if record.task.state not in READY_STATES:
                         unready.append(_target(record))
+            builder.release()
         if not found:
             return visible.not_found("workflow", root_id, checked.cluster)
         if not unready:
             message = f"all tasks of the workflow {root_id!r} are ready: none can be revoked"
             return error_response(409, "task-ready", message)
-        more = {"more": len(unready) > MAX_TASKS}
-        return await self._send(request, checked, visible, unready[:MAX_TASKS], _cluster(found[0]), more)
+        return await self._send(request, checked, visible, unready, _cluster(found[0]))
 
     def _has_broker(self, cluster: str | None) -> bool:
         """Return whether a request can address this broker, also where brokers have no names."""
@@ -186,19 +204,19 @@ class ActionEndpoints:
         visible: Visible,
         targets: Sequence[_Target],
         cluster: str | None,
-        details: Mapping[str, object],
     ) -> Response:
         """Send the command; it is logged and emitted also if the client disconnects meanwhile."""
         address = request.client.host if request.client else ""
         about = _Request(visible.principal.name, address, cluster, query.signal)
-        sending = asyncio.create_task(self._revoke(visible, about, targets, details), name="an action")
+        memory = visible.pipeline.limits.memory.reserve(client_of(request))
+        memory.grow(TARGET_BYTES * len(targets))
+        sending = asyncio.create_task(self._revoke(visible, about, targets), name="an action")
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
+        sending.add_done_callback(lambda _: memory.release())
         return await asyncio.shield(sending)
 
-    async def _revoke(
-        self, visible: Visible, about: _Request, targets: Sequence[_Target], details: Mapping[str, object]
-    ) -> Response:
+    async def _revoke(self, visible: Visible, about: _Request, targets: Sequence[_Target]) -> Response:
         control = self._controls[about.cluster]
         sent: list[str] = []
         for start in range(0, len(targets), BATCH_TASKS):
@@ -212,10 +230,13 @@ class ActionEndpoints:
                     _log(about, batch, is_confirmed=False)
                 message = f"the broker has not confirmed the command: {error}"
                 return error_response(502, "broker-unreachable", message, revoked=sent, count=len(sent))
+            except asyncio.CancelledError:  # see Actions.finish
+                _log(about, batch, is_confirmed=False)
+                raise
             _log(about, batch)
             await _emit(visible, about, batch)
             sent += [target.uuid for target in batch]
-        body = encode({"revoked": sent, "count": len(sent), **details})
+        body = encode({"revoked": sent, "count": len(sent)})
         headers = {"Cache-Control": "no-store"}
         return Response(body, status_code=202, headers=headers, media_type="application/json")
 
@@ -260,7 +281,6 @@ async def _emit(visible: Visible, about: _Request, targets: Iterable[_Target]) -
             "uuid": target.uuid,
             "name": target.name,
             "root_id": target.root_id,
-            "principal": about.principal or None,
             "time": round(time.time(), 3),
         }
         if about.cluster is not None:

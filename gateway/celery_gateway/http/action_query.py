@@ -50,8 +50,8 @@ async def refused_origin(request: Request, access: AccessControl) -> Response | 
             if not carried.session and principal == request.scope[PRINCIPAL_KEY][0]:
                 return None
     message = (
-        "a page of another origin cannot request actions; it needs a token of its own in the header "
-        "'Authorization: Bearer TOKEN'"
+        "a page of another origin cannot request actions; it needs a token of its own: the header "
+        "'Authorization: Bearer TOKEN', or access_token= in the query"
     )
     return error_response(403, "forbidden-origin", message)
 

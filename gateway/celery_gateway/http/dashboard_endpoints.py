@@ -132,11 +132,12 @@ def asset_response(asset: Asset, request: Headers) -> Response:
 
 def accepts_gzip(accept_encoding: str) -> bool:
     """Return whether the header Accept-Encoding has gzip, and not with ``q=0`` (RFC 9110 section 12.5.3)."""
+    weights = {}
     for part in accept_encoding.lower().split(","):
-        coding, _, weight = part.partition(";")
-        if coding.strip() in ("gzip", "*"):
-            return weight.strip().removeprefix("q=").strip() not in ("0", "0.0", "0.00", "0.000")
-    return False
+        coding, *parameters = (each.strip() for each in part.split(";"))
+        weights[coding] = next((each[2:].strip() for each in parameters if each.startswith("q=")), "1")
+    weight = weights.get("gzip", weights.get("*", "0"))  # ``*``: each coding without a weight of its own
+    return weight.strip("0.") != ""
 
 
 def has_etag(request: Headers, etag: str) -> bool:

@@ -69,6 +69,14 @@ def log_unavailable() -> Response:
     return response
 
 
+def shutting_down() -> Response:
+    """Return the 503 for a request that has no response when the gateway shuts down."""
+    message = "the gateway shuts down and has not finished this request; send it again"
+    response = error_response(503, "shutting-down", message)
+    response.headers["Retry-After"] = "1"
+    return response
+
+
 def bad_request(error: BadRequest) -> Response:
     """Return the 400 for a parameter that is unknown or has a bad value."""
     return error_response(400, error.code, str(error), parameter=error.parameter, allowed=list(error.allowed))

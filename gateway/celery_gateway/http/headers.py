@@ -23,10 +23,12 @@ DEFAULTS: Final = (
 _VARY: Final = b"Authorization, Cookie"
 STARTS: Final = ("http.response.start", "websocket.http.response.start")
 """The ASGI messages that start a response; the second refuses the handshake of a WebSocket."""
+RESPONDING_KEY: Final = "celery_gateway.responding"
+"""The key of whether the response has started, in the ASGI scope of a request."""
 
 
 class SafeHeaders:
-    """Add the headers to the responses of an application.
+    """Add the headers to the responses of an application, and record when each response starts.
 
     Args:
         hsts_seconds: ``max-age`` of ``Strict-Transport-Security`` on responses over HTTPS; 0: no header.
@@ -39,10 +41,12 @@ class SafeHeaders:
         self._varies_by_token = varies_by_token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[RESPONDING_KEY] = False
         hsts_seconds = self._hsts_seconds if scope.get("scheme") in ("https", "wss") else 0
 
         async def send_safely(message: Message) -> None:
             if message["type"] in STARTS:
+                scope[RESPONDING_KEY] = True
                 headers = with_safe_headers(message.get("headers", ()), hsts_seconds)
                 if self._varies_by_token and not _is_public(headers):
                     headers = _with_vary(headers)

@@ -218,9 +218,12 @@ def _quiet_time(values: Mapping[str, Any]) -> str | None:
 
 def _integer(values: Mapping[str, Any], name: str) -> str | None:
     value = values.get(name)
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _string(values, name)
+    found = str(value) if isinstance(value, float) else _kind(value)
+    raise bad_value(name, f'invalid "{name}": it is {found}; it must be an integer')
 
 
 def _flag(values: Mapping[str, Any], name: str) -> bool:

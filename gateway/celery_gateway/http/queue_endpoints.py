@@ -49,32 +49,36 @@ class QueueEndpoints:
         visible = self._access.visible(request)
         filter = visible.restrict(parse({field: parameters.getlist(field) for field in _FILTERS}))
         shown: list[dict[str, Any]] = []
+        errors: dict[str, str] = {}
         omitted = 0
         if self._queues is not None and "queue" in visible.fields(None):
             for cluster in sorted(self._queues.clusters, key=str):
-                readings, more = await self._read(request, self._queues, visible, filter, cluster)
-                shown += [_view(reading, cluster) for reading in readings]
-                omitted += more
+                passing = await self._passing(request, self._queues, visible, filter, cluster)
+                if not passing:
+                    continue  # nothing of this broker is visible, nor its errors
+                readings = await self._queues.read(cluster, list(passing))
+                shown += [_view(each, cluster) for each in readings if each.exists or passing[each.name]]
+                omitted += max(0, len(passing) - MAX_QUEUES)
+                if (error := self._queues.error(cluster)) is not None:
+                    errors[cluster or ""] = error
         builder = self._work.builder(request)
-        builder.add(b'{"queues":' + encode(shown) + b',"omitted":%d' % omitted)
+        builder.add(b'{"queues":' + encode(shown) + b',"omitted":%d,"errors":%b' % (omitted, encode(errors)))
         return builder.response(request, visible.pipeline.hub.id)
 
-    async def _read(
+    async def _passing(
         self, request: Request, queues: Queues, visible: Visible, filter: Matcher, cluster: str | None
-    ) -> tuple[list[QueueReading], int]:
-        """Return the readings of a broker's visible queues, and how many more there are."""
+    ) -> dict[str, bool]:
+        """Return the names of a broker's visible queues; see ``Queues.names``."""
         seen = visible.pipeline.tasks.queues()
         names = await queues.names(cluster, seen)
-        passing: list[str] = []
+        passing: dict[str, bool] = {}
         async with self._work.begin(request) as (share, _):
-            for index, name in enumerate(names):
+            for index, (name, is_listed) in enumerate(names.items()):
                 if filter.matches(queue_keys(name, cluster)):
-                    passing.append(name)
+                    passing[name] = is_listed
                 if not index % NAMES_PER_STEP:
                     await share.checkpoint()
-        readings = await queues.read(cluster, passing)
-        listed = [each for each in readings if each.exists or names[each.name]]
-        return listed, max(0, len(passing) - MAX_QUEUES)
+        return passing
 
 
 def queue_keys(name: str, cluster: str | None) -> Keys:

@@ -25,8 +25,12 @@ from typing import Any, NamedTuple
 import uvicorn
 from starlette.types import Scope
 
+from celery_gateway.http.headers import RESPONDING_KEY
+
 MOUNTED_DRAIN_SECONDS = 2.5
 """Maximum time for open requests to end, in seconds; then they are aborted."""
+RESPOND_SECONDS = 0.5
+"""Requests whose response has not started get a 503 this long before."""
 POLL_SECONDS = 0.05
 BEFORE_SECONDS = 0.5
 """Connections are aborted this long before hypercorn's own timeout (3 s by default), when it logs errors."""
@@ -67,16 +71,29 @@ class Requests:
         return any([cutter(scope) for cutter in self.cutters])
 
     async def end(self, seconds: float = MOUNTED_DRAIN_SECONDS) -> None:
-        """Wait until all requests have ended, at most ``seconds``; then abort the others."""
+        """Wait until all requests have ended, at most ``seconds``; then abort the others.
+
+        Those without a response end ``RESPOND_SECONDS`` before, with a 503 (``asgi``).
+        """
+        await self._wait(seconds - RESPOND_SECONDS)
+        self._expire(lambda scope: scope["type"] == "http" and not scope.get(RESPONDING_KEY, True))
+        await self._wait(min(seconds, RESPOND_SECONDS))
+        for scope in tuple(self._open.values()):
+            self.cut(scope)
+        self._expire(lambda _: True)
+
+    async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._open:  # noqa: ASYNC110
                     await asyncio.sleep(POLL_SECONDS)
+
+    def _expire(self, is_meant: Callable[[Scope], bool]) -> None:
         now = asyncio.get_running_loop().time()
         for limit, scope in tuple(self._open.items()):
-            self.cut(scope)
-            with suppress(RuntimeError):  # it has expired, and the request is about to end
-                limit.reschedule(now)
+            if is_meant(scope):
+                with suppress(RuntimeError):  # it has expired, and the request is about to end
+                    limit.reschedule(now)
 
 
 class _Drained(NamedTuple):

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from celery_gateway.errors import Evicted
 from celery_gateway.events.event import encode, pick
 from celery_gateway.http.access_control import AccessControl
+from celery_gateway.http.id_path import id_path
 from celery_gateway.http.page_tokens import PageTokens
 from celery_gateway.http.query_params import client_of, query_parameters
 from celery_gateway.http.state_query import (
@@ -77,11 +78,11 @@ class StateEndpoints:
             access.route("/events/{id}", until_disconnect(self.event), "events"),
             access.route("/tasks", until_disconnect(self.tasks), "state"),
             access.route("/tasks/counts", until_disconnect(self.task_counts), "state"),
-            access.route("/tasks/{uuid:path}", until_disconnect(self.task), "state"),
+            access.route("/tasks/" + id_path("uuid"), until_disconnect(self.task), "state"),
             access.route("/workflows", until_disconnect(self.workflows), "state"),
-            access.route("/workflows/{root_id:path}", until_disconnect(self.workflow), "state"),
+            access.route("/workflows/" + id_path("root_id"), until_disconnect(self.workflow), "state"),
             access.route("/workers", until_disconnect(self.workers), "workers"),
-            access.route("/workers/{hostname:path}", until_disconnect(self.worker), "workers"),
+            access.route("/workers/" + id_path("hostname"), until_disconnect(self.worker), "workers"),
         ]
 
     async def event(self, request: Request) -> Response:
@@ -155,8 +156,7 @@ class StateEndpoints:
         query = task_count_query(query_parameters(request))
         visible = self._access.visible(request)
         async with self._work.begin(request) as (share, builder):
-            counts = await TaskCounter(visible, query, share, builder).count()
-            id = visible.pipeline.hub.id  # at the same moment
+            counts, id = await TaskCounter(visible, query, share, builder).count()
             builder.add(encode(counts)[:-1])
         return builder.response(request, id)
 
@@ -227,7 +227,7 @@ class StateEndpoints:
         visible = self._access.visible(request)
         pipeline = visible.pipeline
         async with self._work.begin(request) as (share, builder):
-            roots = visible.roots(root_id, query.cluster)
+            roots = await visible.roots(root_id, query.cluster, share)
             if len(roots) > 1:
                 members = [next(iter(root.members.values())) for root in roots]
                 return ambiguous("workflow", root_id, [member.task.cluster for member in members])

@@ -64,6 +64,7 @@ def subscribe(
     reports = query.reports
     if reports.has_workers:
         visible.require("workers", "workers")
+        visible.check_shown([("hostname", "workers")], "reported")  # a report has no other identity
     if reports.statistics_seconds is not None:
         visible.require("state", "statistics")
     subscription = pipeline.hub.subscribe(

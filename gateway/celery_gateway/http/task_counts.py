@@ -2,11 +2,12 @@
 
 Rules: without a filter and without a scope the statistics may have the numbers. Otherwise the tasks are
 counted in steps within the request's fair share of time. Tasks that change meanwhile are counted again, a
-pass each time; the last pass does not pause. A task that is evicted meanwhile may be counted.
+pass each time; the last pass does not pause. A task that is evicted meanwhile may be counted. The values with
+the most tasks are then selected in steps, too.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from heapq import nlargest
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappush, heappushpop
 from typing import Any, Final
 
 from celery_gateway.http.fair_share import FairShare
@@ -21,6 +22,7 @@ from celery_gateway.state.task_record import Record
 
 MAX_VALUES: Final = 1_000
 """How many values of a field are listed: those with the most tasks."""
+VALUES_PER_STEP: Final = 100
 COUNTED_BYTES: Final = 2 * NUMBER_BYTES
 """Memory of a task that is counted."""
 _VALUES: Final[dict[str, Callable[[Task], str | None]]] = {
@@ -49,6 +51,7 @@ class TaskCounter:
         visible.check_shown([(field, "by") for field in query.by], "counted")
         self._selection = TaskSelection(visible, query.filter, query.criteria)
         self._tasks = visible.pipeline.tasks
+        self._hub = visible.pipeline.hub
         self._by = query.by
         self._values = [_VALUES[field] for field in query.by]
         self._share = share
@@ -57,8 +60,11 @@ class TaskCounter:
         self._counted: dict[str, tuple[str, ...]] = {}  # the values of each task that is counted, by key
         self._counts: list[dict[str, int]] = [{} for _ in query.by]
 
-    async def count(self) -> dict[str, Any]:
-        """Return the numbers as of the moment when this returns: ``total``, ``counts`` and ``other``.
+    async def count(self) -> tuple[dict[str, Any], bytes]:
+        """Return the numbers as of one moment: ``total``, ``counts`` and ``other``.
+
+        Returns:
+            Also the stream's position at that moment.
 
         Raises:
             OverLimit: there is no memory for it.
@@ -67,7 +73,7 @@ class TaskCounter:
             kept = [self._tasks.activity.counts(field) for field in self._by]
             if None not in kept:
                 counts = [each for each in kept if each is not None]
-                return _result(self._tasks.statistics().known, self._by, counts)
+                return await self._result(self._tasks.statistics().known, counts)
         version = self._tasks.version
         await self._add(await self._selection.candidates(self._share, self._builder), may_pause=True)
         passes = 1
@@ -76,7 +82,7 @@ class TaskCounter:
             changed, version = self._tasks.changed_since(version), self._tasks.version
             records = [record for key in changed if (record := self._tasks.get(key)) is not None]
             await self._add(records, may_pause=passes < MAX_PASSES)
-        return _result(len(self._counted), self._by, self._counts)
+        return await self._result(len(self._counted), self._counts)
 
     async def _add(self, records: Iterable[Record], *, may_pause: bool) -> None:
         """Count tasks as they are now, in place of what was counted of them before."""
@@ -102,14 +108,22 @@ class TaskCounter:
                 await self._share.checkpoint()
         self._builder.charge_scratch(COUNTED_BYTES * (len(counted) - charged))
 
-
-def _result(total: int, by: Iterable[str], counts: Iterable[Mapping[str, int]]) -> dict[str, Any]:
-    listed, other = {}, {}
-    for field, each in zip(by, counts, strict=True):
-        most = nlargest(MAX_VALUES, [(number, value) for value, number in each.items() if number])
-        listed[field] = {
-            value: number for number, value in sorted(most, key=lambda item: (-item[0], item[1]))
-        }
-        if rest := sum(each.values()) - sum(listed[field].values()):
-            other[field] = rest
-    return {"total": total, "counts": listed, "other": other}
+    async def _result(self, total: int, counts: Sequence[Mapping[str, int]]) -> tuple[dict[str, Any], bytes]:
+        """Return the result for numbers that do not change any more, and the position as of now."""
+        id = self._hub.id
+        listed, other = {}, {}
+        for field, each in zip(self._by, counts, strict=True):
+            rest = 0
+            most: list[tuple[int, str]] = []  # a heap
+            for index, (value, number) in enumerate(each.items()):
+                if number and len(most) < MAX_VALUES:
+                    heappush(most, (number, value))
+                elif number:
+                    rest += heappushpop(most, (number, value))[0]
+                if not index % VALUES_PER_STEP:
+                    await self._share.checkpoint()
+            most.sort(key=lambda item: (-item[0], item[1]))
+            listed[field] = {value: number for number, value in most}
+            if rest:
+                other[field] = rest
+        return {"total": total, "counts": listed, "other": other}, id

@@ -17,6 +17,7 @@ from celery_gateway.events.event import FILTER_FIELDS, pick
 from celery_gateway.events.fields import Fields
 from celery_gateway.events.filter import Filter
 from celery_gateway.events.matcher import Matcher
+from celery_gateway.http.fair_share import FairShare
 from celery_gateway.http.state_responses import not_found, unknown
 from celery_gateway.pipeline.pipeline import Pipeline
 from celery_gateway.state.activity_report import ActivityReader
@@ -92,7 +93,8 @@ class Visible:
 
         Args:
             reads: fields, each with the parameter that reads it.
-            use: what the parameter does with the field: ``compared``, ``sorted``, ``counted``, ``requested``.
+            use: what the parameter does with the field: ``compared``, ``sorted``, ``counted``, ``requested``,
+                ``reported``.
 
         Raises:
             Forbidden: a field is hidden.
@@ -178,8 +180,8 @@ class Visible:
         """Return the visible records of a uuid; see ``TaskTable.find``."""
         return [record for record in self.pipeline.tasks.find(uuid, cluster) if self.sees(record)]
 
-    def roots(self, root_id: str, cluster: str | None) -> list[Root]:
-        """Return the workflows of a root id that may have visible tasks."""
+    def may_be_roots(self, root_id: str, cluster: str | None) -> list[Root]:
+        """Return the workflows of a root id that may have visible tasks. No task is read."""
         if not self._scope.may_see_workflow(root_id):
             return []
         tasks = self.pipeline.tasks
@@ -188,9 +190,40 @@ class Visible:
             # Few tasks are visible, so the members are not read: the time would show their number.
             keys = [key for uuid in uuids for key in tasks.keys(uuid, cluster)]
             return [root for root in roots if any(key in root.members for key in keys)]
+        return roots
+
+    async def roots(self, root_id: str, cluster: str | None, share: FairShare) -> list[Root]:
+        """Return the workflows of a root id: if there are several, only those that have visible tasks.
+
+        A single one may have none. Each has tasks.
+
+        Args:
+            share: the request's share of time.
+        """
+        roots = self.may_be_roots(root_id, cluster)
         if len(roots) < 2 or not self._scope.is_restricted:
             return roots
-        return [root for root in roots if any(map(self.sees, root.members.values()))]
+        visible = [root for root in roots if await self.sees_any(root, share)]
+        return [root for root in visible if root.members]  # others were evicted meanwhile
+
+    async def sees_any(self, root: Root, share: FairShare) -> bool:
+        """Return whether a task of a workflow is visible."""
+        for record in self.members(root):
+            if self.sees(record):
+                return True
+            await share.checkpoint()
+        return False
+
+    def members(self, root: Root) -> Iterable[Record]:
+        """Return the tasks of a workflow that may be visible."""
+        if not self.may_see_workflow(root.id):
+            return ()
+        uuids = self.only_uuids
+        if uuids is None:
+            return tuple(root.members.values())
+        # Few tasks are visible, so the others are not read: the time would show their number.
+        keys = [key for uuid in uuids for key in self.pipeline.tasks.keys(uuid)]
+        return [root.members[key] for key in keys if key in root.members]
 
     def workers_named(self, hostname: str, cluster: str | None, now: float, time: float) -> list[Worker]:
         """Return the visible workers with a node name: at most one for each cluster.

@@ -50,6 +50,7 @@ class WorkflowPageReader:
         self, visible: Visible, query: WorkflowListQuery, share: FairShare, builder: JSONBuilder
     ) -> None:
         self._selection = WorkflowSelection(visible, query)
+        self._members = visible.members
         self._tasks = visible.pipeline.tasks
         self._sees = visible.filter_of_records
         self._query = query
@@ -94,7 +95,7 @@ class WorkflowPageReader:
 
     async def _find(self) -> None:
         """Find the workflows of the page, and set ``_last`` if there are more."""
-        candidates = self._selection.candidates()
+        candidates = await self._selection.candidates(self._share)
         if self._query.is_oldest_first:
             candidates.reverse()
         after = self._query.after
@@ -118,7 +119,7 @@ class WorkflowPageReader:
     async def _visible_part(self, root: Root, *, may_pause: bool) -> VisibleWorkflow | None:
         """Return the visible part of a workflow; ``None`` if none of its tasks is visible."""
         part: VisibleWorkflow | None = None
-        for index, record in enumerate(self._selection.members(root)):
+        for index, record in enumerate(self._members(root)):
             if self._is_visible(record, root):
                 part = part or VisibleWorkflow(root.id, root.number)
                 part.set(record, True)

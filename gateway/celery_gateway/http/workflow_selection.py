@@ -12,13 +12,13 @@ import msgspec
 
 from celery_gateway.events.event import FILTER_FIELDS, ORIGIN_FIELDS, PARENT_ID_POSITIONS, ROOT_ID_POSITIONS
 from celery_gateway.events.filter import Filter
+from celery_gateway.http.fair_share import FairShare
 from celery_gateway.http.visible import Visible
 from celery_gateway.http.workflow_query import WorkflowListQuery
 from celery_gateway.state.criteria import BEGUN_FIELDS, COMPARISONS, Criteria, contains
 from celery_gateway.state.task import Task
 from celery_gateway.state.task_graph import Root
 from celery_gateway.state.task_order import ENDED_FIELDS
-from celery_gateway.state.task_record import Record
 from celery_gateway.state.visible_workflow import VisibleWorkflow
 from celery_gateway.state.workflow_counts import Tally
 
@@ -52,33 +52,27 @@ class WorkflowSelection:
         self._restricted = visible.restrict(query.filter)  # for its lookups, and what it may read
         self._has_filter = query.filter != Filter()
         self._fits = Criteria(text=query.text).matcher(visible.hidden) if query.text else None
-        # A text that is the id of a visible workflow is taken for this id.
-        found = visible.roots(query.text, None) if query.text else []
-        sees = visible.filter_of_records
-        self._only = [root for root in found if sees is None or any(map(sees, self.members(root)))]
+        self._only: list[Root] = []  # the workflows whose id is the text
         self._comparisons = [(_NUMBERS[each.field], each) for each in query.comparisons]
         hidden = visible.hidden
         self._shows_begun = hidden.isdisjoint(BEGUN_FIELDS)
         self._shows_ended = hidden.isdisjoint(ENDED_FIELDS)
         self._shows_progress = "progress" not in hidden
 
-    def candidates(self) -> list[Root]:
-        """Return the workflows that may be selected, the newest first."""
+    async def candidates(self, share: FairShare) -> list[Root]:
+        """Return the workflows that may be selected, the newest first.
+
+        Args:
+            share: the request's share of time.
+        """
+        if self._query.text:
+            # A text that is the id of a visible workflow is taken for this id.
+            found = self._visible.may_be_roots(self._query.text, None)
+            self._only = [root for root in found if await self._visible.sees_any(root, share)]
         roots: Iterable[Root] | None = self._only or self._by_lookups()
         if roots is None:
             return list(self._tasks.workflows())
         return sorted({id(root): root for root in roots}.values(), key=lambda root: -root.number)
-
-    def members(self, root: Root) -> Iterable[Record]:
-        """Return the tasks of a workflow that may be visible."""
-        if not self._visible.may_see_workflow(root.id):
-            return ()
-        uuids = self._visible.only_uuids
-        if uuids is None:
-            return tuple(root.members.values())
-        # Few tasks are visible, so the others are not read: the time would show their number.
-        keys = [key for uuid in uuids for key in self._tasks.keys(uuid)]
-        return [root.members[key] for key in keys if key in root.members]
 
     def fits(self, workflow: AnyWorkflow) -> bool:
         """Return whether a workflow exists for the client, and is selected as it is now."""

@@ -5,7 +5,8 @@
   an attempt that is delivered twice to the same process, counts once.
 - With scopes a task counts under the name of its origin: a later event cannot move it to the name of others.
 - At most ``MAX_NAMES`` names have counts of their own. The others are counted together. A name without an
-  event for ``MAX_IDLE_SECONDS`` makes room for another one.
+  event for ``MAX_IDLE_SECONDS`` makes room for another one, so that names which were used once do not leave
+  out those that are in use.
 
 Pure.
 """
@@ -16,8 +17,8 @@ from typing import Final
 
 from celery_gateway.events.event import Event
 from celery_gateway.state.attempt import Attempt
-from celery_gateway.state.failure_groups import FailureGroups
-from celery_gateway.state.failure_signature import signature
+from celery_gateway.state.failure_groups import FailureGroups, NameKey
+from celery_gateway.state.failure_signature import is_wrapper, signature
 from celery_gateway.state.name_activity import (
     KINDS,
     MAX_TEXT_CHARS,
@@ -26,11 +27,10 @@ from celery_gateway.state.name_activity import (
 )
 from celery_gateway.state.quantile_sketch import MAX_SECONDS
 from celery_gateway.state.shared_text import MAX_NAME_CHARS
-from celery_gateway.state.task import Task
 from celery_gateway.state.task_record import Record
 
 MAX_NAMES: Final = 1_000
-MAX_IDLE_SECONDS: Final = 24 * 3600.0
+MAX_IDLE_SECONDS: Final = 3600.0
 ROOM_SECONDS: Final = 60.0
 """How often room for a new name is looked for at most."""
 MAX_SLOT_BYTES: Final = 25_000_000
@@ -65,7 +65,7 @@ class Activity:
         self.other = NameActivity(None, None)
         self.failures = FailureGroups()
         self._by_origin = by_origin
-        self._names: dict[tuple[str | None, str | None], NameActivity] = {}
+        self._names: dict[NameKey, NameActivity] = {}
         self._arrived = 0.0  # when an event arrived, to 10 s
         self._room_at = float("-inf")  # when room was looked for last
         self._names_bytes = self.other.size_bytes
@@ -108,15 +108,20 @@ class Activity:
             arrived: epoch seconds.
         """
         name, task = record.activity, record.task
-        wanted = record.origin.name if self._by_origin else task.name
-        if name is None or wanted is not name.name or name.heir is not None:
-            name = self._move(record, wanted)
-        elif task.state is not record.counted_state:
-            name.move(record.counted_state, task.state)
-            record.counted_state = task.state
-        name.version = self.version = self.version + 1
+        if name is None:
+            name = self._move(record)
         if arrived >= name.closes or arrived < name.opened:
-            self._advance(name, arrived)
+            name = self._advance(record, name, arrived)
+        state, counted = task.state, record.counted_state
+        if state is not counted:
+            record.counted_state = state
+            states = name.states
+            if left := states[counted] - 1:
+                states[counted] = left
+            else:
+                del states[counted]
+            states[state] = states.get(state, 0) + 1
+        name.version = self.version = self.version + 1
         outcome = _outcome_of(event_type)
         if outcome is None:
             return
@@ -130,7 +135,7 @@ class Activity:
                 if (seconds := task.runtime) is not None and record.current is attempt:
                     name.durations.add(RUNTIME, seconds)
                 if kind == FAILED:
-                    self._on_failure(name, task, attempt, event, arrived)
+                    self._on_failure(name, record, attempt, event, arrived)
         elif kind == STARTED:
             if (started := attempt.started) is None:
                 return
@@ -144,9 +149,17 @@ class Activity:
         attempt.counted |= bit
         name.counts[kind] += 1
 
+    def on_names(self, record: Record) -> None:
+        """Count a task under its name, after that may have changed, unless it is not counted yet."""
+        name = record.activity
+        if name is not None and name.name is not (
+            record.origin.name if self._by_origin else record.task.name
+        ):
+            self._move(record)
+
     def update(self, record: Record) -> None:
         """Count a task where it is now, after a change that is no event of it."""
-        name = self._move(record, record.origin.name if self._by_origin else record.task.name)
+        name = self._move(record)
         name.version = self.version = self.version + 1
 
     def remove(self, record: Record) -> None:
@@ -158,10 +171,10 @@ class Activity:
             name.version = self.version = self.version + 1
             record.activity = None
 
-    def _move(self, record: Record, wanted: str | None) -> NameActivity:
+    def _move(self, record: Record) -> NameActivity:
         """Count a task in its state and under its name, which may be new or have changed; return that."""
         before, state = record.activity, record.task.state
-        name = self._find(wanted, record.task)
+        name = self._find(self._key(record))
         if before is not None:
             before = before.heir or before
             before.take(record.counted_state)
@@ -171,14 +184,13 @@ class Activity:
         record.activity, record.counted_state = name, state
         return name
 
-    def _find(self, wanted: str | None, task: Task) -> NameActivity:
-        cluster = task.cluster if type(task.cluster) is str else None
-        name = self._names.get((wanted, cluster))
+    def _find(self, key: NameKey) -> NameActivity:
+        name = self._names.get(key)
         if name is not None:
             return name
-        if (wanted is not None and len(wanted) > MAX_NAME_CHARS) or not self._has_room():
+        if _is_long(key[0]) or not self._has_room():
             return self.other
-        name = self._names[wanted, cluster] = NameActivity(wanted, cluster)
+        name = self._names[key] = NameActivity(*key)
         name.last_at = self._arrived
         self._names_bytes += name.size_bytes
         return name
@@ -196,7 +208,7 @@ class Activity:
         del self._names[key]
         self._names_bytes -= idle.size_bytes
         self._slots_bytes -= idle.durations.size_bytes
-        idle.heir = self.other
+        idle.heir, idle.closes = self.other, 0.0
         for state, count in idle.states.items():
             self.other.put(state, count)
         self.version = self.other.version = self.version + 1
@@ -207,7 +219,10 @@ class Activity:
         if self.since is None:
             self.since = time
 
-    def _advance(self, name: NameActivity, arrived: float) -> None:
+    def _advance(self, record: Record, name: NameActivity, arrived: float) -> NameActivity:
+        """Begin to count in the 10 s of a time; return what counts the task from now on."""
+        if name.heir is not None:
+            name = self._move(record)
         self.begin(arrived)
         self._arrived = name.last_at = arrived
         before = name.durations.size_bytes
@@ -218,16 +233,32 @@ class Activity:
             if not name.durations.drop_oldest():
                 break
             self._slots_bytes += name.durations.size_bytes - before
+        return name
 
     def _on_failure(
-        self, name: NameActivity, task: Task, attempt: Attempt, event: Event, arrived: float
+        self, name: NameActivity, record: Record, attempt: Attempt, event: Event, arrived: float
     ) -> None:
+        task = record.task
         exception, traceback = event.get("exception"), event.get("traceback")
         exception = exception[:MAX_TEXT_CHARS] if type(exception) is str else None
-        name.last_failure = LastFailure(task.uuid[:MAX_TEXT_CHARS], arrived, exception)
         found = signature(exception, traceback if type(traceback) is str else None)
+        if exception is not None and is_wrapper(exception):
+            exception = f"{found.exception}: {found.message}"[:MAX_TEXT_CHARS]
+        name.last_failure = LastFailure(task.uuid[:MAX_TEXT_CHARS], arrived, exception)
         worker = task.worker if attempt.process is None else attempt.process.hostname
-        self.failures.add(found, (name.name, name.cluster), task.uuid, worker, arrived)
+        wanted, cluster = self._key(record)  # also without counts of its own
+        key = None if _is_long(wanted) else wanted, cluster
+        self.failures.add(found, key, task.uuid, worker, arrived)
+
+    def _key(self, record: Record) -> NameKey:
+        """Return the name that a task counts under if there is room, and its cluster."""
+        task = record.task
+        name = record.origin.name if self._by_origin else task.name
+        return name, task.cluster if type(task.cluster) is str else None
+
+
+def _is_long(name: str | None) -> bool:
+    return name is not None and len(name) > MAX_NAME_CHARS
 
 
 def eta_seconds(eta: str) -> float | None:

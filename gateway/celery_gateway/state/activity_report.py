@@ -109,7 +109,7 @@ class ActivityReader:
         other: the names beyond the limit; ``None`` if there are none, or if they are not shown.
         total: all names that are shown, and ``other``.
         is_changed: anything has changed since the last read.
-        head: ``window``, ``time`` and ``since``.
+        head: ``window``, ``time``, ``since``, and ``complete``: all tasks of the window have counts by name.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class ActivityReader:
         self.other: Item | None = None
         self.total: Item = {}
         self.is_changed = False
-        self.head: dict[str, float | None] = {}
+        self.head: dict[str, float | bool | None] = {}
 
     def may_have_changed(self, now: float) -> bool:
         """Return whether the next read can find a change.
@@ -167,9 +167,9 @@ class ActivityReader:
                 found.append((-ended, name.name or "", name.cluster or "", item))
             yield
         self.other = None
+        other = activity.other
+        sums = _read(other, window)
         if self._visible is None:
-            other = activity.other
-            sums = _read(other, window)
             total.add(sums)
             if not sums.is_empty:
                 self.other = self._item(other, sums)
@@ -179,7 +179,13 @@ class ActivityReader:
         self.names = [item for *_, item in found]
         self.total = self._item(None, total)
         self.is_changed = is_changed
-        self.head = {"window": self._seconds, "time": now, "since": activity.since}
+        since = None if activity.since is None else round(activity.since, 3)
+        self.head = {
+            "window": self._seconds,
+            "time": round(now, 3),
+            "since": since,
+            "complete": sums.is_empty,
+        }
 
     def _item(self, name: NameActivity | None, sums: _Sums) -> Item:
         """Return an item; without a name that of the total."""
@@ -200,6 +206,8 @@ class ActivityReader:
         item["runtime"] = _summary(sums.durations[0]) if hidden.isdisjoint(_RUNTIME_FIELDS) else None
         item["wait"] = _summary(sums.durations[1]) if hidden.isdisjoint(_WAIT_FIELDS) else None
         failure = None if name is None or name is self._activity.other else name.last_failure
+        if failure is not None:
+            failure = failure._replace(time=round(failure.time, 3))
         item["last_failure"] = None if failure is None else _without(failure._asdict(), hidden)
         return item
 

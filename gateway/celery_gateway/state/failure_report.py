@@ -60,8 +60,8 @@ def _shown(group: FailureGroup, query: FailureQuery) -> dict[str, Any] | None:
         "frame": group.frame,
         "count": sum(each.count for each in shown),
         "names": names,
-        "first": min(each.first for each in shown),
-        "last": newest.last,
+        "first": round(min(each.first for each in shown), 3),
+        "last": round(newest.last, 3),
         "uuid": newest.uuid,
         "worker": newest.worker if query.hidden.isdisjoint(_NODE_FIELDS) else None,
     }

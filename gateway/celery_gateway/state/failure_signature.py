@@ -22,10 +22,12 @@ _FRAME = re.compile(r'File "([^"\n]{1,800})", line (\d{1,9})(?:, in ([^\n]{1,200
 _INSTALLED = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|celery|kombu|billiard)[/\\]|^<frozen ")
 _VARIABLE = re.compile(
     r"""[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"""
-    r"""|"[^"\n]{0,300}"|'[^'\n]{0,300}'|`[^`\n]{0,300}`"""
+    r"""|"[^"\n]{0,300}"|(?<![0-9A-Za-z])'[^'\n]{0,300}'(?![0-9A-Za-z])|`[^`\n]{0,300}`"""
     r"""|0[xX][0-9a-fA-F]+|(?<![0-9A-Za-z])(?=[0-9a-fA-F]*[0-9])[0-9a-fA-F]{7,}(?![0-9A-Za-z])"""
     r"""|[0-9]+"""
 )
+_TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+"""The ``repr`` of one text."""
 _WRAPPERS = frozenset({"ExceptionWithTraceback"})
 """Exceptions of billiard that only contain another one: the last line of the traceback has that."""
 
@@ -66,11 +68,18 @@ def signature(exception: str | None, traceback: str | None) -> Signature:
     return Signature(digest.hexdigest(), name, message, frame)
 
 
+def is_wrapper(exception: str) -> bool:
+    """Return whether a ``repr`` is that of an exception which only contains another one."""
+    return exception.partition("(")[0] in _WRAPPERS
+
+
 def normalized(message: str) -> str:
     """Return a message without what differs from task to task.
 
     >>> normalized("order 1295: card '4711' of 3f2504e0-4f89-11d3-9a0c-0305e82c3301 at 0x7f3a")
     'order *: card * of * at *'
+    >>> normalized("can't open 'alpha'")  # an apostrophe is no quote
+    "can't open *"
     """
     return _VARIABLE.sub("*", message)
 
@@ -94,6 +103,6 @@ def _split(exception: str) -> tuple[str, str]:
         name, _, rest = text.partition(":")
         return name.strip(), rest.strip()
     rest = rest.removesuffix(")").removesuffix(",")
-    if len(rest) >= 2 and rest[0] in "'\"" and rest[-1] == rest[0]:
+    if _TEXT.fullmatch(rest):
         rest = rest[1:-1]
     return name.strip().rpartition(".")[2], rest

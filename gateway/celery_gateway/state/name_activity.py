@@ -40,7 +40,7 @@ class NameActivity:
         cluster: the name of their broker, if it has one.
         states: how many tasks are in each state now; no zeros.
         counts: since ``opened``, by kind.
-        opened, closes: the 10 s that are counted in ``counts``, epoch seconds.
+        opened, closes: the 10 s that are counted in ``counts``, epoch seconds; ``closes`` is 0 with an heir.
         slot: when the current slot of ``durations`` began.
         version: the version of all activity at the last change.
         last_at: when an event arrived, to 10 s.
@@ -89,15 +89,6 @@ class NameActivity:
             self.states[state] = left
         else:
             del self.states[state]
-
-    def move(self, before: str | None, state: str | None) -> None:
-        """Count a task in another state than before."""
-        states = self.states
-        if left := states[before] - 1:
-            states[before] = left
-        else:
-            del states[before]
-        states[state] = states.get(state, 0) + 1
 
     def advance(self, arrived: float) -> None:
         """Begin to count in the 10 s of a time, which the current ones do not contain."""

@@ -22,6 +22,7 @@ class TaskIndex:
         self._records: dict[str, Record] = {}  # by key, in the order of their numbers
         self._order = EvictionOrder()
         self._graph = TaskGraph(self._records, bool(self._clusters))
+        self._queues: set[str] = set()
 
     @property
     def version(self) -> int:
@@ -62,9 +63,9 @@ class TaskIndex:
         """Iterate over all workflows, the newest first. The table must not change meanwhile."""
         return self._graph.newest()
 
-    def queues(self) -> set[str]:
-        """Return the names of the queues of all tasks."""
-        return {record.task.queue for record in self._records.values() if record.task.queue}
+    def queues(self) -> frozenset[str]:
+        """Return the names of queues in events: those of all tasks, unless there are too many, and others."""
+        return frozenset(self._queues)
 
     def changed_since(self, version: int) -> list[str]:
         """Return the keys of the tasks that have changed after the table had this version; all for -1."""

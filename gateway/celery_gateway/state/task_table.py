@@ -34,6 +34,8 @@ _TASK_OVERHEAD_BYTES = 1_150
 """The size of a record without texts. (Measured: tests/state/test_sizes.py.)"""
 ORIGIN_BYTES = 100
 """The size of its origin, whose texts are those of the record."""
+MAX_QUEUES = 1_000
+"""How many names of queues are kept, for ``queues``. Above it they are collected again."""
 NO_ORIGIN_KEYS: Keys = (None,) * len(ORIGIN_FIELDS)
 
 
@@ -252,6 +254,7 @@ class TaskTable(TaskIndex):
             self._order.touch(parent)
         if grown:
             self._grow(record, grown)
+        self.activity.on_names(record)
 
     def _apply(self, event: Event, record: Record, process: Process | None, now: float) -> Event:
         """Apply an event to its task, and return it joined."""
@@ -275,25 +278,31 @@ class TaskTable(TaskIndex):
             self._gone[process] = None
         state = task.state
         is_ready = state in READY_STATES  # then its end may have changed
-        if (
-            is_ready
-            or state is not before
-            or (task.lost is not None) != was_lost
-            or (task.sent is None) != was_unsent
-        ):
+        if is_ready or state is not before:
             if is_ready != (before in READY_STATES):
                 self._order.set_finished(record, is_ready)
-            if (root := record.root) is not None:
-                root.change(task, before, was_lost, was_unsent)
+            if record.root is not None:
+                record.root.move(task, before)
+        is_lost, is_unsent = task.lost is not None, task.sent is None
+        if (is_lost != was_lost or is_unsent != was_unsent) and record.root is not None:
+            record.root.mark(is_lost - was_lost, is_unsent - was_unsent)
         if event_type in NAMING_TYPES or (task.root_id is None and "root_id" in event):
-            if event_type == "task-sent" and attempt is record.current and attempt.received is None:
-                record.name_rank = 0  # no worker has named this message yet
+            if event_type == "task-sent":
+                if attempt is record.current and attempt.received is None:
+                    record.name_rank = 0  # no worker has named this message yet
+                if task.queue and task.queue not in self._queues:
+                    self._add_queue(task.queue)
             self._set_names(event, record)
         self._order.touch(record)
         self.activity.on_event(record, attempt, event_type, event, self.arrived or 0.0)
         if task.name is None and "name" not in event:
             self._unnamed_events += 1
         return attempt
+
+    def _add_queue(self, queue: str) -> None:
+        if len(self._queues) >= MAX_QUEUES:
+            self._queues.clear()
+        self._queues.add(queue)
 
     def _grow(self, record: Record, size_bytes: int) -> None:
         record.size_bytes += size_bytes

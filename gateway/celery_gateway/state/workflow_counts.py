@@ -155,23 +155,19 @@ class WorkflowCounts:
             value += _UNSENT
         self._counts += by * value
 
-    def change(self, task: Task, before: str | None, was_lost: bool, was_unsent: bool) -> None:
-        """Update the counts after a task has changed.
+    def move(self, task: Task, before: str | None) -> None:
+        """Update the counts after the state of a task may have changed, or the end of one that is ready.
 
         Args:
             before: the state that it had.
-            was_lost: whether it was lost.
-            was_unsent: whether no ``task-sent`` of it had arrived.
         """
-        state, tally = task.state, self.tally
-        if (task.sent is None) is not was_unsent:
-            self._counts += -_UNSENT if was_unsent else _UNSENT
-        if (task.lost is not None) is not was_lost:
-            self._counts += -_LOST if was_lost else _LOST
-        if state != before:
+        state = task.state
+        if state is not before:
             self._counts += _of_state(state, _RUNS) - _of_state(before, _RUNS)
-            if tally is not None:
-                tally.remove(task, before)
-                tally.add(task)
-        elif tally is not None and state in READY_STATES:
-            tally.end(task)
+        if self.tally is not None:
+            self.tally.remove(task, before)
+            self.tally.add(task)
+
+    def mark(self, lost: int, unsent: int) -> None:
+        """Add to ``lost`` and ``unsent``, after tasks have changed."""
+        self._counts += lost * _LOST + unsent * _UNSENT

@@ -116,15 +116,25 @@ def worker_message(id: bytes, worker: bytes) -> ControlMessage:
     return ControlMessage("gateway-worker", b'{"type":"gateway-worker","worker":%b,"id":"%b"}' % (worker, id))
 
 
-def statistics_message(id: bytes, head: bytes, names: Iterable[bytes], rest: bytes) -> ControlMessage:
+def statistics_message(
+    id: bytes, head: bytes, names: Iterable[bytes], rest: bytes, *, is_last: bool
+) -> ControlMessage:
     """Make the report of what tasks do, by name.
 
     Args:
         head: ``window``, ``time`` and ``since``, encoded, without braces.
         names: the names that have changed, each encoded.
         rest: ``other`` and ``total``, encoded, without braces.
+        is_last: no further part of the report follows.
     """
-    json = b'{"type":"gateway-statistics",%b,"names":[%b],%b,"id":"%b"}' % (head, b",".join(names), rest, id)
+    done = b"true" if is_last else b"false"
+    json = b'{"type":"gateway-statistics",%b,"names":[%b],%b,"done":%b,"id":"%b"}' % (
+        head,
+        b",".join(names),
+        rest,
+        done,
+        id,
+    )
     return ControlMessage("gateway-statistics", json)
 
 
@@ -137,7 +147,7 @@ def control_message(id: bytes, fields: Mapping[str, object]) -> ControlMessage:
     """Make the message that a client's action was sent to the workers.
 
     Args:
-        fields: the action, the task, and who has requested it.
+        fields: the action and the task.
     """
     return _message("gateway-control", id, **fields)
 

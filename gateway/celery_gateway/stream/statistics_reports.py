@@ -243,7 +243,7 @@ class StatisticsReports:
         else:
             self._version, self._number = shared.version, shared.items.number
             self.has_more = self._is_first = False
-        return (statistics_message(id, shared.head, names, shared.rest),)
+        return (statistics_message(id, shared.head, names, shared.rest, is_last=not self.has_more),)
 
     def close(self) -> None:
         if self._shared is not None:
