@@ -7,11 +7,12 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { build } from "esbuild";
+import { minify } from "terser";
 
 const here = import.meta.dirname;
 const OUTPUT = join(here, "../../gateway/celery_gateway/http/dashboard_files");
 /** The packages whose code is in the output. Their licenses require that the notice goes with it. */
-const PACKAGES = ["node_modules/preact", "node_modules/@preact/signals", "node_modules/@preact/signals-core", "../js/node_modules/eventsource-parser"];
+const PACKAGES = ["node_modules/preact", "../js/node_modules/eventsource-parser"];
 
 /** Return the built files by name, as bytes, and what each of them imports at once. */
 export async function built() {
@@ -38,18 +39,25 @@ export async function built() {
   const outputs = Object.fromEntries(Object.entries(metafile.outputs).map(([path, output]) => [basename(path), output]));
   const names = fixedNames(outputs);
   const renamed = (text) => text.replace(/[\w-]+-[0-9A-Z]{8}\.js/g, (name) => names.get(name) ?? name);
-  const files = new Map(
-    outputFiles.map(({ path, text }) => [names.get(basename(path)), Buffer.from(renamed(text))]),
-  );
+  const files = new Map();
+  for (const { path, text } of outputFiles) {
+    files.set(names.get(basename(path)), Buffer.from(path.endsWith(".js") ? await smaller(renamed(text)) : text));
+  }
   if (files.size !== outputFiles.length) throw new Error("two output files have the same name");
   files.set("index.html", readFileSync(join(here, "src/index.html")));
   files.set("licenses.txt", Buffer.from(PACKAGES.map(notice).join("\n")));
   return { files, imports: (name) => importsOf(outputs, names, name) };
 }
 
+/** Return the code of a module, smaller than esbuild makes it. */
+async function smaller(code) {
+  const options = { module: true, ecma: 2022, compress: { passes: 3 }, format: { comments: false } };
+  return (await minify(code, options)).code;
+}
+
 /** Import the core in each module that begins a file, so that all of the core becomes one file. */
 function addCore({ onLoad }) {
-  onLoad({ filter: /\/src\/(app|views\/[\w-]+|components\/(login|key-sheet))\.tsx$/ }, ({ path }) => {
+  onLoad({ filter: /\/src\/(app|views\/[\w-]+|components\/(login|key-sheet|watch-it))\.tsx$/ }, ({ path }) => {
     const core = path.endsWith("/app.tsx") ? "./core.ts" : "../core.ts";
     return { contents: `import "${core}";${readFileSync(path, "utf8")}`, loader: "tsx" };
   });

@@ -16,6 +16,15 @@ BY_SSE = (
     "const Real = WebSocket; window.WebSocket = class extends Real {"
     " constructor(url) { super(String(url).replace('/ws', '/no-such-path')); } };"
 )
+SOCKETS = (
+    "window.sockets = []; const Real = WebSocket; window.WebSocket = class extends Real {"
+    " constructor(...given) { super(...given); sockets.push(this); } };"
+)
+FLOOD = (
+    "(number) => { for (let n = 0; n < number; n++) sockets.at(-1).onmessage({ data: JSON.stringify("
+    "{ type: 'task-sent', id: 'e-1', uuid: `flood-${n}`, name: 'flood', time: '2026-11-28T12:00:00Z' }) }); }"
+)
+"""Gives the page many events at once: the gateway would take minutes."""
 MAX_RATE = 200
 MAX_NODES_OF_ROWS = 100
 
@@ -173,6 +182,29 @@ def test_nothing_moves_while_a_row_is_looked_at(page: Page, publisher: Publisher
     expect(page.get_by_role("button", name="Follow (3 new)")).to_be_visible()
     page.keyboard.press("Space")
     expect(rows(page, f"{name}.held")).to_have_count(3)
+
+
+def test_held_rows_stay_however_many_come(
+    browser: Browser, publisher: Publisher, gateway: GatewayProcess, name: str
+) -> None:
+    with guarded(browser, gateway.url) as (context, guard):
+        context.add_init_script(SOCKETS)
+        page = context.new_page()
+        page.goto(f"{gateway.url}/events")
+        expect(page.locator(".status.level-ok")).to_be_visible()
+        publisher.send(*walk(name))
+        expect(rows(page, name)).to_have_count(3)
+        page.keyboard.press("Space")
+        before = rows(page, name).first.bounding_box()
+        page.evaluate(FLOOD, 25_000)
+        expect(page.get_by_role("button", name=re.compile(r"Follow \(25,0\d\d new\)"))).to_be_visible()
+        expect(rows(page, name)).to_have_count(3)
+        assert rows(page, name).first.bounding_box() == before
+        page.keyboard.press("Space")
+        expect(rows(page, "flood").first).to_be_visible()
+        page.locator(".tail").evaluate("(box) => box.scrollTo(0, box.scrollHeight)")
+        expect(page.locator(".tail-note")).to_contain_text("not kept: the page keeps the newest 10,000")
+        guard.check(page)
 
 
 def test_the_keyboard_alone(page: Page, publisher: Publisher, gateway: GatewayProcess, name: str) -> None:

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 from celery import Celery
 from playwright.sync_api import Browser, Page, expect
@@ -21,11 +22,13 @@ from tests.support.celery_app import UNKNOWN_PLACE
 from tests.support.dashboard import HOSTILE, expect_view, opened
 from tests.support.gateway_process import ROOT, GatewayProcess
 from tests.support.publisher import Publisher, received, task_event
+from tests.support.rabbitmq import free_port, wait_for
 from tests.support.worker import Worker
 
 REVERSED = "\\u{202e}"
 """How the page shows that character."""
 DEAD_SECONDS = 20
+START_SECONDS = 30
 
 Open = Callable[[str], Page]
 
@@ -51,6 +54,13 @@ def visit(browser: Browser, gateway: GatewayProcess) -> Iterator[Open]:
     """`visit("/workers")`: a page at this path."""
     with ExitStack() as pages:
         yield lambda path: pages.enter_context(opened(browser, gateway.url + path))
+
+
+def answers(url: str) -> bool:
+    """Return whether a gateway serves, with or without a broker."""
+    with suppress(httpx.TransportError):
+        return bool(httpx.get(f"{url}/healthz", timeout=5).status_code)
+    return False
 
 
 def confirm(page: Page, button: str, title: str | re.Pattern[str]) -> None:
@@ -187,6 +197,17 @@ def test_a_queue_that_no_worker_consumes_is_named(visit: Open, worker: Worker, c
     expect(row).to_contain_text("grows by")
 
 
+def test_queues_that_cannot_be_read_are_not_missing_without_a_word(browser: Browser, folder: Path) -> None:
+    process = GatewayProcess(f"redis://127.0.0.1:{free_port()}/0", folder)
+    try:
+        process.launch()
+        wait_for(lambda: answers(process.url), START_SECONDS)
+        with opened(browser, f"{process.url}/queues") as page:
+            expect(page.locator("[data-note=not-readable]")).to_contain_text("cannot be read")
+    finally:
+        process.stop()
+
+
 def test_failures_are_grouped_and_can_be_narrowed(visit: Open, worker: Worker, celery: Celery) -> None:
     page = visit("/failures?name=canvas.*")
     expect_view(page, "failures", "empty")
@@ -277,10 +298,27 @@ def test_untrusted_texts_stay_texts(visit: Open, worker: Worker, publisher: Publ
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
 
 
-def test_a_worker_that_is_killed_is_silent_within_seconds(visit: Open, worker: Worker) -> None:
+def test_a_worker_that_is_killed_is_silent_within_seconds_and_its_tasks_say_so(
+    visit: Open, worker: Worker, publisher: Publisher
+) -> None:
+    uid, name = str(uuid4()), f"shop.{uuid4().hex[:8]}"
+    origin = {"hostname": worker.hostname}
+    publisher.send([received(uid, name) | origin, task_event("task-started", uid) | origin])
+    task, tasks, overview = visit(f"/tasks/{uid}"), visit(f"/tasks?name={name}"), visit("/")
+    expect(task.locator(".outcome")).to_contain_text("STARTED")
+    expect(task.locator("[data-note=worker-away]")).to_have_count(0)
     page = visit("/workers")
     status = page.get_by_role("row").filter(has_text=worker.hostname).locator("[data-status]")
     expect(status).to_have_attribute("data-status", "online")
     worker.kill()
     expect(status).to_have_attribute("data-status", "silent", timeout=1_000 * (DEAD_SECONDS + 5))
-    expect(status).to_contain_text(re.compile(r"for \d+ s"))
+    expect(status).to_contain_text(re.compile(r"▲silent for \d+ s"))
+    note = task.locator("[data-note=worker-away]")
+    expect(note).to_contain_text(re.compile(rf"{worker.hostname} has been silent for \d+ s: .*dead"))
+    expect(task.locator(".phases rect.away")).to_have_count(1)
+    expect(tasks.get_by_role("row").filter(has_text=name)).to_contain_text("worker silent")
+    expect(overview.get_by_role("listitem").filter(has_text=name)).to_contain_text("worker silent")
+    ended = task_event("task-succeeded", uid, result="1", runtime=1.0)
+    publisher.send([ended | origin])
+    expect(note).to_have_count(0)
+    expect(tasks.get_by_role("row").filter(has_text=name)).not_to_contain_text("worker silent")

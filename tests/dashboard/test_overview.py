@@ -1,6 +1,7 @@
 """The overview: the gateway's numbers, and what it says if there are none. And the shell around each view."""
 
 import re
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -73,6 +74,59 @@ def test_it_has_the_numbers_of_the_gateway(page: Page, publisher: Publisher, gat
     row.get_by_role("link", name="33 %").click()
     expect(page).to_have_url(f"{gateway.url}/tasks?name={name}&state=FAILURE")
     expect_view(page, "tasks")
+
+
+def test_a_filter_is_shown_and_applies_to_each_list(
+    browser: Browser, publisher: Publisher, gateway: GatewayProcess
+) -> None:
+    name = f"t{uuid4().hex[:8]}"
+    for one in (f"{name}.in", f"{name}-out"):
+        ran, failed = str(uuid4()), str(uuid4())
+        publisher.send(received(ran, one), task_event("task-started", ran), received(failed, one))
+        publisher.send(task_event("task-failed", failed, exception=f"E{name}('{one}')"))
+    with opened(browser, f"{gateway.url}/?name={name}.*&window=5m") as page:
+        running = page.locator(".card").filter(has_text="Running longest")
+        failures = page.locator(".card").filter(has_text="Failures")
+        for card in (running, failures, page.get_by_role("grid")):
+            expect(card).to_contain_text(f"{name}.in")
+            expect(card).not_to_contain_text(f"{name}-out")
+        expect(failures.get_by_role("link", name="Failures")).to_have_attribute(
+            "href", f"failures?name={name}.*"
+        )
+        page.get_by_role("button", name=f"name:{name}.*").click()
+        expect(page).to_have_url(f"{gateway.url}/?window=5m")
+        expect(page.get_by_role("grid")).to_contain_text(f"{name}-out")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_ages_are_right_although_the_clock_of_the_browser_is_wrong(
+    browser: Browser, publisher: Publisher, gateway: GatewayProcess, hours: int
+) -> None:
+    name, uid = f"t{uuid4().hex[:8]}", str(uuid4())
+    publisher.send(received(uid, name), task_event("task-started", uid))
+    with guarded(browser, gateway.url) as (context, guard):
+        context.add_init_script(f"const real = Date.now; Date.now = () => real() + {hours} * 3600000;")
+        page = context.new_page()
+        page.goto(f"{gateway.url}/?name={name}")
+        row = page.locator(".card").filter(has_text="Running longest").locator("li").filter(has_text=name)
+        expect(row).to_contain_text(re.compile(r"[1-9]\d* s$"))
+        page.goto(f"{gateway.url}/tasks/{uid}")
+        expect(page.locator("main")).to_contain_text(re.compile(r"[1-9]\d* s so far"))
+        expect(page.locator("main")).not_to_contain_text(re.compile(r"1 h|in \d+ min"))
+        guard.check(page)
+
+
+def test_a_note_about_long_names_fits_on_a_phone(
+    browser: Browser, publisher: Publisher, gateway: GatewayProcess
+) -> None:
+    host = f"w{uuid4().hex}@host-0000.{'very-long-domain-name.' * 4}example.internal"
+    publisher.send(
+        {"type": "worker-online", "hostname": host, "freq": 0.01, "pid": 1, "timestamp": time.time()}
+    )
+    publisher.send(*walk("shop.charge"))
+    with opened(browser, f"{gateway.url}/", viewport={"width": 320, "height": 800}) as page:
+        expect(page.locator(".note")).to_contain_text(host[:30])
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 def test_the_window_is_in_the_address(page: Page, gateway: GatewayProcess) -> None:

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +31,7 @@ KWARGS = (
     "{'amount': 59.4, 'currency': 'EUR', 'lines': [{'sku': 'a', 'n': 1}, {'sku': 'b', 'n': 2}], 'note': 'x'}"
 )
 MUTE_SECONDS = 30
+ADVICE = ["celery -A proj worker -E", "celery-gateway check --broker URL"]
 ESCAPED = "\\u{202e}"
 """How the page shows a character that reverses text."""
 
@@ -321,10 +323,61 @@ def test_nothing_matches(visit: Open, served: ViewedGateway, name: str) -> None:
     page = visit("/tasks?state=success")
     expect_view(page, "tasks", "error")
     expect(page.get_by_role("alert")).to_contain_text("invalid state='success'")
+    expect(page.get_by_role("button", name="Without state:success")).to_be_visible()
+    expect(page.locator("main")).not_to_contain_text("None of")
     page.get_by_role("button", name=re.compile(r"SUCCESS \(\d+\)")).click()
     expect_view(page, "tasks")
     page.keyboard.press("Escape")
     expect(page.get_by_role("group", name="Filter")).to_have_count(0)
+
+
+def test_a_comparison_that_is_not_one_is_named_as_it_was_given(visit: Open) -> None:
+    page = visit("/tasks?runtime%3E=abc")
+    expect_view(page, "tasks", "error")
+    expect(page.get_by_role("alert")).to_contain_text("invalid comparison runtime>=abc")
+    expect(page.get_by_role("button", name="Without runtime>=abc")).to_be_visible()
+
+
+def test_a_lost_task_ran_until_it_was_lost(visit: Open, served: ViewedGateway, uid: str, name: str) -> None:
+    served.put(*lost(uid, name, time.time() - 60))
+    page = visit(f"/tasks/{uid}?tab=tries")
+    ran = page.locator(".task-facts dt", has_text="Ran").locator("+ dd")
+    expect(ran).to_have_text(re.compile(r"\d+ min|\d\d+ s"))  # it counts as lost once the gateway knows
+    expect(page.get_by_role("row").filter(has_text="LOST")).to_contain_text(ran.inner_text())
+    bar = page.locator(".phases rect.run.state-lost")
+    assert bar.bounding_box()["width"] > 0.8 * page.locator(".phases svg").bounding_box()["width"]
+    row = visit(f"/tasks?name={name}").get_by_role("row").filter(has_text=name)
+    expect(row).to_contain_text(ran.inner_text())
+
+
+def test_a_process_that_was_killed_is_the_exception(
+    visit: Open, served: ViewedGateway, uid: str, name: str
+) -> None:
+    wrapped = "Traceback (most recent call last):\nWorkerLostError: signal 9 (SIGKILL)\n"
+    served.put(*failing(uid, name, time.time(), exception="ExceptionWithTraceback()", traceback=wrapped))
+    page = visit(f"/tasks/{uid}?tab=tries")
+    expect(page.locator(".exception")).to_have_text("WorkerLostError: signal 9 (SIGKILL)")
+    attempts = page.get_by_role("table", name="Attempts")
+    expect(attempts).to_contain_text("WorkerLostError: signal 9 (SIGKILL)")
+    page.get_by_role("tab", name="Events").click()
+    expect(page.locator(".task-events summary").last).to_contain_text("WorkerLostError: signal 9")
+    expect(page.locator("main")).not_to_contain_text("ExceptionWithTraceback()")
+
+
+def test_when_a_task_runs_is_a_time_until_it_has_started(
+    visit: Open, served: ViewedGateway, uid: str, name: str
+) -> None:
+    now = time.time()
+    eta = datetime.fromtimestamp(now + 3600, UTC).isoformat()
+    served.put(sent(uid, name, now, eta=eta))
+    page = visit(f"/tasks/{uid}")
+    facts = page.locator(".task-facts")
+    expect(facts).to_contain_text(
+        re.compile(r"Runs at\d\d:\d\d:\d\d · in 59 min|Runs at[-\d]+ \d\d:\d\d · in 59 min")
+    )
+    served.put(taken(uid, name, now, eta=eta), then("started", uid, now))
+    expect(page.locator(".outcome")).to_contain_text("STARTED")
+    expect(facts).not_to_contain_text("Runs at")
 
 
 def test_by_keyboard_from_the_list_to_a_traceback(visit: Open, served: ViewedGateway, name: str) -> None:
@@ -347,7 +400,10 @@ def test_by_keyboard_from_the_list_to_a_traceback(visit: Open, served: ViewedGat
 def test_no_task_at_all(browser: Browser) -> None:
     with viewed_gateway() as empty, opened(browser, f"{empty.url}/tasks") as page:
         expect_view(page, "tasks", "empty")
-        expect(page.locator(".empty")).to_contain_text("celery -A proj worker -E")
+        for view in ("tasks", "workers", ""):
+            page.goto(f"{empty.url}/{view}")
+            expect(page.locator(".empty pre")).to_have_text(ADVICE)
+        page.goto(f"{empty.url}/tasks")
         heartbeat = {"type": "worker-heartbeat", "hostname": "mute@host", "pid": 1, "freq": 2.0, "active": 0}
         told = page.locator(".empty", has_text="mute@host has processed 3 tasks and sends no task events")
         deadline = time.monotonic() + MUTE_SECONDS

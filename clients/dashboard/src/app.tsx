@@ -10,6 +10,7 @@ import { access, may, refusal } from "./gateway.ts";
 import { listenToKeys, useKeys } from "./keys.ts";
 import { listenToLinks, reload, route } from "./navigation.ts";
 import { PARAMETERS, type Route, unknownParameters } from "./route.ts";
+import { use } from "./store.ts";
 import { takeToken } from "./token.ts";
 import { visible } from "./text.ts";
 import { KIND, NAV, type View, VIEWS } from "./views/registry.ts";
@@ -86,6 +87,7 @@ function UnknownParameters({ route, names }: { readonly route: Route; readonly n
 }
 
 function Current({ route }: { readonly route: Route }) {
+  const allowed = use(may);
   if (route.view === "unknown") {
     return (
       <ViewFrame name="unknown" state="error" title="There is nothing at this address">
@@ -93,7 +95,7 @@ function Current({ route }: { readonly route: Route }) {
       </ViewFrame>
     );
   }
-  if (!may.value.includes(KIND[route.view])) {
+  if (!allowed.includes(KIND[route.view])) {
     return (
       <ViewFrame name={route.view} state="error" title="This token does not allow this view">
         <ErrorBox error={`Its scope must have "${KIND[route.view]}" in "may".`} />
@@ -113,10 +115,11 @@ function App() {
     addEventListener("hashchange", take);
     return () => removeEventListener("hashchange", take);
   }, []);
-  const isOut = access.value === "login" || access.value === "forbidden";
-  const isEnded = access.value === "session" && refusal.value?.status !== 403;
-  const problem = !refusal.value ? "" : isEnded ? "The session has ended. Sign in to go on: what is shown stays." : refusal.value.message;
-  const login = access.value !== "open" && (isOut || refusal.value || token) ? <Login problem={problem} token={token} isForbidden={access.value === "forbidden"} /> : null;
+  const [given, refused] = [use(access), use(refusal)];
+  const isOut = given === "login" || given === "forbidden";
+  const isEnded = given === "session" && refused?.status !== 403;
+  const problem = !refused ? "" : isEnded ? "The session has ended. Sign in to go on: what is shown stays." : refused.message;
+  const login = given !== "open" && (isOut || refused || token) ? <Login problem={problem} token={token} isForbidden={given === "forbidden"} /> : null;
   return isOut ? <main id="main" data-view="login" data-state="ready">{login}</main> : <SignedIn login={login} isSheetOpen={isSheetOpen} openSheet={openSheet} />;
 }
 
@@ -127,7 +130,7 @@ interface SignedInProps {
 }
 
 function SignedIn({ login, isSheetOpen, openSheet }: SignedInProps) {
-  const shown = route.value;
+  const shown = use(route);
   const status = useStatus();
   useKeys({ sheet: () => openSheet(true) });
   usePageTitle(titleOf(shown), status.level);

@@ -23,7 +23,9 @@ const GOES_ON = new Set(["PENDING", "RECEIVED", "STARTED", "PROGRESS", "RETRY"])
 
 /** Return the attempts of a task as far as its record has them; from a record without `attempts` only the last one. */
 export function attemptsOf(task: Timed): readonly Times[] {
-  if (task.attempts?.length) return task.attempts;
+  const all = task.attempts;
+  const newest = all?.[all.length - 1];
+  if (all && newest) return newest.state === "LOST" && newest.ended === null ? [...all.slice(0, -1), { ...newest, ended: task.lost }] : all;
   const isRetry = task.state === "RETRY";
   const wasRetried = task.retried !== null && !isRetry;
   const sent = wasRetried && (task.sent === null || task.sent < task.retried) ? task.retried : task.sent;
@@ -61,9 +63,12 @@ function newBars(task: Timed, now: number): Bar[] {
 }
 
 function addBars(bars: Bar[], times: Times, end: number | null, attempt: number, now: number): void {
-  const { state, started } = times;
-  const begun = times.sent ?? times.received ?? started;
+  const { state } = times;
+  const begun = times.sent ?? times.received ?? times.started;
   if (begun === null) return;
+  const started = times.started === null ? null : Math.max(times.started, begun);
+  // It was sent by another clock. `lost` is of the gateway's.
+  if (end !== null && state !== "LOST") end += (started ?? 0) - (times.started ?? 0);
   const goesOn = end === null && (GOES_ON.has(state) || (!isReady(state) && lookOf(state).kind === "custom"));
   const add = (part: Bar["part"], from: number, to: number, isOpen: boolean): void => {
     if (to > from || part === "run") bars.push({ part, from, to: Math.max(from, to), state, attempt, isOpen });

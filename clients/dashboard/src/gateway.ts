@@ -1,20 +1,27 @@
-/** The client of the gateway, one for all views and tabs, and what it reports, as signals. */
-import { batch, effect, signal } from "@preact/signals";
+/** The client of the gateway, one for all views and tabs, and what it reports, in stores. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { type Client, connect, type GatewayError, type Health, type Known, type Params, type Watch } from "../../js/src/index.ts";
+import { connectCore } from "../../js/src/core.ts";
+import type { TaskWatches } from "../../js/src/task-watches.ts";
+import type { Client, ClientOptions, GatewayError, Health, Known, Params, Watch, Worker } from "../../js/src/index.ts";
 import { tabs } from "../../js/src/tabs.ts";
 import { base } from "./navigation.ts";
+import { store, use } from "./store.ts";
+import { paced } from "./throttled.ts";
+import { skewOf } from "./time.ts";
+
+/** Between two values of a list that changes with each event. */
+export const listPause = (): number => 250;
 
 export type Access = "open" | "token" | "session" | "login" | "forbidden";
 const { dataset } = document.documentElement;
 
 /** Who has opened the page: as the gateway wrote it into the page, and after a login. */
-export const access = signal<Access>((dataset["access"] as Access | undefined) ?? "open");
+export const access = store<Access>((dataset["access"] as Access | undefined) ?? "open");
 /** What the user may read: `events`, `state`, `workers`. */
-export const may = signal<readonly string[]>(words(dataset["may"]));
+export const may = store<readonly string[]>(words(dataset["may"]));
 /** The actions that the gateway allows, and the user may use. */
-export const actions = signal<readonly string[]>(words(dataset["actions"]));
-export const version = signal(dataset["version"] ?? "");
+export const actions = store<readonly string[]>(words(dataset["actions"]));
+export const version = store(dataset["version"] ?? "");
 
 function words(text = ""): readonly string[] {
   return text.split(" ").filter(Boolean);
@@ -23,26 +30,51 @@ function words(text = ""): readonly string[] {
 /** Take what the gateway has written into a page: the text of one, as after a login. */
 export function readPage(html: string): void {
   const found = Object.fromEntries([...html.slice(0, 1_000).matchAll(/ data-(\w+)="([^"]*)"/g)].map(([, name, value]) => [name, value]));
-  batch(() => {
-    access.value = (found["access"] as Access | undefined) ?? "session";
-    may.value = words(found["may"]);
-    actions.value = words(found["actions"]);
-    version.value = found["version"] ?? "";
-  });
+  access.value = (found["access"] as Access | undefined) ?? "session";
+  may.value = words(found["may"]);
+  actions.value = words(found["actions"]);
+  version.value = found["version"] ?? "";
 }
 /** Why the gateway has refused the client, such as an ended session. */
-export const refusal = signal<GatewayError | null>(null);
-export const health = signal<Health | null>(null);
-/** Epoch seconds, of this browser's clock; it ticks once a second while the page is visible. */
-export const now = signal(Date.now() / 1_000);
+export const refusal = store<GatewayError | null>(null);
+
+/** Return whether an error says that there is no valid token: then there is the form for one, which is enough. */
+export function asksForToken(error: unknown): boolean {
+  return (error as GatewayError | null)?.status === 401 && access.value !== "open";
+}
+export const health = store<Health | null>(null);
+/** The workers that are silent or have shut down: the shell, which watches all of them, keeps it. */
+export const away = store<ReadonlyMap<string, Worker>>(new Map());
+let skew = 0;
+/** Return epoch seconds, of the gateway's clock as far as it is known: all times that are shown are of this clock. */
+export const nowSeconds = (): number => Date.now() / 1_000 + skew;
+/** `nowSeconds`; it ticks once a second while the page is visible. */
+export const now = store(nowSeconds());
+
+/** Take the gateway's time of now. */
+export function setClock(time: number): void {
+  skew = skewOf(skew, time, Date.now() / 1_000);
+  now.value = nowSeconds();
+}
 /** Whether times are shown in UTC. */
-export const isUtc = signal(localStorage.getItem("utc") === "1");
-effect(() => (isUtc.value ? localStorage.setItem("utc", "1") : localStorage.removeItem("utc")));
+export const isUtc = store(localStorage.getItem("utc") === "1");
+isUtc.subscribe((isOn) => (isOn ? localStorage.setItem("utc", "1") : localStorage.removeItem("utc")));
 
 setInterval(() => {
-  if (!document.hidden) now.value = Date.now() / 1_000;
+  if (!document.hidden) now.value = nowSeconds();
 }, 1_000);
-document.addEventListener("visibilitychange", () => (now.value = Date.now() / 1_000));
+document.addEventListener("visibilitychange", () => (now.value = nowSeconds()));
+
+let taskWatches: TaskWatches | undefined;
+
+/** Take what watches tasks and workflows: it is loaded with their views. */
+export function provide(given: TaskWatches): void {
+  taskWatches = given;
+}
+
+function connect(options: ClientOptions): Client {
+  return connectCore(options, () => taskWatches!);
+}
 
 /**
  * Tabs share one connection where the browser has Web Locks. Elsewhere (plain HTTP) each tab has its own WebSocket: a
@@ -65,55 +97,53 @@ function newClient(withWebSocket: boolean): Client {
     const { code, status } = error as GatewayError;
     if (status !== 401 && status !== 403 && code !== "expired") return;
     refusal.value = error as GatewayError;
-    tailClient.peek().close();
+    tailClient.value.close();
   });
   return client;
 }
 
 function replace(old: Client, withWebSocket: boolean): void {
-  if (client.peek() !== old) return;
+  if (client.value !== old) return;
   client.value = newClient(withWebSocket);
   old.close();
 }
 
-export const client = signal<Client>(newClient(true));
+export const client = store<Client>(newClient(true));
 
 /**
  * The client of the tail. A stream with a highest rate has its own connection, and a browser opens only six to a host but
  * many WebSockets; behind a proxy that refuses those it is the client of all views.
  */
-export const tailClient = signal<Client>(newTailClient());
+export const tailClient = store<Client>(newTailClient());
 
 function newTailClient(): Client {
   const made = connect({ url: base.href, transport: "websocket" });
-  const isRefused = signal(false);
   let wasOpen = false;
+  let isRefused = false;
+  /** Only if the gateway answers other requests. */
+  const look = (): void => {
+    if (!isRefused || health.value?.status !== "open") return;
+    stop();
+    if (tailClient.value !== made) return;
+    tailClient.value = client.value;
+    made.close();
+  };
+  const stop = health.subscribe(look);
   made.on("status", (status) => {
     wasOpen ||= status === "open";
-    if (status === "waiting" && !wasOpen) isRefused.value = true;
-  });
-  const stop = effect(() => {
-    // Only if the gateway answers other requests.
-    if (!isRefused.value || health.value?.status !== "open") return;
-    queueMicrotask(() => {
-      stop();
-      if (tailClient.peek() !== made) return;
-      tailClient.value = client.peek();
-      made.close();
-    });
+    isRefused ||= status === "waiting" && !wasOpen;
+    queueMicrotask(look);
   });
   return made;
 }
 
 /** Connect anew, as after a login. Views keep what they show. */
 export function reconnect(): void {
-  const [old, tail] = [client.peek(), tailClient.peek()];
-  batch(() => {
-    refusal.value = null;
-    health.value = null;
-    replace(old, true);
-    tailClient.value = newTailClient();
-  });
+  const [old, tail] = [client.value, tailClient.value];
+  refusal.value = null;
+  health.value = null;
+  replace(old, true);
+  tailClient.value = newTailClient();
   tail.close();
 }
 
@@ -122,12 +152,13 @@ export function reconnect(): void {
  *
  * @param make returns the watch, or null for none. It is called again when `key` or the client changes.
  * @param key what the watch is about. The value of another key is dropped; a new client's replaces it.
+ * @param pauseMs returns the milliseconds until the next value is shown after this one.
  */
-export function useWatch<T>(make: (client: Client) => Watch<T> | null, key: string): Known<T> {
+export function useWatch<T>(make: (client: Client) => Watch<T> | null, key: string, pauseMs: (value: T | null) => number = () => 0): Known<T> {
   const [shown, show] = useState<{ readonly key: string; readonly known: Known<T> }>();
   const latest = useRef(make);
   latest.current = make;
-  const current = client.value;
+  const current = use(client);
   useEffect(() => {
     let watch: Watch<T> | null;
     try {
@@ -137,14 +168,19 @@ export function useWatch<T>(make: (client: Client) => Watch<T> | null, key: stri
     }
     if (!watch) return;
     const watched = watch;
-    const update = (): void =>
+    let last: T | null = null;
+    const draw = (): void => {
+      const { known } = watched;
+      last = known.value;
       show((before) => {
-        const { known } = watched;
         const keeps = known.status === "loading" && before?.key === key && before.known.value !== null;
         return keeps ? before : { key, known };
       });
+    };
+    const update = paced(draw, () => pauseMs(last));
     const stop = watched.subscribe(update);
     return () => {
+      update.cancel();
       stop();
       watched.close();
     };
@@ -168,7 +204,7 @@ export interface Fetched<T> {
 export function useFetched<T>(path: string | null, params: Params = {}, everySeconds = 0): Fetched<T> {
   const key = JSON.stringify([path, params]);
   const [shown, show] = useState<{ readonly key: string; readonly fetched: Fetched<T> }>();
-  const current = client.value;
+  const current = use(client);
   useEffect(() => {
     if (path === null) return;
     let isOver = false;

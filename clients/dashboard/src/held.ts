@@ -1,7 +1,7 @@
 /** A list of tasks whose rows stay where they are: they change in place, and new ones wait until they are asked for. */
 import { useRef, useState } from "preact/hooks";
 import type { Task, TaskList } from "../../js/src/types.ts";
-import { useWatch } from "./gateway.ts";
+import { listPause, useWatch } from "./gateway.ts";
 import { hold, type Hold } from "./hold.ts";
 import { literal } from "./route.ts";
 
@@ -33,7 +33,7 @@ export function useHeld(value: TaskList | null, key: string): Held {
   const before = isFollowing ? null : state.current.hold;
   // Rows that have left the list, such as tasks that have ended, are watched by their ids.
   const left = before?.hasLeft ? before.rows.slice(0, MAX_WATCHED).map(({ uuid }) => literal(uuid)) : [];
-  const others = useWatch((client) => (left.length ? client.tasks({ uuid: left }, { limit: left.length }) : null), left.join(","));
+  const others = useWatch((client) => (left.length ? client.tasks({ uuid: left }, { limit: left.length }) : null), left.join(","), listPause);
   const release = (): void => {
     state.current.hold = null;
     redraw((number) => number + 1);

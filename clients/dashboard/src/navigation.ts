@@ -1,10 +1,10 @@
 /** The current route, and how it changes: links, `go`, back and forward. */
-import { signal } from "@preact/signals";
 import { href, parseRoute, type Query, type Route } from "./route.ts";
+import { store } from "./store.ts";
 
 /** The address of the overview. `<base>` has it, and it stays when the address changes. */
 export const base = new URL(document.baseURI);
-export const route = signal<Route>(parseRoute(new URL(location.href), base));
+export const route = store<Route>(parseRoute(new URL(location.href), base));
 
 /** Take the route from the address. */
 export function reload(): void {
@@ -21,7 +21,7 @@ export function go(to: Partial<Route>, { replace = false } = {}): void {
 
 /** Show the same view with another query; in place of the current address by default. */
 export function goQuery(query: Query, { replace = true } = {}): void {
-  go({ ...route.peek(), query }, { replace });
+  go({ ...route.value, query }, { replace });
 }
 
 /** Follow links of the dashboard without loading the page again. */

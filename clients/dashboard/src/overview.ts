@@ -1,6 +1,6 @@
 /** What the overview computes from the gateway's numbers. Pure. */
 import type { Queue, Source, Statistics, StatisticsItem, Task, Worker } from "../../js/src/index.ts";
-import { plural } from "./text.ts";
+import { cut, plural } from "./text.ts";
 
 /**
  * Return the tasks that have ended a minute, over the last whole buckets that make up a minute or more and the current one.
@@ -28,7 +28,7 @@ export interface Problem {
   readonly stale?: boolean;
 }
 
-const named = (names: readonly string[]): string => (names.length > 3 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", "));
+const named = (names: readonly string[]): string => names.slice(0, 3).map((name) => cut(name, 40)).join(", ") + (names.length > 3 ? ` and ${names.length - 3} more` : "");
 
 /** Return what keeps tasks from running, as far as the gateway knows. */
 export function problems(total: StatisticsItem, workers: readonly Worker[] | null, queues: readonly Queue[] | null): readonly Problem[] {

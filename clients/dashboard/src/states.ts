@@ -1,4 +1,5 @@
 /** The states of tasks: each has a colour, a shape and its word. Pure. */
+import type { Task } from "../../js/src/types.ts";
 
 export interface StateLook {
   /** The class `state-…` of its colour, also for bars. */
@@ -30,6 +31,16 @@ export function lookOf(state: string): StateLook {
 /** Return whether a task in this state has ended. */
 export function isReady(state: string): boolean {
   return state === "SUCCESS" || state === "FAILURE" || state === "REVOKED";
+}
+
+/** Return when a task started: not before it was sent, whatever its worker's clock says. */
+export function startOf({ started, sent }: Pick<Task, "started" | "sent">): number | null {
+  return started === null || sent === null ? started : Math.max(started, sent);
+}
+
+/** Return how long a task ran; of a lost one, until it counted as lost. Null if it has not ended, or that is not known. */
+export function ranOf({ runtime, started, lost, stale }: Pick<Task, "runtime" | "started" | "lost" | "stale">): number | null {
+  return runtime ?? (stale && started !== null && lost !== null ? Math.max(0, lost - started) : null);
 }
 
 /** Return the state that an event's type stands for, for its colour; "" for another type. */

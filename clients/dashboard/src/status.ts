@@ -21,11 +21,11 @@ export const AWAY_SECONDS = 45;
  * Return what is shown.
  *
  * @param health of the client; null before the first one.
- * @param refusal why the gateway has refused the client; null if it has not.
+ * @param refusal why the gateway has refused the client; empty if that is shown elsewhere, null if it has not.
  * @param now epoch seconds.
  */
 export function shownStatus(health: Health | null, refusal: string | null, now: number): Shown {
-  if (refusal !== null) return { level: "bad", text: "not connected", details: [refusal] };
+  if (refusal !== null) return { level: "bad", text: "not connected", details: refusal ? [refusal] : [] };
   if (!health || health.status === "idle") return { level: "quiet", text: "connecting …", details: [] };
   const { status, heardMs } = health;
   const heard = heardMs === null ? null : heardMs / 1_000;
@@ -50,6 +50,9 @@ function silent(heard: number, isOpen: boolean): Shown | undefined {
   return { level, text: last, details: ["The gateway sends nothing, not even its keep-alives: it hangs, or the connection is dead."] };
 }
 
+/** Without `--verbose-health` a reason is a code. */
+const CODE = /^([\w-]+); the gateway's log has the details$/;
+
 function ofSources(sources: readonly Source[], now: number): Shown {
   const away = sources.filter(({ consuming }) => !consuming);
   if (!sources.length) return { level: "quiet", text: "connected", details: [] };
@@ -60,8 +63,10 @@ function ofSources(sources: readonly Source[], now: number): Shown {
     level: isLong ? "bad" : "warn",
     text: names.length ? `broker away: ${names.join(", ")}` : "broker away",
     details: away.map(({ cluster, reason, since }) => {
-      const age = duration(Math.max(0, Math.floor(now - since)));
-      return `${cluster === null ? "" : `${cluster}: `}${reason} (for ${age})`;
+      const age = `(for ${duration(Math.max(0, Math.floor(now - since)))})`;
+      const [, code] = CODE.exec(reason) ?? [];
+      const what = code === "unreachable" ? "The broker cannot be reached" : `The broker is away: ${code?.replaceAll("-", " ")}`;
+      return `${cluster === null ? "" : `${cluster}: `}${code ? `${what} ${age}. The gateway's log has the details; --verbose-health shows them here.` : `${reason} ${age}`}`;
     }),
   };
 }

@@ -1,7 +1,7 @@
-/** The events of the tail: what a row shows, and the newest 10,000 rows. Pure. */
+/** The events of the tail: what a row shows, and the newest rows. Pure. */
 import type { Event, Gap, Skipped } from "../../js/src/index.ts";
 import type { Matcher } from "../../js/src/filter.ts";
-import { asText, count, cut, plural } from "./text.ts";
+import { asText, count, cut, exceptionText, plural } from "./text.ts";
 import { duration } from "./time.ts";
 
 /** A row: an event, or a note between events. Nothing of a large event is kept beside these fields. */
@@ -24,10 +24,13 @@ export interface Entry {
   /** The main details in one line; the text of a note. */
   readonly detail: string;
   readonly isFailure: boolean;
+  /** Of a note: the events that are not kept. */
+  readonly missing?: number;
 }
 
+/** Rows that are kept; and as many that come while the list holds. */
 export const MAX_ENTRIES = 10_000;
-/** Characters of all rows. */
+/** Characters of so many rows. */
 export const MAX_CHARS = 8_000_000;
 const MAX_FIELD = 500;
 const MAX_DETAIL = 300;
@@ -91,14 +94,12 @@ export function skippedText(skipped: Pick<Skipped, "count">, maxRate: number): s
 
 /** Return the main details of an event, in one line. */
 export function brief(event: Event): string {
-  const { current, total, message, exception, traceback, result, runtime, args, kwargs, retries, eta, queue } = event;
+  const { current, total, message, exception, result, runtime, args, kwargs, retries, eta, queue } = event;
   const isNumber = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value);
   if (isNumber(current) && isNumber(total) && total > 0) return `${count(current)} of ${count(total)} ${asText(message)}`.trimEnd();
   let parts: string[];
   if (exception) {
-    // Celery's ExceptionWithTraceback() has no details; the last line of the traceback has.
-    const isWrapper = typeof traceback === "string" && /^ExceptionWithTraceback\(/.test(asText(exception));
-    parts = [isWrapper ? traceback.trimEnd().split("\n").at(-1)! : asText(exception)];
+    parts = [exceptionText(event)];
   } else if (result !== undefined) {
     parts = [isNumber(runtime) ? duration(runtime) : "", asText(result)];
   } else if (args !== undefined) {
@@ -115,62 +116,112 @@ export function brief(event: Event): string {
 
 const charsOf = (entry: Entry): number => 200 + entry.name.length + entry.uuid.length + entry.root_id.length + entry.hostname.length + entry.detail.length;
 
-/** The newest rows, the oldest first. */
-export class TailBuffer {
-  #entries: Entry[] = [];
+/** Rows, the oldest first. In place of the oldest ones that are too many there is a note with their number. */
+class Rows {
+  readonly entries: Entry[] = [];
   #chars = 0;
-  #next = 0;
-  /** Rows that were dropped because there were too many. */
-  dropped = 0;
+
+  /** @param end the number that the next row will have. */
+  constructor(public end: number) {}
+
+  get first(): number {
+    return this.end - this.entries.length;
+  }
+
+  push(entry: Entry): void {
+    const { entries } = this;
+    if (entry.kind === "filter" && entries.at(-1)?.kind === "filter") {
+      this.#chars -= charsOf(entries.pop()!);
+      this.end--;
+    }
+    entry.seq = this.end++;
+    entries.push(entry);
+    this.#chars += charsOf(entry);
+    while (entries.length > MAX_ENTRIES || this.#chars > MAX_CHARS) this.#drop(Math.ceil(entries.length / 10));
+  }
+
+  /** Give all rows other numbers. */
+  move(by: number): void {
+    this.end += by;
+    for (const entry of this.entries) entry.seq += by;
+  }
+
+  #drop(number: number): void {
+    const { first } = this;
+    let missing = 0;
+    for (const entry of this.entries.splice(0, number + 1)) {
+      this.#chars -= charsOf(entry);
+      missing += entry.missing ?? Number(entry.kind === "event");
+    }
+    const detail = `${plural(missing, "event")} not kept: the page keeps the newest ${count(MAX_ENTRIES)}.`;
+    const note = { ...noteOf("note", detail), seq: first + number, missing };
+    this.entries.unshift(note);
+    this.#chars += charsOf(note);
+  }
+}
+
+/** The newest rows. While it holds, the rows that were there stay, and the newest of those that come are kept beside them. */
+export class TailBuffer {
+  #rows = new Rows(0);
+  /** Those that came since it holds. */
+  #fresh: Rows | undefined;
 
   get length(): number {
-    return this.#entries.length;
+    return this.#rows.entries.length + (this.#fresh?.entries.length ?? 0);
   }
 
   /** The number of the oldest row; that of the next one if there is none. */
   get first(): number {
-    return this.#next - this.#entries.length;
+    return this.#rows.first;
   }
 
   /** The number that the next row will have. */
   get end(): number {
-    return this.#next;
+    return (this.#fresh ?? this.#rows).end;
+  }
+
+  /** The number after the newest row that was there when it began to hold; undefined if it does not hold. */
+  get heldEnd(): number | undefined {
+    return this.#fresh && this.#rows.end;
   }
 
   /** Return the row with a number, if it is still there. */
   at(seq: number): Entry | undefined {
-    return this.#entries[seq - this.first];
+    const rows = this.#fresh && seq >= this.#rows.end ? this.#fresh : this.#rows;
+    return rows.entries[seq - rows.first];
+  }
+
+  /** Keep the rows that are there until `release`. */
+  hold(): void {
+    this.#fresh ??= new Rows(this.#rows.end);
+  }
+
+  /** Continue. Rows get other numbers if some that came are not kept. */
+  release(): void {
+    const fresh = this.#fresh;
+    if (!fresh) return;
+    this.#fresh = undefined;
+    this.#rows.move(fresh.first - this.#rows.end);
+    for (const entry of fresh.entries) this.#rows.push(entry);
   }
 
   /** Add a row as the newest. A note about the filter replaces one that is the newest. */
   push(entry: Entry): void {
-    if (entry.kind === "filter" && this.#entries.at(-1)?.kind === "filter") {
-      this.#entries.pop();
-      this.#next--;
-    }
-    entry.seq = this.#next++;
-    this.#entries.push(entry);
-    this.#chars += charsOf(entry);
-    if (this.#entries.length > MAX_ENTRIES || this.#chars > MAX_CHARS) this.#drop(Math.ceil(this.#entries.length / 10));
+    (this.#fresh ?? this.#rows).push(entry);
   }
 
   /** Keep only the events that a filter passes, and no notes about filters. Rows get other numbers. */
   keep(passes: Matcher): void {
-    const kept = this.#entries.filter((entry) => (entry.kind === "event" ? passes(fieldsOf(entry)) : entry.kind !== "filter"));
-    this.#entries = kept;
-    this.#chars = kept.reduce((sum, entry) => sum + charsOf(entry), 0);
-    const first = this.#next - kept.length;
-    kept.forEach((entry, index) => (entry.seq = first + index));
+    this.release();
+    const { entries, end } = this.#rows;
+    const kept = entries.filter((entry) => (entry.kind === "event" ? passes(fieldsOf(entry)) : entry.kind !== "filter"));
+    this.#rows = new Rows(end - kept.length);
+    for (const entry of kept) this.#rows.push(entry);
   }
 
   clear(): void {
-    this.#entries = [];
-    this.#chars = 0;
-  }
-
-  #drop(number: number): void {
-    for (const entry of this.#entries.splice(0, number)) this.#chars -= charsOf(entry);
-    this.dropped += number;
+    this.#rows = new Rows(this.end);
+    this.#fresh = undefined;
   }
 }
 

@@ -16,6 +16,15 @@ export function asText(value: unknown): string {
   return typeof value === "string" ? value : value == null ? "" : JSON.stringify(value) ?? "";
 }
 
+/** Return an exception as text: of Celery's `ExceptionWithTraceback()`, which has no details, the last line of the traceback. */
+export function exceptionText(record: object): string {
+  const { exception, traceback } = record as { readonly exception?: unknown; readonly traceback?: unknown };
+  const text = asText(exception);
+  if (typeof traceback !== "string" || !/^ExceptionWithTraceback\(/.test(text)) return text;
+  const whole = traceback.trimEnd();
+  return whole.slice(whole.lastIndexOf("\n") + 1) || text;
+}
+
 /** Return a text of at most `max` characters; a cut one ends with `…`. */
 export function cut(text: string, max: number): string {
   return text.length <= max ? text : `${text.slice(0, max - 1).replace(/[\ud800-\udbff]$/, "")}…`;

@@ -1,30 +1,36 @@
-/** A value that changes at most so often, for what is expensive to draw. */
-import { useEffect, useRef, useState } from "preact/hooks";
+/** Calls that come at most so often, for what is expensive to draw. */
+
+export interface Paced {
+  /** Call now, or at the end of the pause. */
+  (): void;
+  /** Drop the call that waits. */
+  cancel(): void;
+}
 
 /**
- * Return the newest value, at most once in some milliseconds, and in time with the browser's frames.
+ * Return a function that calls another one soon, and again only after a pause.
  *
- * @param key what the value is about: another key shows its value at once.
+ * @param pauseMs returns the milliseconds between two calls; 0: each call at once.
  */
-export function useThrottled<T>(value: T, pauseMs: number, key: string): T {
-  const [shown, show] = useState({ value, key });
-  const last = useRef(0);
-  const newest = useRef({ value, key });
-  newest.current = { value, key };
-  const isBehind = shown.value !== value || shown.key !== key;
-  useEffect(() => {
-    if (!isBehind) return;
-    let frame = 0;
-    const timer = setTimeout(() => {
-      frame = requestAnimationFrame(() => {
-        last.current = performance.now();
-        show(newest.current);
-      });
-    }, Math.max(0, last.current + pauseMs - performance.now()));
-    return () => {
-      clearTimeout(timer);
-      cancelAnimationFrame(frame);
-    };
-  }, [isBehind]);
-  return shown.key === key ? shown.value : value;
+export function paced(call: () => void, pauseMs: () => number): Paced {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let lastMs = -Infinity;
+  const run = (): void => {
+    timer = undefined;
+    lastMs = performance.now();
+    call();
+    lastMs = performance.now(); // the pause is that of the browser: it begins after the work
+  };
+  const ask = (): void => {
+    if (timer !== undefined) return;
+    const pause = pauseMs();
+    // Not in the task of what has changed: each of them is shorter.
+    if (pause) timer = setTimeout(run, Math.max(0, lastMs + pause - performance.now()));
+    else run();
+  };
+  const cancel = (): void => {
+    clearTimeout(timer);
+    timer = undefined;
+  };
+  return Object.assign(ask, { cancel });
 }

@@ -2,12 +2,13 @@
 
 const pad = (value: number, digits = 2): string => String(value).padStart(digits, "0");
 
-/** Return a duration with two or three significant digits: `20 ms`, `1.85 s`, `4 min 12 s`, `3 h 05 min`, `2 d 4 h`. */
+/** Return a duration with two or three significant digits: `<1 ms`, `20 ms`, `1.85 s`, `4 min 12 s`, `3 h 05 min`, `2 d 4 h`. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "–";
   const sign = seconds < 0 ? "−" : "";
   const all = Math.abs(seconds);
-  if (all < 0.0005) return "0 s";
+  if (!all) return "0 s";
+  if (all < 0.001) return "<1 ms";
   if (all < 0.9995) return `${sign}${Math.round(all * 1_000)} ms`;
   if (all < 9.995) return `${sign}${all.toFixed(2).replace(/\.?0+$/, "")} s`;
   if (all < 59.95) return `${sign}${all.toFixed(1).replace(/\.0$/, "")} s`;
@@ -29,6 +30,20 @@ export function ago(time: number, now: number): string {
     return `${Math.floor(all / 86_400)} d`;
   };
   return seconds < 0 ? `in ${rough(-seconds)}` : `${rough(seconds)} ago`;
+}
+
+/** Clocks that differ by less, in seconds, agree: a message takes some time. */
+const AGREE = 2;
+
+/**
+ * Return the gateway's clock minus that of the browser, in seconds; 0 if they agree.
+ *
+ * @param before the difference so far: it stays if it is still about right.
+ */
+export function skewOf(before: number, gateway: number, browser: number): number {
+  const skew = gateway - browser;
+  if (Math.abs(skew) < AGREE) return 0;
+  return Math.abs(skew - before) < AGREE ? before : skew;
 }
 
 interface Parts {

@@ -1,6 +1,6 @@
-/** Workers as rows: their order, their status in words, and which ones send no task events. Pure. */
-import type { Worker } from "../../js/src/index.ts";
-import type { StateLook } from "./states.ts";
+/** Workers as rows: their order, their status in words, and which ones send no task events or none at all. Pure. */
+import type { Task, Worker } from "../../js/src/index.ts";
+import { isReady, type StateLook } from "./states.ts";
 import { plural } from "./text.ts";
 
 export type WorkerStatus = Worker["status"];
@@ -11,7 +11,7 @@ export const STATUSES: readonly WorkerStatus[] = ["silent", "unknown", "stopping
 const LOOKS: { readonly [status in WorkerStatus]: StateLook & { readonly title: string } } = {
   online: { kind: "done", shape: "●", title: "Its last event came in time" },
   stopping: { kind: "retry", shape: "◐", title: "It is shutting down, and still runs tasks" },
-  silent: { kind: "failed", shape: "✗", title: "Its heartbeats have stopped: it is dead, or too busy to send them" },
+  silent: { kind: "retry", shape: "▲", title: "Its heartbeats have stopped: it is dead, or too busy to send them" },
   offline: { kind: "off", shape: "○", title: "It has shut down" },
   unknown: { kind: "lost", shape: "?", title: "The gateway is not connected to its broker" },
 };
@@ -19,6 +19,20 @@ const LOOKS: { readonly [status in WorkerStatus]: StateLook & { readonly title: 
 /** Return how a status is shown. A status of a newer gateway is shown as unknown. */
 export function lookOfStatus(status: string): StateLook & { readonly title: string } {
   return Object.hasOwn(LOOKS, status) ? LOOKS[status as WorkerStatus] : LOOKS.unknown;
+}
+
+/** Return the workers that are silent or have shut down, by `keyOfWorker`. */
+export function awayOf(workers: readonly Worker[]): ReadonlyMap<string, Worker> {
+  return new Map(workers.filter(({ status }) => status === "silent" || status === "offline").map((worker) => [keyOfWorker(worker), worker]));
+}
+
+/** Tasks in these states, and ready ones, are with no worker. */
+const NOT_HELD = new Set(["PENDING", "RETRY", "REJECTED", "CANCELLED", "LOST"]);
+
+/** Return the worker that has a task, if it is one of `away`: then nothing is known of the task until the worker is heard again. */
+export function awayWith({ state, worker, cluster }: Pick<Task, "state" | "worker" | "cluster">, away: ReadonlyMap<string, Worker>): Worker | undefined {
+  if (!away.size || worker === null || isReady(state) || NOT_HELD.has(state)) return undefined;
+  return away.get(keyOfWorker({ hostname: worker, cluster }));
 }
 
 export type WorkerSort = "status" | "hostname" | "active" | "processed" | "load";
@@ -41,7 +55,7 @@ export function sorted(workers: readonly Worker[], by: WorkerSort, isDescending:
 
 const compare = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0);
 
-export function keyOfWorker({ hostname, cluster }: Worker): string {
+export function keyOfWorker({ hostname, cluster }: Pick<Worker, "hostname"> & { readonly cluster?: string | undefined }): string {
   return JSON.stringify([cluster ?? null, hostname]);
 }
 
@@ -57,6 +71,18 @@ export function muteAdvice(count: number, hasControl: boolean): string {
   return hasControl
     ? `${tasks}. It has asked for events (--control); if they do not arrive, start ${it} with -E.`
     : `${tasks}. Start ${it} with -E, or the gateway with --control.`;
+}
+
+/**
+ * Return by how many seconds a worker's clock is behind the gateway's; null if it is right within a minute, or not known.
+ *
+ * @param now on the gateway's clock.
+ */
+export function behindOf({ status, since, timestamp, freq, heartbeats, alive }: Worker, now: number): number | null {
+  const heard = alive ? now : since;
+  if (status === "unknown" || !heartbeats || heard === null || timestamp === null) return null;
+  const behind = heard - timestamp;
+  return Math.abs(behind) > 60 + 3 * (freq ?? 0) ? behind : null;
 }
 
 /** Return the software of a worker: `py-celery 5.5.3`. */

@@ -1,8 +1,9 @@
 /** What the view of a workflow draws, computed from its tree. */
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import type { Workflow, WorkflowTask } from "../../js/src/types.ts";
-import { client, now } from "./gateway.ts";
+import { now } from "./gateway.ts";
 import { extentOf, type Range } from "./gantt.ts";
+import { useComputed } from "./store.ts";
 import { allTasks, rowsOf, type Row } from "./tree.ts";
 
 export interface Drawn {
@@ -26,7 +27,7 @@ export interface DrawOptions {
 
 export function useDrawn(workflow: Workflow | null, { opened, hidesIdle, part, isFollowing }: DrawOptions): Drawn | null {
   const isOver = !workflow || workflow.ready === workflow.total;
-  const at = isOver ? 0 : now.value;
+  const at = useComputed(() => (isOver ? 0 : now.value), now);
   const tasks = useMemo(() => (workflow ? allTasks(workflow.tasks) : []), [workflow]);
   const extent = useMemo(() => extentOf(tasks, at), [tasks, at]);
   const rows = useMemo(() => (workflow ? rowsOf(workflow.tasks, { opened, hidesIdle }) : []), [workflow, opened, hidesIdle]);
@@ -35,33 +36,4 @@ export function useDrawn(workflow: Workflow | null, { opened, hidesIdle, part, i
   const length = part ? part[1] - part[0] : 0;
   const range: Range = !part ? extent : isFollowing ? [extent[1] - length, extent[1]] : part;
   return { rows, tasks, extent, range, at, critical };
-}
-
-/** A time in which events were lost, or may have been, while the page was open. */
-export interface SeenGap {
-  readonly range: Range;
-  readonly reason: string;
-  readonly lost: number | null;
-}
-
-const MAX_GAPS = 100;
-
-/** Return the gaps since the component was mounted. One begins at the change before it, and ends when it is reported. */
-export function useGaps(changed: unknown): readonly SeenGap[] {
-  const [gaps, setGaps] = useState<readonly SeenGap[]>([]);
-  const last = useRef(Date.now() / 1_000);
-  useEffect(() => {
-    last.current = Date.now() / 1_000;
-  }, [changed]);
-  const current = client.value;
-  useEffect(
-    () =>
-      current.on("gap", ({ reason, lost }) => {
-        const to = Date.now() / 1_000;
-        const range: Range = [Math.min(last.current, to - 0.05), to];
-        setGaps((before) => [...before.slice(1 - MAX_GAPS), { range, reason, lost }]);
-      }),
-    [current],
-  );
-  return gaps;
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { attemptsOf, barsOf, barsOfGroup, densityOf, extentOf, moved, rectOf, scaleOf, ticksOf, type Bar } from "../src/gantt.ts";
+import { ranOf, startOf } from "../src/states.ts";
 import { attempt, record } from "./records.ts";
 
 const brief = (bars: readonly Bar[]): string[] =>
@@ -44,6 +45,17 @@ test("an attempt without an end stops where the next one begins", () => {
   assert.deepEqual(brief(barsOf(record("a", { state: "SUCCESS", attempt: 2, attempts }), 99)), ["1:run 1–5", "2:queue 5–6", "2:run 6–7"]);
 });
 
+test("the attempt of a lost task ends when it counted as lost", () => {
+  const lost = attempt({ state: "LOST", sent: 1, started: 2 });
+  const task = record("a", { state: "LOST", stale: true, sent: 1, started: 2, lost: 9, attempts: [lost] });
+  assert.deepEqual(brief(barsOf(task, 99)), ["1:queue 1–2", "1:run 2–9"]);
+  assert.equal(ranOf(task), 7);
+  const again = [lost, attempt({ state: "PENDING", sent: 12 })];
+  assert.deepEqual(brief(barsOf(record("a", { ...task, attempt: 2, attempts: again }), 15)), ["1:queue 1–2", "1:run 2–12", "2:queue 12–15…"]);
+  assert.deepEqual(brief(barsOf(record("a", { ...task, started: null, attempts: [attempt({ state: "LOST", received: 1 })] }), 99)), ["1:queue 1–9"]);
+  assert.deepEqual([ranOf(record("a", { started: 2, stale: true, lost: 1 })), ranOf(record("a", { started: 2 })), ranOf(record("a", { started: 2, runtime: 3 }))], [0, null, 3]);
+});
+
 test("a record without attempts", () => {
   const retried = { state: "SUCCESS", sent: 1, retried: 3, started: 5, succeeded: 6, attempt: 2 };
   assert.deepEqual(brief(barsOf(record("a", retried), 9)), ["2:queue 3–5", "2:run 5–6"]);
@@ -57,6 +69,13 @@ test("wrong clocks make no bar of negative length", () => {
   for (const bar of barsOf(record("a", { state: "SUCCESS", sent: 9, received: 8, started: 5, succeeded: 2, eta: eta(12) }), 1)) {
     assert.ok(bar.to >= bar.from, JSON.stringify(bar));
   }
+});
+
+test("a worker whose clock is behind has not started a task before it was sent", () => {
+  assert.deepEqual(brief(barsOf(record("a", { state: "STARTED", sent: 3_600, received: 1, started: 2 }), 3_610)), ["1:run 3600–3610…"]);
+  assert.deepEqual(brief(barsOf(record("a", { state: "SUCCESS", sent: 3_600, received: 1, started: 2, succeeded: 7 }), 9_999)), ["1:run 3600–3605"]);
+  assert.deepEqual(brief(barsOf(record("a", { state: "LOST", sent: 3_600, started: 2, lost: 3_700 }), 9_999)), ["1:run 3600–3700"]);
+  assert.deepEqual([startOf(record("a", { sent: 9, started: 2 })), startOf(record("a", { started: 2 })), startOf(record("a", { sent: 1 }))], [9, 2, null]);
 });
 
 test("the extent of a workflow ends now while it runs", () => {

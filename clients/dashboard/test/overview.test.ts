@@ -28,6 +28,11 @@ test("what keeps tasks from running", () => {
   ]);
 });
 
+test("long names do not fill a note", () => {
+  const [found] = problems(item(), [worker({ hostname: `w@${"x".repeat(500)}`, status: "silent" })], null);
+  assert.ok(found!.text.length < 100);
+});
+
 test("why there is nothing", () => {
   assert.equal(emptiness(item(), 0, []), "nothing");
   assert.equal(emptiness(item(), 0, [worker({})]), "no-task-events");

@@ -97,9 +97,9 @@ test("texts that are no repr", () => {
 
 test("every text is read in one pass", () => {
   const times = (text: string): number => {
-    const start = performance.now();
+    const start = process.cpuUsage();
     parseRepr(text);
-    return performance.now() - start;
+    return process.cpuUsage(start).user / 1_000;
   };
   const size = 200_000;
   const hostile = ["(", "[[", "{", "<", "<<a>", "a(", "'\\", '"', "1", "1.", "-", ".", "a.", "...", "1e", "(1,", "{1:", "\\", "<-", "b", "rb'", "x=", ", ", "1_", "1+", "1x"];

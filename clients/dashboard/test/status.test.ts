@@ -26,6 +26,10 @@ test("it is green only if the gateway was heard lately and has all its brokers",
   }
 });
 
+test("a refusal that is shown elsewhere is not repeated", () => {
+  assert.deepEqual(shownStatus(health(), "", NOW), { level: "bad", text: "not connected", details: [] });
+});
+
 test("silence becomes amber, then red", () => {
   assert.equal(level(health({ heardMs: 1_000 * WARN_SECONDS })), "warn");
   assert.equal(level(health({ heardMs: 1_000 * BAD_SECONDS })), "bad");
@@ -49,6 +53,13 @@ test("a broker that is away is amber, and red if all are away for long", () => {
   const { text, details } = shownStatus(health({ sources: [source(false, { cluster: "eu" }), source(true, { cluster: "us" })] }), null, NOW);
   assert.equal(text, "broker away: eu");
   assert.deepEqual(details, ["eu: nothing listens at 10.0.0.1:5672 (for 5 s)"]);
+});
+
+test("a reason that is a code is a sentence", () => {
+  const away = (code: string) => shownStatus(health({ sources: [source(false, { reason: `${code}; the gateway's log has the details` })] }), null, NOW).details;
+  const more = "(for 5 s). The gateway's log has the details; --verbose-health shows them here.";
+  assert.deepEqual(away("unreachable"), [`The broker cannot be reached ${more}`]);
+  assert.deepEqual(away("not-connected-yet"), [`The broker is away: not connected yet ${more}`]);
 });
 
 test("a refusal is shown in the gateway's words", () => {

@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Event } from "../../js/src/index.ts";
 import { matcher, parse } from "../../js/src/filter.ts";
-import { brief, entryOf, gapText, MAX_CHARS, MAX_ENTRIES, noteOf, skippedText, TailBuffer } from "../src/tail.ts";
+import { brief, type Entry, entryOf, gapText, MAX_CHARS, MAX_ENTRIES, noteOf, skippedText, TailBuffer } from "../src/tail.ts";
+import { count } from "../src/text.ts";
+import { Random } from "./random.ts";
 
 const event = (number: number, more: { readonly [field: string]: unknown } = {}): Event => ({ type: "task-failed", id: `e-${number}`, uuid: `u-${number}`, name: "shop.charge", time: "2026-11-28T12:00:00Z", ...more });
 
@@ -14,10 +16,68 @@ test("the buffer has the newest rows, with numbers without holes", () => {
   }
   assert.ok(buffer.length >= 0.9 * MAX_ENTRIES);
   assert.equal(buffer.end, 25_000);
-  assert.equal(buffer.dropped, 25_000 - buffer.length);
-  for (let seq = buffer.first; seq < buffer.end; seq++) assert.equal(buffer.at(seq)!.uuid, `u-${seq}`);
+  const oldest = buffer.at(buffer.first)!;
+  assert.equal(oldest.missing, 25_001 - buffer.length);
+  assert.equal(oldest.detail, `${count(oldest.missing!)} events not kept: the page keeps the newest 10,000.`);
+  for (let seq = buffer.first + 1; seq < buffer.end; seq++) assert.equal(buffer.at(seq)!.uuid, `u-${seq}`);
   assert.equal(buffer.at(buffer.first - 1), undefined);
   assert.equal(buffer.at(buffer.end), undefined);
+});
+
+const rowsOf = (buffer: TailBuffer, end = buffer.end): (Entry | undefined)[] => Array.from({ length: end - buffer.first }, (_, index) => buffer.at(buffer.first + index));
+
+test("rows that are held stay, however many come; what is not kept beside them is counted in a note", () => {
+  const buffer = new TailBuffer();
+  for (let number = 0; number < 500; number++) buffer.push(entryOf(event(number)));
+  buffer.hold();
+  const held = rowsOf(buffer);
+  for (let number = 500; number < 30_500; number++) {
+    buffer.push(number % 1_000 ? entryOf(event(number)) : noteOf("gap", "a gap"));
+    assert.ok(buffer.length <= 500 + MAX_ENTRIES);
+    assert.equal(buffer.heldEnd, 500);
+  }
+  assert.deepEqual(rowsOf(buffer, 500), held);
+  assert.equal(buffer.end - 500, 30_000, "those that came");
+  buffer.hold();
+  assert.equal(buffer.heldEnd, 500);
+
+  buffer.release();
+  assert.ok(buffer.length <= MAX_ENTRIES);
+  const rows = rowsOf(buffer) as Entry[];
+  assert.deepEqual(rows.map(({ seq }) => seq), rows.map((_, index) => buffer.first + index));
+  const missing = rows.reduce((sum, row) => sum + (row.missing ?? Number(row.kind === "event")), 0);
+  assert.equal(missing, 30_470, "each event is there, or counted");
+  assert.equal(rows.at(-1)!.uuid, "u-30499");
+  assert.equal(buffer.end, 30_500);
+});
+
+test("any order of rows, holds, releases and filters: held rows stay, numbers have no holes, and nothing is uncounted", () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const random = new Random(seed);
+    const buffer = new TailBuffer();
+    let pushed = 0;
+    let held: (Entry | undefined)[] | undefined;
+    for (let step = 0; step < 30; step++) {
+      const choice = random.next();
+      if (choice < 0.6) {
+        const many = random.below(random.next() < 0.3 ? 8_000 : 50);
+        for (let index = 0; index < many; index++) buffer.push(entryOf(event(pushed++)));
+      } else if (choice < 0.8) {
+        held ??= rowsOf(buffer);
+        buffer.hold();
+      } else {
+        held = undefined;
+        buffer.release();
+      }
+      if (held) assert.deepEqual(rowsOf(buffer, buffer.heldEnd), held);
+      else assert.equal(buffer.heldEnd, undefined);
+      assert.ok(buffer.length <= (held ? 2 : 1) * MAX_ENTRIES);
+    }
+    buffer.release();
+    const rows = rowsOf(buffer) as Entry[];
+    assert.deepEqual(rows.map(({ seq }) => seq), rows.map((_, index) => buffer.first + index));
+    assert.equal(rows.reduce((sum, row) => sum + (row.missing ?? 1), 0), pushed);
+  }
 });
 
 test("large texts are cut and not kept", () => {

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { firstShown, foldFrames, packageOf, parseTraceback, type Block } from "../src/traceback.ts";
 import { python } from "./python.ts";
+import { cpuMs } from "./cpu.ts";
 
 const brief = (block: ReturnType<typeof foldFrames>[number]): string => {
   const indent = ">".repeat(block.depth);
@@ -151,17 +152,17 @@ test("long texts", () => {
   const frames = Array.from({ length: 20_000 }, (_, at) => `  File "a${at}.py", line ${at}, in f\n    ${"x".repeat(30)}`).join("\n");
   const text = `Traceback (most recent call last):\n${frames}\nE: ${"y\n".repeat(100_000)}`;
   assert.ok(text.length > 1_300_000);
-  const start = performance.now();
+  const start = cpuMs();
   const blocks = foldFrames(parseTraceback(text));
-  assert.ok(performance.now() - start < 1_000);
+  assert.ok(cpuMs() - start < 1_000);
   assert.equal(firstShown(blocks, 200), blocks.length - 1);
   assert.equal(firstShown(foldFrames(parseTraceback(CHARGE)), 200), 0);
   assert.equal(firstShown([], 200), 0);
   const hostile = ['  File "', '", line 1', " ", "|", "  | ", "+-", "a.", "\n", "Exception Group Traceback (most recent call last):\n", "  + Exception Group Traceback (most recent call last):\n  | a\n"];
   for (const part of hostile) {
-    const began = performance.now();
+    const began = cpuMs();
     const long = part.repeat(300_000 / part.length);
     assertWhole(long, parseTraceback(long));
-    assert.ok(performance.now() - began < 1_000, part);
+    assert.ok(cpuMs() - began < 1_000, part);
   }
 });

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { Task, WorkflowTask } from "../../js/src/types.ts";
 import { allTasks, keysToShow, MAX_EQUAL, nextFailed, pathTo, rowsOf, type Row } from "../src/tree.ts";
 import { node } from "./records.ts";
+import { cpuMs } from "./cpu.ts";
 
 const none = { opened: new Map<string, boolean>(), hidesIdle: false };
 const brief = (rows: readonly Row[]): string[] =>
@@ -68,8 +69,8 @@ test("the same uuid at two brokers has two rows", () => {
 
 test("a workflow of 20,000 tasks", () => {
   const roots = [node("r", many(20_000, (at) => ({ name: `n${at % 3_000}` })))];
-  const start = performance.now();
+  const start = cpuMs();
   assert.equal(rowsOf(roots, none).length, 20_001);
-  const took = performance.now() - start;
+  const took = cpuMs() - start;
   assert.ok(took < 1_000, `${took} ms`);
 });

@@ -1,12 +1,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { KEYS, keyOf } from "../src/keys.ts";
-import { cut, percent, plural, rate, shortId, visible } from "../src/text.ts";
-import { ago, clock, dateTime, duration, rfc3339, shortTime } from "../src/time.ts";
+import { cut, exceptionText, percent, plural, rate, shortId, visible } from "../src/text.ts";
+import { ago, clock, dateTime, duration, rfc3339, shortTime, skewOf } from "../src/time.ts";
+
+test("the clock of the browser: the time that a message takes is no difference", () => {
+  assert.equal(skewOf(0, 999.5, 1_000), 0);
+  assert.equal(skewOf(0, 4_600, 1_000), 3_600);
+  assert.equal(skewOf(3_600, 4_600.4, 1_001), 3_600, "times do not jump");
+  assert.equal(skewOf(3_600, 1_000, 4_600), -3_600);
+  assert.equal(skewOf(3_600, 1_000.5, 1_001), 0, "it was set right");
+});
 
 test("durations", () => {
   const cases: readonly (readonly [number, string])[] = [
-    [0, "0 s"], [0.02, "20 ms"], [0.9994, "999 ms"], [0.9996, "1 s"], [1.85, "1.85 s"], [9.5, "9.5 s"], [12.34, "12.3 s"], [59.96, "1 min"],
+    [0, "0 s"], [0.0009, "<1 ms"], [-0.0002, "<1 ms"], [0.001, "1 ms"], [0.02, "20 ms"], [0.9994, "999 ms"], [0.9996, "1 s"], [1.85, "1.85 s"], [9.5, "9.5 s"], [12.34, "12.3 s"], [59.96, "1 min"],
     [252, "4 min 12 s"], [3_600, "1 h 00 min"], [11_100, "3 h 05 min"], [187_200, "2 d 4 h"], [-2, "−2 s"], [NaN, "–"],
   ];
   for (const [seconds, text] of cases) assert.equal(duration(seconds), text);
@@ -38,6 +46,15 @@ test("hidden characters are visible, and texts are cut at a character", () => {
   assert.equal(visible("línea\n漢\t👩\u200d💻"), "línea\n漢\t👩\u200d💻");
   assert.equal(cut("abcdef", 4), "abc…");
   assert.equal(cut("ab😀def", 4), "ab…");
+});
+
+test("an exception that only contains another one is that one", () => {
+  const traceback = "Traceback (most recent call last):\n  x\nWorkerLostError: signal 9\n";
+  assert.equal(exceptionText({ exception: "ExceptionWithTraceback()", traceback }), "WorkerLostError: signal 9");
+  assert.equal(exceptionText({ exception: "ExceptionWithTraceback()", traceback: null }), "ExceptionWithTraceback()");
+  assert.equal(exceptionText({ exception: "ExceptionWithTraceback()", traceback: "\n" }), "ExceptionWithTraceback()");
+  assert.equal(exceptionText({ exception: "KeyError('ExceptionWithTraceback()')", traceback }), "KeyError('ExceptionWithTraceback()')");
+  assert.equal(exceptionText({ exception: null }), "");
 });
 
 test("numbers", () => {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Worker } from "../../js/src/types.ts";
-import { keyOfWorker, lookOfStatus, mute, muteAdvice, software, sorted, STATUSES } from "../src/workers.ts";
+import type { Task, Worker } from "../../js/src/types.ts";
+import { awayOf, awayWith, behindOf, keyOfWorker, lookOfStatus, mute, muteAdvice, software, sorted, STATUSES } from "../src/workers.ts";
+import { record } from "./records.ts";
 
 const worker = (hostname: string, more: Partial<Worker> = {}): Worker => ({
   hostname, alive: true, status: "online", since: 1, heartbeats: true, freq: 2, active: 0, processed: 0, loadavg: null, pid: 1,
@@ -31,6 +32,22 @@ test("only a worker that is alive and known to send no task events is named", ()
   assert.equal(names(mute(all)), "mute");
   assert.match(muteAdvice(1, false), /the tasks that 1 worker runs. Start it with -E, or the gateway with --control\.$/);
   assert.match(muteAdvice(2, true), /2 workers run.*--control.*start them with -E\.$/);
+});
+
+test("a worker's clock is compared with the gateway's, as far as that is known", () => {
+  const behind = (fields: Partial<Worker>): number | null => behindOf(worker("w", { timestamp: 10_000, ...fields }), 13_600);
+  assert.deepEqual([behind({}), behind({ timestamp: 13_590 }), behind({ timestamp: 17_200 })], [3_600, null, -3_600]);
+  assert.deepEqual([behind({ status: "silent", alive: false, since: 10_015 }), behind({ status: "silent", alive: false, since: 13_000 })], [null, 3_000]);
+  assert.deepEqual([behind({ status: "unknown" }), behind({ heartbeats: false }), behind({ timestamp: null }), behind({ freq: 2_000 })], [null, null, null, null]);
+});
+
+test("a task is with a worker that is away, if the worker has it", () => {
+  const away = awayOf([worker("w", { status: "silent", alive: false }), worker("x"), worker("y", { status: "unknown", alive: false }), worker("w", { cluster: "eu" })]);
+  assert.deepEqual([...away.values()].map(({ hostname, status }) => `${hostname} ${status}`), ["w silent"]);
+  const has = (fields: Partial<Task>): boolean => awayWith(record("a", { worker: "w", ...fields }), away) !== undefined;
+  for (const state of ["RECEIVED", "STARTED", "PROGRESS", "CRUNCHING"]) assert.ok(has({ state }), state);
+  for (const state of ["PENDING", "SUCCESS", "FAILURE", "REVOKED", "RETRY", "REJECTED", "LOST"]) assert.ok(!has({ state }), state);
+  for (const other of [{ worker: "x" }, { worker: "y" }, { worker: null }, { cluster: "eu" }]) assert.ok(!has({ state: "STARTED", ...other }));
 });
 
 test("an unknown status, and texts of any kind, have a look", () => {

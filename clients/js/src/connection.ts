@@ -45,7 +45,7 @@ export type Control =
   | { readonly type: "gateway-bookmark"; readonly id: string }
   | Action
   | Skipped
-  | (Statistics & { readonly type: "gateway-statistics"; readonly id: string })
+  | (Statistics & { readonly type: "gateway-statistics"; readonly done: boolean; readonly id: string })
   | { readonly type: "gateway-worker"; readonly id: string; readonly worker: Worker }
   | {
       readonly type: "gateway-status";

@@ -31,7 +31,7 @@ export function selector(filter: Filter, conditions: TaskConditions, nowSeconds:
   const comparisons = Object.entries(where).flatMap(([field, given]) =>
     [given ?? []].flat().map((text) => {
       const [, sign, bound] = COMPARISON.exec(text) ?? [];
-      if (!sign) throw new TypeError(`invalid where.${field}=${text}: expected a comparison such as ">=5"`);
+      if (!sign) throw new TypeError(`invalid comparison ${field}${text}: expected a number after >, >=, <, <= or =, such as ${field}>=5`);
       return (task: Fields) => compare(number(task[field]) ?? NaN, sign, +bound!);
     }),
   );

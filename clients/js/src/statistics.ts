@@ -13,41 +13,43 @@ const enum Max {
 
 /** Return a function that returns a model of the statistics of a window. */
 export function statistics(get: Request, options: StatisticsOptions): () => Model<Statistics> {
-  const { window = "1h", name } = options;
+  const { window = "1h", name, cluster } = options;
+  const isPart = name ?? cluster;
   const intervalMs = Math.min(Max.INTERVAL_MS, Math.max(1_000, intervalOf(options.intervalMs)));
   return () => {
     let value: Statistics | null = null;
     const items = new Map<string, StatisticsItem>();
     /** False until a message with all names. */
-    let isWhole = false;
+    let hasAll = false;
     let isFirst = false;
     let live: Live;
     let end: (() => void) | undefined;
     const fetched = polled<Statistics>(async (signal) => {
-      const { id, ...answer } = await get("/statistics", { window, ...paramsOf({ name }, {}) }, signal);
+      const { id, ...answer } = await get("/statistics", { window, ...paramsOf({ name, cluster }, {}) }, signal);
       return answer;
     }, intervalMs)();
     const fetch = (): void => void (end ??= fetched.start!(live));
 
     return {
       filters: [],
-      wants: name === undefined ? { statistics: intervalMs, window } : undefined,
+      wants: isPart ? undefined : { statistics: intervalMs, window },
       start(given) {
         live = given;
-        if (name !== undefined) fetch();
+        if (isPart) fetch();
         return () => end?.();
       },
       control(message) {
         if (message.type === "gateway-open") isFirst = true;
-        if (message.type !== "gateway-statistics" || name !== undefined) return;
+        if (message.type !== "gateway-statistics" || isPart) return;
         if (message.window !== seconds(window)) return fetch();
         end = end?.() as undefined; // the stream has them
         if (isFirst) items.clear();
-        isWhole ||= isFirst;
+        hasAll ||= isFirst;
         isFirst = false;
-        if (!isWhole) return;
-        const { type, id, names, ...rest } = message;
+        if (!hasAll) return;
+        const { type, id, names, done, ...rest } = message;
         for (const item of names) items.set(keyOf(item.cluster, item.name), item);
+        if (!done) return; // more parts of this report follow
         value = { ...rest, names: [...items.values()].sort(order) };
         live.answered();
       },

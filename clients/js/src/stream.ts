@@ -51,7 +51,10 @@ export interface Member {
   gap?: ((gap: Gap) => void) | undefined;
   /** It is live now. */
   begun?: (() => void) | undefined;
-  /** The snapshot of all members of a request; undefined for a member that needs events only. */
+  /**
+   * The snapshot of all members of a request; undefined for a member that needs events only. A member that wants
+   * `workers` needs no tasks: all workers are in each snapshot.
+   */
   refresh?: ((pages: readonly Page[]) => void) | undefined;
   /** It cannot be watched, and is no longer a member. */
   refuse(error: Error): void;
@@ -231,7 +234,7 @@ export function stream(
     for (const [member, stage] of members) {
       if (stage === "live" && (position !== null || !member.refresh)) continue;
       members.set(member, "asked");
-      if (member.refresh) asked.push(member);
+      if (member.refresh && !member.wants?.workers) asked.push(member);
     }
     return { ...goesOn, snapshot: union(asked) };
   };
@@ -305,7 +308,11 @@ export function stream(
       delayMs = Ms.NEXT_RENEWAL;
     }
     if (error instanceof GatewayError && isHopeless(error)) {
-      const refused = [...members.keys()].filter(({ wants = {} }) => isRefused(wants, error.parameter));
+      const { parameter = "" } = error;
+      // Of several windows one was requested.
+      const refused = [...members.keys()].filter(
+        ({ wants = {} }) => Object.hasOwn(wants, parameter) && (parameter !== "window" || wants.window === lastRequest.window),
+      );
       if (!refused[0]) return listener.refused(error);
       for (const member of refused) {
         remove(member);
@@ -322,12 +329,6 @@ export function stream(
 
   const isHopeless = ({ status = 400 }: GatewayError): boolean =>
     status === 401 && typeof token === "function" ? ++refusals > Max.REFUSALS : isFinal(status);
-
-  /** Return whether a parameter that the gateway refuses is of these wants. Of several windows one was requested. */
-  const isRefused = (wants: Wants, parameter?: string): boolean =>
-    parameter === "window"
-      ? !!wants.window && wants.window === lastRequest.window
-      : /^(workers|statistics)$/.test(parameter!) && parameter! in wants;
 
   const remove = (member: Member): void => {
     if (!members.delete(member)) return;

@@ -174,8 +174,8 @@ function join(name: string, begin: Begin, { emit, refused, overflow, control }: 
   };
 
   /** Send a post of this tab, as the leader, to all tabs. */
-  const flush = (post: Post): void => {
-    channel!.postMessage(post);
+  const flush = (post: Post, hasOthers: boolean): void => {
+    if (hasOthers) channel!.postMessage(post);
     onPost(post);
   };
 
@@ -329,13 +329,13 @@ interface Lead {
  * Return the leader's part: the engine, with a proxy for each member of each tab.
  *
  * @param position the leader's, where the engine resumes.
- * @param flush sends a post to all tabs, and to this one.
+ * @param flush handles a post in this tab, and sends it to the others if there are any.
  */
 function makeLead(
   name: string,
   begin: Begin,
   position: string | null,
-  flush: (post: Post) => void,
+  flush: (post: Post, hasOthers: boolean) => void,
   emit: Listener["emit"],
   refused: Listener["refused"],
 ): Lead {
@@ -348,6 +348,8 @@ function makeLead(
   let batch: Item[] = [];
   let number = 0;
   let toldAtMs = -Infinity;
+  /** Whether the next post is also for tabs that are not known: they have missed the posts of a tab that was alone. */
+  let isForAll = true;
 
   const post = (item: Item): void => {
     if (batch.push(item) === 1) queueMicrotask(send);
@@ -356,7 +358,9 @@ function makeLead(
     if (signal.aborted) return;
     const items = batch;
     batch = [];
-    flush({ leader, number: number++, items });
+    const hasOthers = isForAll || proxies.size > 1;
+    isForAll = false;
+    flush({ leader, number: number++, items }, hasOthers);
   };
 
   const tellStatus = (status: Status): void => {
@@ -393,6 +397,7 @@ function makeLead(
 
   const handle = ({ tab, hello, add = [], remove, refetch }: Request): void => {
     let own = proxies.get(tab);
+    isForAll ||= !own;
     if (hello !== undefined) {
       for (const member of own?.values() ?? []) engine!.remove(member);
       if (!own) void navigator.locks.request(name + tab, { signal }, () => drop(tab)).catch(nothing);

@@ -263,8 +263,6 @@ export interface Action {
   readonly uuid: string;
   readonly name: string | null;
   readonly root_id: string | null;
-  /** Who; `null` without authentication. */
-  readonly principal: string | null;
   /** Epoch seconds. */
   readonly time: number;
   readonly cluster?: string;
@@ -421,6 +419,7 @@ export interface StatisticsOptions extends PollOptions {
   window?: string | undefined;
   /** Patterns of task names. */
   name?: string | readonly string[] | undefined;
+  cluster?: string | readonly string[] | undefined;
 }
 
 export interface FailuresOptions extends PollOptions {
@@ -447,8 +446,6 @@ export interface RevokeOptions {
 export interface Revoked {
   readonly revoked: readonly string[];
   readonly count: number;
-  /** True if the workflow has more tasks than one request may revoke: repeat it. */
-  readonly more: boolean;
 }
 
 export interface WorkflowOptions extends TaskOptions {

@@ -2,7 +2,6 @@
 import { guarded, nothing } from "./environment.js";
 import { type Feed, LOADING, type Reader } from "./feed.js";
 import { mailbox } from "./mailbox.js";
-import { settled, type Verdict } from "./ready.js";
 import type { EventStream, Known, Task, TaskListWatch, TaskWatch } from "./types.js";
 
 export interface Source {
@@ -14,18 +13,21 @@ export interface Source {
   refetch(feed: Feed): void;
 }
 
+/** Returns a promise that settles by the values of a watch. `refetch` requests a snapshot. */
+export type Settle = (look: () => Known<never>, join: (reader: Reader) => () => void, refetch: () => void) => Promise<unknown>;
+
 /**
  * Return a watch of values; or, if its feed makes none, of events.
  *
  * @param signal closes it, too.
- * @param judge returns whether `ready` settles by a value.
+ * @param settle returns the promise `ready` of a watch that has one.
  * @param capacity the number of unread items that an iterator holds.
  * @param onLost is called with the number of items that an iterator has dropped, and the last of them.
  */
 export function watch(
   source: Source,
   signal?: AbortSignal,
-  judge: (known: Known<never>) => Verdict | undefined = nothing as () => undefined,
+  settle: Settle = nothing as () => never,
   capacity = 1,
   onLost: (lost: number, last: never) => void = nothing,
 ): TaskWatch & EventStream & Pick<TaskListWatch, "more"> {
@@ -92,7 +94,7 @@ export function watch(
     },
     more: async () => source.feed()?.more(),
     get ready() {
-      return (ready ??= settled(look, join, judge, () => source.refetch(last as Feed))) as Promise<Task>;
+      return (ready ??= settle(look, join, () => source.refetch(last as Feed))) as Promise<Task>;
     },
   };
 }

@@ -4,8 +4,8 @@ import type { Action, Task, Workflow, WorkflowTask } from "../../../js/src/index
 import { actions, client } from "../gateway.ts";
 import { useKeys } from "../keys.ts";
 import { describe, flattened, outcome, question, type Revocable, unready } from "../revocation.ts";
+import { use } from "../store.ts";
 import { ErrorBox } from "./layout.tsx";
-import { Text } from "./text.tsx";
 import { Time } from "./values.tsx";
 
 export interface ActionsProps {
@@ -16,18 +16,16 @@ export interface ActionsProps {
 export function Actions({ task, workflow }: ActionsProps) {
   const [asked, ask] = useState<"revoke" | "terminate" | null>(null);
   const [uuids, setUuids] = useState<readonly string[] | null>(null);
-  const [hasMore, setMore] = useState(false);
   const id = workflow?.root_id ?? task?.uuid ?? "";
   const cluster = task?.cluster ?? workflow?.tasks[0]?.cluster;
   const last = useLastAction(workflow ? "root_id" : "uuid", id);
-  const allowed = actions.value;
+  const allowed = use(actions);
   const all: readonly Revocable[] = workflow ? flattened(workflow.tasks) : task ? [task] : [];
   const left = unready(all);
   const send = async (terminate: boolean): Promise<void> => {
     const options = { terminate, cluster };
-    const done = workflow ? await client.peek().revokeWorkflow(id, options) : await client.peek().revoke(id, options);
+    const done = workflow ? await client.value.revokeWorkflow(id, options) : await client.value.revoke(id, options);
     setUuids((before) => [...new Set([...(before ?? []), ...done.revoked])]);
-    setMore(done.more === true);
     ask(null);
   };
   if (!allowed.length && !last) return null;
@@ -40,11 +38,10 @@ export function Actions({ task, workflow }: ActionsProps) {
         <button type="button" onClick={() => ask("terminate")}>Terminate{workflow ? " all" : ""}…</button>
       )}
       <span role="status">
-        {uuids && <span class="revocation">{describe(outcome(uuids, all))} {hasMore && "There are more: repeat it. "}</span>}
+        {uuids && <span class="revocation">{describe(outcome(uuids, all))}</span>}
         {last && (
           <span class="muted">
-            {last.terminate ? "Terminated" : "Revoked"}
-            {last.principal !== null && <> by <Text value={last.principal} max={60} /></>} <Time value={last.time} />
+            {last.terminate ? "Terminated" : "Revoked"} <Time value={last.time} />
           </span>
         )}
       </span>
@@ -56,7 +53,7 @@ export function Actions({ task, workflow }: ActionsProps) {
 /** Return the last action on this task or workflow, of anyone, that the stream has reported. */
 function useLastAction(field: "uuid" | "root_id", id: string): Action | null {
   const [last, setLast] = useState<Action | null>(null);
-  const current = client.value;
+  const current = use(client);
   useEffect(() => current.on("control", (action) => action[field] === id && setLast(action)), [current, field, id]);
   return last;
 }

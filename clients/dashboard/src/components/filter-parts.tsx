@@ -8,7 +8,7 @@ import { Text } from "./text.tsx";
 export function FilterParts({ query }: { readonly query: Query }) {
   const parts = partsOf(query);
   if (!parts.length) return null;
-  const kept = query.filter(([name]) => name === "sort");
+  const kept = query.filter(([name]) => name === "sort" || name === "window");
   return (
     <div class="inline filter-parts" role="group" aria-label="Filter">
       {parts.map(({ label, rest }, at) => (

@@ -1,11 +1,12 @@
 /** The time of a workflow: a strip of all of it to choose a part from, and the axis of that part. */
-import { useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { WorkflowTask } from "../../../js/src/types.ts";
 import { densityOf, type Range, rectOf, scaleOf, ticksOf, type Scale } from "../gantt.ts";
+import { gapTitle, type SeenGap } from "../gaps.ts";
 import { plural } from "../text.ts";
 import { duration } from "../time.ts";
-import type { SeenGap } from "../workflow-data.ts";
-import { HatchPattern, Ticks } from "./phases.tsx";
+import { HatchPattern } from "./hatch.tsx";
+import { Ticks } from "./phases.tsx";
 
 const STRIP = 34;
 /** The parts of the strip. */
@@ -24,8 +25,15 @@ export interface StripProps {
   readonly onPart: (part: Range | null) => void;
 }
 
-/** How many tasks ran when. A drag chooses a part of the time, a click all of it. */
-export function Strip({ tasks, extent, range, width, at, gaps, onPart }: StripProps) {
+/** How many tasks ran when. A drag chooses a part of the time, a click all of it. It is drawn after the rows are. */
+export function Strip(props: StripProps) {
+  const { tasks, extent, range, width, at, gaps } = props;
+  const [drawn, draw] = useState<StripProps | null>(null);
+  useEffect(() => draw(props), [tasks, ...extent, ...range, width, at, gaps]);
+  return drawn ? <Density {...drawn} /> : <svg class="gantt strip" width={width} height={STRIP} aria-hidden="true" />;
+}
+
+function Density({ tasks, extent, range, width, at, gaps, onPart }: StripProps) {
   const [drag, setDrag] = useState<readonly [from: number, to: number] | null>(null);
   const ref = useRef<SVGSVGElement>(null);
   const { running, failed } = useMemo(() => densityOf(tasks, extent, PARTS, at), [tasks, extent[0], extent[1], at]);
@@ -82,20 +90,12 @@ export function Backdrop({ scale, origin, gaps }: { readonly scale: Scale; reado
   );
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  evicted: "events were no longer in the gateway's history",
-  slow: "events were not read in time",
-  broker: "the gateway was not connected to its broker",
-  "unknown-id": "the gateway was restarted",
-};
-
 function Gaps({ gaps, scale }: { readonly gaps: readonly SeenGap[]; readonly scale: Scale }) {
   return (
     <>
-      {gaps.map(({ range, reason, lost }, index) => {
-        const rect = rectOf(scale, range, 3);
-        const text = `Gap: ${REASONS[reason] ?? reason}${lost === null ? "" : `, ${plural(lost, "event")} lost`}`;
-        return rect && <rect key={index} class="gap" fill="url(#hatch)" x={rect.x} y="0" width={rect.width} height="100%"><title>{text}</title></rect>;
+      {gaps.map((gap, index) => {
+        const rect = rectOf(scale, gap.range, 3);
+        return rect && <rect key={index} class="gap" fill="url(#hatch)" x={rect.x} y="0" width={rect.width} height="100%"><title>{gapTitle(gap)}</title></rect>;
       })}
     </>
   );

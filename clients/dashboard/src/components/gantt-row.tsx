@@ -1,12 +1,14 @@
 /** One row of a workflow: its place in the tree, its bars or numbers, and how it goes. */
 import type { WorkflowTask } from "../../../js/src/types.ts";
 import { barsOf, barsOfGroup, rectOf, type Scale } from "../gantt.ts";
-import { isReady, lookOf } from "../states.ts";
+import { isReady, lookOf, ranOf, startOf } from "../states.ts";
 import { isRunning, type GroupRow, type Row } from "../tree.ts";
 import { count, percent, visible } from "../text.ts";
 import { duration } from "../time.ts";
 import { TaskLink } from "./link.tsx";
 import { barClass } from "./phases.tsx";
+import { SilentPart } from "./silent-note.tsx";
+import { SilentMark } from "./silent.tsx";
 import { Text } from "./text.tsx";
 import { Bar, Duration, StateBadge, Time } from "./values.tsx";
 
@@ -37,6 +39,7 @@ export function GanttRow({ row, index, top, scale, at, isCritical, isSelected, i
         {row.kind === "task"
           ? <TaskLink uuid={row.task.uuid} cluster={row.task.cluster}><Text value={row.task.name ?? row.task.uuid} max={80} /></TaskLink>
           : <span class="cut"><Text value={row.name ?? "not known"} max={80} /> <b>×{count(row.tasks.length)}</b></span>}
+        {row.kind === "task" && <SilentMark task={row.task} />}
         {isCritical && <span class="critical" title="On the critical path" aria-label="critical path">◆</span>}
       </div>
       {isTable ? <Numbers row={row} /> : <div role="gridcell" class="wf-chart"><Bars row={row} scale={scale} at={at} /></div>}
@@ -57,6 +60,7 @@ function Bars({ row, scale, at }: { readonly row: Row; readonly scale: Scale; re
         const rect = rectOf(scale, [bar.from, bar.to]);
         return rect && <rect key={index} class={barClass(bar) + (row.kind === "group" ? " group" : "")} x={rect.x} y="22%" width={rect.width} height="56%" />;
       })}
+      {row.kind === "task" && <SilentPart task={row.task} bars={bars} scale={scale} y="22%" height="56%" />}
       {mark && end >= 0 && end <= scale.width && <text class={`mark state-${lookOf(last!.state).kind}`} x={Math.min(end + 2, scale.width - 10)} y="72%">{mark}</text>}
     </svg>
   );
@@ -66,9 +70,10 @@ function Bars({ row, scale, at }: { readonly row: Row; readonly scale: Scale; re
 const MARKS: Readonly<Record<string, string>> = { FAILURE: "✗", LOST: "?", RETRY: "↻", REVOKED: "⊘", REJECTED: "⊗" };
 
 function TaskOutcome({ task, at }: { readonly task: WorkflowTask; readonly at: number }) {
-  const { state, runtime, started, attempt, progress } = task;
+  const { state, attempt, progress } = task;
+  const started = startOf(task);
   const runs = isRunning(task);
-  const seconds = runtime ?? (runs && started !== null ? Math.max(0, at - started) : null);
+  const seconds = ranOf(task) ?? (runs && started !== null ? Math.max(0, at - started) : null);
   return (
     <>
       <StateBadge state={state} short />
@@ -86,13 +91,13 @@ function GroupOutcome({ row: { tasks } }: { readonly row: GroupRow }) {
 
 function Numbers({ row }: { readonly row: Row }) {
   if (row.kind === "group") return <>{NUMBERS.map((name) => <div key={name} role="gridcell" class="number" />)}</>;
-  const { sent, received, started, queued_seconds, runtime, attempt, worker } = row.task;
+  const { sent, received, started, queued_seconds, attempt, worker } = row.task;
   return (
     <>
       <div role="gridcell" class="number"><Time value={sent ?? received} as="clock" /></div>
       <div role="gridcell" class="number"><Time value={started} as="clock" /></div>
       <div role="gridcell" class="number"><Duration value={queued_seconds} /></div>
-      <div role="gridcell" class="number"><Duration value={runtime} /></div>
+      <div role="gridcell" class="number"><Duration value={ranOf(row.task)} /></div>
       <div role="gridcell" class="number">{attempt || "–"}</div>
       <div role="gridcell" class="cut" title={worker === null ? undefined! : visible(worker)}><Text value={worker ?? "–"} max={60} /></div>
     </>

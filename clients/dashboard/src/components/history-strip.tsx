@@ -1,22 +1,29 @@
 /** The ended tasks of the window, by time: done, retried and failed above each other. A table has the same numbers. */
 import { useState } from "preact/hooks";
+import { gapTitle, type SeenGap } from "../gaps.ts";
 import { isUtc } from "../gateway.ts";
 import type { StatisticsItem } from "../../../js/src/index.ts";
-import { count } from "../text.ts";
+import { use } from "../store.ts";
+import { count, plural } from "../text.ts";
 import { clock } from "../time.ts";
+import { HatchPattern } from "./hatch.tsx";
 
 const WIDTH = 600;
 const HEIGHT = 56;
+/** The least width of a gap. */
+const MIN_GAP = 4;
 const KINDS = [["succeeded", "done", "done"], ["retried", "retry", "retried"], ["failed", "failed", "failed"]] as const;
 
 export interface HistoryStripProps {
   readonly buckets: StatisticsItem["buckets"];
   /** Since when events were counted; before, it is hatched. */
   readonly since: number;
+  readonly gaps: readonly SeenGap[];
 }
 
-export function HistoryStrip({ buckets, since }: HistoryStripProps) {
+export function HistoryStrip({ buckets, since, gaps }: HistoryStripProps) {
   const [isTable, showTable] = useState(false);
+  const utc = use(isUtc);
   const { seconds, start } = buckets;
   const length = buckets.succeeded.length;
   const at = (kind: (typeof KINDS)[number][0], index: number): number => buckets[kind][index] ?? 0;
@@ -36,18 +43,24 @@ export function HistoryStrip({ buckets, since }: HistoryStripProps) {
     });
   }
   const sum = (kind: (typeof KINDS)[number][0]): number => buckets[kind].reduce((all, value) => all + value, 0);
-  const label = `Ended tasks since ${clock(start, isUtc.value)}: ${KINDS.map(([kind, , word]) => `${count(sum(kind))} ${word}`).join(", ")}`;
+  const label = `Ended tasks since ${clock(start, utc)}: ${KINDS.map(([kind, , word]) => `${count(sum(kind))} ${word}`).join(", ")}`;
   return (
     <figure class="history">
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={label}>
         <title>{label}</title>
         {unknown > 0 && <rect class="unknown" width={unknown} height={HEIGHT} />}
+        {gaps.length > 0 && <HatchPattern />}
         {KINDS.map(([kind, look], which) => <path key={kind} class={`state-${look}`} d={paths[which]} />)}
+        {gaps.map((gap, index) => {
+          const [x, end] = gap.range.map((time) => Math.min(WIDTH, Math.max(0, ((time - start) / seconds) * step))) as [number, number];
+          return end > 0 && <rect key={index} class="gap" fill="url(#hatch)" x={Math.min(x, WIDTH - MIN_GAP)} width={Math.max(MIN_GAP, end - x)} height={HEIGHT}><title>{gapTitle(gap)}</title></rect>;
+        })}
       </svg>
       <figcaption class="inline muted">
-        <span>{clock(start, isUtc.value).slice(0, 5)}</span>
+        <span>{clock(start, utc).slice(0, 5)}</span>
         {KINDS.map(([kind, look, word]) => <span key={kind} class="inline"><i class={`swatch state-${look}`} aria-hidden="true" />{count(sum(kind))} {word}</span>)}
-        {unknown > 0 && <span class="inline"><i class="swatch unknown" aria-hidden="true" />not counted before {clock(since, isUtc.value)}</span>}
+        {unknown > 0 && <span class="inline"><i class="swatch unknown" aria-hidden="true" />not counted before {clock(since, utc)}</span>}
+        {gaps.length > 0 && <span class="inline"><i class="swatch gap" aria-hidden="true" />{plural(gaps.length, "gap")}: events may be missing</span>}
         <span class="push">now</span>
       </figcaption>
       <details onToggle={(event) => showTable(event.currentTarget.open)}>
@@ -56,7 +69,7 @@ export function HistoryStrip({ buckets, since }: HistoryStripProps) {
           <thead><tr><th scope="col">from</th>{KINDS.map(([kind, , word]) => <th key={kind} scope="col">{word}</th>)}</tr></thead>
           <tbody>
             {totals.map((_, index) => (
-              <tr key={index}><th scope="row">{clock(start + index * seconds, isUtc.value)}</th>{KINDS.map(([kind]) => <td key={kind} class="number">{at(kind, index)}</td>)}</tr>
+              <tr key={index}><th scope="row">{clock(start + index * seconds, utc)}</th>{KINDS.map(([kind]) => <td key={kind} class="number">{at(kind, index)}</td>)}</tr>
             ))}
           </tbody>
         </table>}

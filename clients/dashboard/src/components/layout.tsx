@@ -1,6 +1,7 @@
 /** Parts of views: the root element, panels, tabs, and what is shown instead of contents. */
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { asksForToken } from "../gateway.ts";
 import { useKeys } from "../keys.ts";
 import { visible } from "../text.ts";
 
@@ -47,6 +48,18 @@ export function Empty({ title, children }: EmptyProps) {
   );
 }
 
+/** What to do without a worker. */
+export function StartWorker() {
+  return (
+    <>
+      <p>A worker appears with its first event, and its tasks with theirs. Start one that sends events of tasks:</p>
+      <pre>celery -A proj worker -E</pre>
+      <p>If one runs already, this prints what keeps its events from arriving, and how to fix it:</p>
+      <pre>celery-gateway check --broker URL</pre>
+    </>
+  );
+}
+
 export interface ErrorBoxProps {
   readonly error: Error | string;
   readonly children?: ComponentChildren;
@@ -54,6 +67,7 @@ export interface ErrorBoxProps {
 
 /** An error of the gateway or of the page, in its own words. */
 export function ErrorBox({ error, children }: ErrorBoxProps) {
+  if (asksForToken(error)) return null;
   return (
     <div class="error-box" role="alert">
       <p><bdi>{visible(typeof error === "string" ? error : error.message)}</bdi></p>

@@ -1,6 +1,6 @@
 /** The form for a token. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { FORBIDDEN, signIn } from "../session.ts";
+import { FORBIDDEN, signIn, signOut } from "../session.ts";
 import { visible } from "../text.ts";
 
 export { signOut } from "../session.ts";
@@ -33,13 +33,16 @@ export function Login({ problem, token = "", isForbidden }: LoginProps) {
   };
   return (
     <form class="login card" autocomplete="off" onSubmit={submit}>
-      <h2>You need a token</h2>
+      <h2>You need {isForbidden ? "another" : "a"} token</h2>
       <p role="alert" class="bad">{visible(result ?? (isForbidden ? FORBIDDEN : problem))}</p>
       <label>
         Token
         <input ref={input} id="token" type="password" autocomplete="off" autocapitalize="off" spellcheck={false} required />
       </label>
-      <button class="primary">Sign in</button>
+      <p class="inline">
+        <button class="primary">Sign in</button>
+        {isForbidden && <button type="button" onClick={() => void signOut().then(setResult)}>Sign out</button>}
+      </p>
       <p class="muted">
         The operator of the gateway creates one: <code>celery-gateway token create NAME --may events,state,workers,dashboard</code>
       </p>

@@ -2,11 +2,14 @@
 import type { Workflow, WorkflowTask } from "../../../js/src/types.ts";
 import { now } from "../gateway.ts";
 import { barsOf, extentOf, rectOf, scaleOf } from "../gantt.ts";
+import { use } from "../store.ts";
 import { visible } from "../text.ts";
 import { duration } from "../time.ts";
 import { useWidth } from "../width.ts";
-import { barClass, HatchPattern } from "./phases.tsx";
+import { HatchPattern } from "./hatch.tsx";
+import { barClass } from "./phases.tsx";
 import { TaskLink } from "./link.tsx";
+import { SilentPart } from "./silent-note.tsx";
 import { Text } from "./text.tsx";
 import { StateBadge } from "./values.tsx";
 
@@ -18,7 +21,7 @@ export interface MiniGanttProps {
 
 export function MiniGantt({ tasks, current, critical }: MiniGanttProps) {
   const [ref, width] = useWidth(300);
-  const at = now.value;
+  const at = use(now);
   const range = extentOf(tasks, at);
   if (!range) return null;
   const scale = scaleOf(range, width);
@@ -39,6 +42,7 @@ export function MiniGantt({ tasks, current, critical }: MiniGanttProps) {
                 const rect = rectOf(scale, [bar.from, bar.to]);
                 return rect && <rect key={number} class={barClass(bar)} x={rect.x} y={4} width={rect.width} height={12} />;
               })}
+              <SilentPart task={task} bars={barsOf(task, at)} scale={scale} y={4} height={12} />
             </svg>
           </span>
         </li>

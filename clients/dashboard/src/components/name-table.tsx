@@ -25,19 +25,19 @@ const columnsOf = (statistics: Statistics): readonly Column<StatisticsItem>[] =>
   { key: "running", label: "running", isNumber: true, width: "4.8rem", cell: (item) => <Count value={item.running} query={queryOf(item, ["state", "STARTED,PROGRESS"])} kind="busy" /> },
   { key: "waiting", label: "waiting", isNumber: true, width: "4.8rem", cell: (item) => <Count value={item.waiting} query={queryOf(item, ["state", "PENDING,RECEIVED,RETRY"])} /> },
   { key: "rate", label: "/min", isNumber: true, width: "4.2rem", from: 2, title: "Tasks that ended in the last minute", cell: (item) => <span class="num">{count(Math.round(endedPerMinute(item, statistics)))}</span> },
-  { key: "done", label: <span class="visually-hidden">done over time</span>, width: "7.2rem", from: 3, cell: (item) => <Sparkline values={item.buckets.succeeded} label="done" /> },
+  { key: "done", label: <span class="visually-hidden">done over time</span>, width: "5.4rem", from: 3, cell: (item) => <Sparkline values={item.buckets.succeeded} label="done" width={64} /> },
   {
     key: "failed", label: "failed", isNumber: true, width: "4.8rem", title: "Of the tasks that ended in the window",
     cell: (item) => (item.failed ? <Link class="num bad" to={{ view: "tasks", query: queryOf(item, ["state", "FAILURE"]) }} title={`${count(item.failed)} failed`}>{percent(item.failed, item.failed + item.succeeded)}</Link> : <span class="muted">–</span>),
   },
-  { key: "failures", label: <span class="visually-hidden">failed over time</span>, width: "5.2rem", from: 4, cell: (item) => (item.failed ? <Sparkline values={item.buckets.failed} label="failed" kind="failed" width={64} /> : null) },
+  { key: "failures", label: <span class="visually-hidden">failed over time</span>, width: "4.2rem", from: 4, cell: (item) => (item.failed ? <Sparkline values={item.buckets.failed} label="failed" kind="failed" width={48} /> : null) },
   { key: "p50", label: "run p50", isNumber: true, width: "5.2rem", title: "Runtime: half of the tasks took no longer", from: 3, cell: (item) => <Duration value={item.runtime?.p50} /> },
   { key: "p95", label: "p95", title: "Runtime: 95 of 100 tasks took no longer", isNumber: true, width: "4.6rem", from: 3, cell: (item) => <Duration value={item.runtime?.p95} /> },
   { key: "wait50", label: "wait p50", title: "From sent, or from the eta, to started: half of the tasks waited no longer", isNumber: true, width: "5.2rem", from: 4, cell: (item) => <Duration value={item.wait?.p50} /> },
   { key: "wait95", label: "p95", isNumber: true, width: "4.6rem", from: 4, cell: (item) => <Duration value={item.wait?.p95} /> },
   {
-    key: "last", label: "last failure", from: 3, width: "17%",
-    cell: ({ last_failure: last, cluster }) => last && <TaskLink uuid={last.uuid} cluster={cluster}><Text value={last.exception ?? "failed"} max={80} /> <Time value={last.time} /></TaskLink>,
+    key: "last", label: "last failure", from: 3, width: "14%",
+    cell: ({ last_failure: last, cluster }) => last && <TaskLink uuid={last.uuid} cluster={cluster}><Time value={last.time} /> · <Text value={last.exception ?? "failed"} max={80} /></TaskLink>,
   },
 ];
 

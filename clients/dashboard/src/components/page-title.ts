@@ -2,6 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { client } from "../gateway.ts";
 import { documentTitle, type Shown } from "../status.ts";
+import { use } from "../store.ts";
 
 const COLOURS = { ok: "%233f9a58", quiet: "%2377808a", warn: "%23d39a2b", bad: "%23d2453c" } as const;
 const SHAPES = { ok: "<circle cx='4' cy='4' r='3' ", quiet: "<circle cx='4' cy='4' r='3' ", warn: "<path d='M4 1 7.5 7H.5z' ", bad: "<path d='M1 1h6v6H1z' " } as const;
@@ -20,7 +21,7 @@ export function usePageTitle(name: string, level: Shown["level"]): void {
 /** Return the number of tasks that have failed since the tab was hidden; 0 while it is visible. */
 function useNewFailures(): number {
   const [failures, setFailures] = useState(0);
-  const current = client.value;
+  const current = use(client);
   useEffect(() => {
     let stop: (() => void) | undefined;
     const look = (): void => {

@@ -4,8 +4,12 @@ import type { Attempt, Task } from "../../../js/src/types.ts";
 import { now } from "../gateway.ts";
 import { attemptsOf, barsOf, extentOf, rectOf, scaleOf, ticksOf, type Bar, type Scale } from "../gantt.ts";
 import { isReady, lookOf } from "../states.ts";
+import { useComputed } from "../store.ts";
+import { exceptionText } from "../text.ts";
 import { duration } from "../time.ts";
 import { useWidth } from "../width.ts";
+import { HatchPattern } from "./hatch.tsx";
+import { SilentPart } from "./silent-note.tsx";
 import { Text } from "./text.tsx";
 import { Duration, StateBadge, Time } from "./values.tsx";
 
@@ -24,7 +28,7 @@ export function Phases({ task }: { readonly task: Task }) {
   const [isTable, showTable] = useState(false);
   const [ref, width] = useWidth(600);
   const isRunning = !isReady(task.state) && task.state !== "LOST";
-  const at = isRunning ? now.value : 0;
+  const at = useComputed(() => (isRunning ? now.value : 0), now);
   const range = extentOf([task], at);
   if (!range) return null;
   const scale = scaleOf(range, width);
@@ -59,6 +63,7 @@ function Chart({ task, bars, scale }: { readonly task: Task; readonly bars: read
           </rect>
         );
       })}
+      <SilentPart task={task} bars={bars} scale={scale} y={3} height={HEIGHT - 6} />
       {attempts.length > 1 && bars.filter((bar, index) => bar.attempt !== bars[index - 1]?.attempt).map((bar) => (
         <text key={bar.attempt} class="try" x={scale.x(bar.from) + 3} y={HEIGHT - 7}>{bar.attempt}</text>
       ))}
@@ -80,17 +85,6 @@ export function Ticks({ scale, origin, y }: { readonly scale: Scale; readonly or
   );
 }
 
-/** The pattern of gaps and of waiting for an eta. It is defined once on the page that uses it. */
-export function HatchPattern({ id = "hatch" }: { readonly id?: string }) {
-  return (
-    <defs>
-      <pattern id={id} width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
-        <rect class="hatch" width="2.5" height="6" />
-      </pattern>
-    </defs>
-  );
-}
-
 /** The attempts of a task as a table. */
 export function Attempts({ task }: { readonly task: Task }) {
   const id = useId();
@@ -104,7 +98,7 @@ export function Attempts({ task }: { readonly task: Task }) {
           <tr>{["Attempt", "State", "Sent", "Eta", "Received", "Started", "Ended", "Ran", "Worker", "Exception"].map((name) => <th key={name} scope="col">{name}</th>)}</tr>
         </thead>
         <tbody>
-          {attempts.map(({ state = "PENDING", sent, eta, received, started, ended, worker, exception }, index) => (
+          {attempts.map(({ state = "PENDING", sent, eta, received, started, ended, worker, exception = null }, index) => (
             <tr key={first + index}>
               <th scope="row">{first + index}</th>
               <td><StateBadge state={state} /></td>
@@ -115,7 +109,7 @@ export function Attempts({ task }: { readonly task: Task }) {
               <td><Time value={ended} as="clock" /></td>
               <td><Duration value={started != null && ended != null ? ended - started : null} /></td>
               <td><Text value={worker ?? "–"} max={60} /></td>
-              <td><Text value={exception ?? "–"} max={120} /></td>
+              <td><Text value={exceptionText({ exception, traceback: index === attempts.length - 1 && task.traceback }) || "–"} max={120} /></td>
             </tr>
           ))}
         </tbody>

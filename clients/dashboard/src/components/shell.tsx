@@ -1,31 +1,33 @@
 /** What is around each view: navigation, status, search, and the notes of the gateway. */
-import { useComputed } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
-import { access, client, health, isUtc, may, now, refusal, useWatch } from "../gateway.ts";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { access, asksForToken, away, client, health, isUtc, may, now, refusal, setClock, useWatch } from "../gateway.ts";
 import { useKeys } from "../keys.ts";
 import { go, route } from "../navigation.ts";
 import { formatSearch, isUuid } from "../search.ts";
 import { type Shown, shownStatus } from "../status.ts";
 import { endedPerMinute } from "../overview.ts";
-import { plural, rate, visible } from "../text.ts";
+import { use, useComputed } from "../store.ts";
+import { count, plural, rate, visible } from "../text.ts";
 import { duration } from "../time.ts";
 import { NAV } from "../views/registry.ts";
+import { awayOf } from "../workers.ts";
 import { Link } from "./link.tsx";
 import { SearchBox } from "./search-box.tsx";
 
 /** What the status line shows now, computed once a second and at each change. */
 export function useStatus(): Shown {
   useConnection();
-  return useComputed(() => {
-    const refused = may.value.includes("events") ? (refusal.value?.message ?? null) : 'This token does not allow the stream: its scope must have "events" in "may".';
-    return shownStatus(health.value, refused, now.value);
-  }).value;
+  const text = useComputed(() => {
+    const refused = asksForToken(refusal.value) ? "" : may.value.includes("events") ? (refusal.value?.message ?? null) : 'This token does not allow the stream: its scope must have "events" in "may".';
+    return JSON.stringify(shownStatus(health.value, refused, now.value));
+  }, access, may, refusal, health, now);
+  return useMemo(() => JSON.parse(text) as Shown, [text]);
 }
 
 /** Keep the stream open, also while the view watches nothing: the status is about it. */
 function useConnection(): void {
-  const current = client.value;
-  const isAllowed = may.value.includes("events");
+  const current = use(client);
+  const isAllowed = use(may).includes("events");
   useEffect(() => (isAllowed ? current.events({ type: "!*" }).subscribe(() => {}) : undefined), [current, isAllowed]);
 }
 
@@ -34,7 +36,7 @@ const SHAPES = { ok: "●", quiet: "○", warn: "▲", bad: "■" } as const;
 export function Header({ status }: { readonly status: Shown }) {
   const head = useRef<HTMLElement>(null);
   useHeight(head);
-  const { view } = route.value;
+  const { view } = use(route);
   useKeys(Object.fromEntries(NAV.map(({ view }) => [view, () => go({ view })])));
   return (
     <header ref={head} class="shell">
@@ -58,7 +60,7 @@ export function Header({ status }: { readonly status: Shown }) {
 }
 
 function Search() {
-  const { view, query } = route.value;
+  const { view, query } = use(route);
   return (
     <SearchBox hasKeys label="Search tasks" placeholder="Search: id, text, state:FAILURE, runtime>5    /" value={view === "tasks" ? formatSearch(query) : ""}
       onSearch={(query, text) => (isUuid(text) ? go({ view: "task", id: text.trim() }) : go({ view: "tasks", query }))} />
@@ -67,10 +69,11 @@ function Search() {
 
 function Switches() {
   const [problem, setProblem] = useState("");
+  const utc = use(isUtc);
   return (
     <div class="switches">
-      <button type="button" aria-pressed={isUtc.value} title="Show times in UTC" onClick={() => (isUtc.value = !isUtc.value)}>UTC</button>
-      {access.value === "session" && (
+      <button type="button" aria-pressed={utc} title="Show times in UTC" onClick={() => (isUtc.value = !utc)}>UTC</button>
+      {use(access) === "session" && (
         <button type="button" onClick={() => void import("./login.tsx").then(({ signOut }) => signOut()).then(setProblem)}>Sign out</button>
       )}
       {problem && <span role="alert" class="bad">{problem}</span>}
@@ -81,34 +84,40 @@ function Switches() {
 /** The status, what the workers do, and a band for what is wrong. */
 function StatusLine({ status }: { readonly status: Shown }) {
   const { level, text, details } = status;
-  const heardMs = health.value?.heardMs;
-  const { value: workers } = useWatch((client) => (may.value.includes("workers") && may.value.includes("events") ? client.workers() : null), `workers ${may.value}`);
-  const { value: statistics } = useWatch((client) => (may.value.includes("state") && may.value.includes("events") ? client.statistics({ window: "1h" }) : null), `statistics ${may.value}`);
+  const heardMs = use(health)?.heardMs;
+  const allowed = use(may);
+  const { value: workers } = useWatch((client) => (allowed.includes("workers") && allowed.includes("events") ? client.workers() : null), `workers ${allowed}`);
+  const { value: statistics } = useWatch((client) => (allowed.includes("state") && allowed.includes("events") ? client.statistics({ window: "1h" }) : null), `statistics ${allowed}`);
+  useEffect(() => void (statistics && setClock(statistics.time)), [statistics]);
   const alive = workers?.filter((worker) => worker.alive).length;
+  useEffect(() => void (away.value = awayOf(workers ?? [])), [workers]);
   return (
     <div class={`status level-${level}`}>
       <p class="status-line">
         <strong class="level"><span aria-hidden="true">{SHAPES[level]}</span> {visible(text)}</strong>
-        {workers && <span>{plural(alive ?? 0, "worker")}{alive !== workers.length && <span class="muted"> of {workers.length}</span>}</span>}
+        {workers && <span>{plural(alive ?? 0, "worker")}{alive !== workers.length && <span class="muted"> of {count(workers.length)}</span>}</span>}
         {statistics && <span>{rate(endedPerMinute(statistics.total, statistics) / 60)} done</span>}
         {statistics && <span class={statistics.total.failed ? "bad" : "muted"}>{plural(statistics.total.failed, "failure")} in 1 h</span>}
         {heardMs != null && <span class="muted">heard {heardMs < 1_000 ? "now" : `${duration(Math.floor(heardMs / 1_000))} ago`}</span>}
       </p>
       {details.length > 0 && <div class="band">{details.map((sentence) => <p key={sentence}><bdi>{visible(sentence)}</bdi></p>)}</div>}
-      <Announcement text={[text, ...details].join(". ")} />
+      <Announcement text={[text, ...details].join(". ")} isGood={level === "ok"} />
     </div>
   );
 }
 
 const ANNOUNCE_MS = 5_000;
 
-/** The status for screen readers: at most one message in five seconds, and no ages, which change each second. */
-function Announcement({ text }: { readonly text: string }) {
+/**
+ * The status for screen readers: at most one message in five seconds, and no ages, which change each second. A good one
+ * replaces the one before at once, which would be read as that of now.
+ */
+function Announcement({ text, isGood }: { readonly text: string; readonly isGood: boolean }) {
   const steady = text.replace(/\d[\d.,]* ?(ms|s|min|h|d)\b/g, "").replace(/\s+/g, " ");
   const [said, say] = useState("");
   const saidAt = useRef(-Infinity);
   useEffect(() => {
-    const wait = Math.max(0, saidAt.current + ANNOUNCE_MS - performance.now());
+    const wait = isGood ? 0 : Math.max(0, saidAt.current + ANNOUNCE_MS - performance.now());
     const timer = setTimeout(() => {
       saidAt.current = performance.now();
       say(text);

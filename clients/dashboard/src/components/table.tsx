@@ -1,5 +1,5 @@
 /** A table of rows of one height: sortable, one stop of the tab key, with only the rows in sight in the page. */
-import type { ComponentChildren } from "preact";
+import { Component, type ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { useKeys } from "../keys.ts";
 import { base, go } from "../navigation.ts";
@@ -107,18 +107,16 @@ export function DataTable<T>(props: TableProps<T>) {
           ))}
         </tr>
       </thead>
-      <tbody>
+      <tbody onFocusIn={(event) => setFocused(keyAt(event))}
+        onClick={onSelect && ((event: Event) => !(event.target as Element).closest("a, button, .spacer") && onSelect(keyAt(event)))}>
         {from > 0 && <tr aria-hidden="true" class="spacer"><td colSpan={columns.length} style={{ blockSize: `${from * height}px` }} /></tr>}
         <InRow.Provider value={true}>
           {rows.slice(from, to).map((row, offset) => {
             const key = rowKey(row);
             const index = from + offset;
             return (
-              <tr key={key} data-key={key} aria-rowindex={index + 2} tabIndex={index === at ? 0 : -1} aria-selected={onSelect ? key === selected : undefined}
-                class={rowClass?.(row)} onFocus={() => setFocused(key)}
-                onClick={onSelect && ((event) => !(event.target as Element).closest("a, button") && onSelect(key))}>
-                {columns.map((column) => <td key={column.key} class={classOf(column)}>{column.cell(row)}</td>)}
-              </tr>
+              <TableRow key={key} name={key} row={row} columns={columns} index={index + 2} isStop={index === at}
+                isSelected={onSelect ? key === selected : undefined} class={rowClass?.(row)} />
             );
           })}
         </InRow.Provider>
@@ -126,6 +124,36 @@ export function DataTable<T>(props: TableProps<T>) {
       </tbody>
     </table>
   );
+}
+
+interface RowProps {
+  readonly name: string;
+  readonly row: unknown;
+  readonly columns: readonly Column<never>[];
+  readonly index: number;
+  readonly isStop: boolean;
+  readonly isSelected: boolean | undefined;
+  readonly class: string | undefined;
+}
+
+/** A row: rendered again only if it has changed. */
+class TableRow extends Component<RowProps> {
+  override shouldComponentUpdate(next: RowProps): boolean {
+    return (Object.keys(next) as (keyof RowProps)[]).some((name) => next[name] !== this.props[name]);
+  }
+
+  override render({ name, row, columns, index, isStop, isSelected, class: className }: RowProps) {
+    return (
+      <tr data-key={name} aria-rowindex={index} tabIndex={isStop ? 0 : -1} aria-selected={isSelected} class={className}>
+        {columns.map((column) => <td key={column.key} class={classOf(column)}>{column.cell(row as never)}</td>)}
+      </tr>
+    );
+  }
+}
+
+/** Return the key of the row of an event. */
+function keyAt({ target }: Event): string {
+  return (target as Element).closest<HTMLElement>("tr")!.dataset["key"]!;
 }
 
 function classOf({ isNumber, from }: Column<never>): string | undefined {

@@ -26,8 +26,6 @@ export class TailList {
   #drawnAt = 0;
   /** Rows that the last update has written. */
   #written = 0;
-  /** The number after the newest row that is shown; undefined while the list follows. */
-  #heldEnd: number | undefined;
   #isPointerOver = false;
   #isTold = false;
   #selected: Entry | undefined;
@@ -81,7 +79,7 @@ export class TailList {
   reset(): void {
     this.select(null);
     this.#isTold = false;
-    this.#heldEnd = undefined;
+    this.buffer.release();
     for (const row of this.#rows) row.entry = undefined;
     this.root.scrollTop = 0;
     this.draw();
@@ -90,8 +88,7 @@ export class TailList {
   /** Hold, or follow again: then the newest row is in sight. */
   hold(isTold: boolean): void {
     this.#isTold = isTold;
-    if (isTold) this.#heldEnd ??= this.buffer.end;
-    else {
+    if (!isTold) {
       this.#isPointerOver = false;
       this.select(null);
       this.root.scrollTop = 0;
@@ -138,18 +135,18 @@ export class TailList {
   }
 
   get #end(): number {
-    return this.#heldEnd ?? this.buffer.end;
+    return this.buffer.heldEnd ?? this.buffer.end;
   }
 
   /** Begin or end to hold. */
   #hold(): void {
     const mayMove = !this.#isTold && !this.#isPointerOver && !this.#selected && this.root.scrollTop < 2;
-    if (mayMove) this.#heldEnd = undefined;
-    else this.#heldEnd = Math.max(this.#heldEnd ?? this.buffer.end, this.buffer.first);
+    if (mayMove) this.buffer.release();
+    else this.buffer.hold();
   }
 
   #report(end: number): void {
-    const state = { isHeld: this.#heldEnd !== undefined, unseen: this.buffer.end - end };
+    const state = { isHeld: this.buffer.heldEnd !== undefined, unseen: this.buffer.end - end };
     if (state.isHeld === this.#state.isHeld && state.unseen === this.#state.unseen) return;
     this.#state = state;
     this.callbacks.changed(state);

@@ -3,6 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 import type { Task } from "../../../js/src/types.ts";
 import { client } from "../gateway.ts";
 import { literal } from "../route.ts";
+import { use } from "../store.ts";
+import { exceptionText } from "../text.ts";
 import { Repr } from "./repr-tree.tsx";
 import { LongText, Text } from "./text.tsx";
 import { Traceback } from "./traceback.tsx";
@@ -10,11 +12,12 @@ import { Time } from "./values.tsx";
 
 /** The exception and the traceback of a task that has failed or is tried again. */
 export function Failure({ task }: { readonly task: Task }) {
-  const { exception, traceback } = task;
-  if (exception === null && traceback === null) return null;
+  const { traceback } = task;
+  const exception = exceptionText(task);
+  if (!exception && traceback === null) return null;
   return (
     <section class="card stack failure" aria-label="Exception">
-      {exception !== null && (exception.length > 300 || exception.includes("\n") ? <LongText value={exception} maxLines={20} maxChars={2_000} /> : <p class="exception mono"><Text value={exception} max={300} /></p>)}
+      {exception && (exception.length > 300 || exception.includes("\n") ? <LongText value={exception} maxLines={20} maxChars={2_000} /> : <p class="exception mono"><Text value={exception} max={300} /></p>)}
       {traceback !== null && <Traceback text={traceback} />}
     </section>
   );
@@ -23,7 +26,7 @@ export function Failure({ task }: { readonly task: Task }) {
 /** Why a task is lost: the gateway's sentence, as long as its history has it. */
 export function Lost({ task }: { readonly task: Task }) {
   const [reason, setReason] = useState<string | null>(null);
-  const current = client.value;
+  const current = use(client);
   const { uuid, worker, pid, lost } = task;
   useEffect(() => {
     if (lost === null) return;

@@ -4,7 +4,8 @@ import type { Event } from "../../../js/src/types.ts";
 import { client } from "../gateway.ts";
 import { literal } from "../route.ts";
 import { stateOfType, lookOf } from "../states.ts";
-import { plural } from "../text.ts";
+import { use } from "../store.ts";
+import { exceptionText, plural } from "../text.ts";
 import { Empty } from "./layout.tsx";
 import { LongText, Text } from "./text.tsx";
 import { Time } from "./values.tsx";
@@ -19,7 +20,7 @@ interface Heard {
 
 export function useTaskEvents(uuid: string, cluster: string | undefined): Heard {
   const [heard, setHeard] = useState<Heard>({ events: [], dropped: 0 });
-  const current = client.value;
+  const current = use(client);
   useEffect(() => {
     let events: Event[] = [];
     let dropped = 0;
@@ -58,8 +59,8 @@ export function TaskEvents({ uuid, cluster }: { readonly uuid: string; readonly 
 
 /** Return the outcome in an event, in short. */
 function summaryOf(event: Event): string {
-  const { exception, result, reason, progress, requeue, signum } = event as Record<string, unknown>;
-  const found = exception ?? reason ?? result ?? (progress === undefined ? undefined : `progress ${String(progress)}`);
+  const { result, reason, progress, requeue, signum } = event as Record<string, unknown>;
+  const found = (exceptionText(event) || null) ?? reason ?? result ?? (progress === undefined ? undefined : `progress ${String(progress)}`);
   if (found !== undefined && found !== null) return typeof found === "string" ? found : JSON.stringify(found);
   return requeue ? "requeue" : signum ? `signal ${String(signum)}` : "";
 }

@@ -1,8 +1,9 @@
 /** The head of a task: what it is, where it runs, and how it goes. Also in the panel of a workflow. */
 import type { Task } from "../../../js/src/types.ts";
 import { now } from "../gateway.ts";
-import { isReady } from "../states.ts";
+import { isReady, ranOf } from "../states.ts";
 import { literal } from "../route.ts";
+import { useComputed } from "../store.ts";
 import { plural } from "../text.ts";
 import { duration } from "../time.ts";
 import { CopyButton } from "./layout.tsx";
@@ -26,7 +27,7 @@ export function Outcome({ task }: { readonly task: Task }) {
   const begun = beginOf(task);
   const ended = endOf(task);
   const isOver = isReady(task.state) || task.stale;
-  const seconds = begun === null ? null : (isOver && ended !== null ? ended : now.value) - begun;
+  const seconds = useComputed(() => (begun === null ? null : (isOver && ended !== null ? ended : now.value) - begun), now);
   return (
     <span class="outcome inline">
       <StateBadge state={task.state} />
@@ -42,6 +43,7 @@ export function Outcome({ task }: { readonly task: Task }) {
 export function Facts({ task }: { readonly task: Task }) {
   const { uuid, root_id, worker, client, queue, cluster, pid } = task;
   const inCluster = cluster === undefined ? [] : [["cluster", cluster] as const];
+  const waits = ["PENDING", "RECEIVED", "RETRY"].includes(task.state);
   return (
     <dl class="fields task-facts">
       <dt>Id</dt>
@@ -57,9 +59,16 @@ export function Facts({ task }: { readonly task: Task }) {
       <dt>Waited</dt>
       <dd><Duration value={task.queued_seconds} /></dd>
       <dt>Ran</dt>
-      <dd><Duration value={task.runtime} /></dd>
-      {task.eta !== null && <><dt>Eta</dt><dd><Text value={task.eta} /></dd></>}
-      {task.expires !== null && <><dt>Expires</dt><dd><Text value={task.expires} /></dd></>}
+      <dd><Duration value={ranOf(task)} /></dd>
+      {waits && <Moment label="Runs at" value={task.eta} />}
+      {(waits || task.state === "REVOKED") && <Moment label="Expires" value={task.expires} />}
     </dl>
   );
+}
+
+/** A time that the client has given, as it was sent. */
+function Moment({ label, value }: { readonly label: string; readonly value: string | number | null }) {
+  if (value === null) return null;
+  const time = typeof value === "string" && Date.parse(value) / 1_000;
+  return <><dt>{label}</dt><dd>{time ? <Time value={time} as="both" /> : <Text value={value} max={60} />}</dd></>;
 }

@@ -1,6 +1,7 @@
 /** Single values: states, times, durations, parts and rows of numbers. */
 import { isUtc, now } from "../gateway.ts";
 import { lookOf } from "../states.ts";
+import { use, useComputed } from "../store.ts";
 import { percent } from "../text.ts";
 import { ago, clock, dateTime, duration, rfc3339, shortTime } from "../time.ts";
 import { Text } from "./text.tsx";
@@ -24,14 +25,17 @@ export interface TimeProps {
 }
 
 export function Time({ value, as = "ago" }: TimeProps) {
+  const utc = use(isUtc);
+  const text = useComputed(() => textOf(value ?? 0, as, utc), now);
   if (value == null) return <span class="muted">–</span>;
-  const utc = isUtc.value;
-  const text =
-    as === "ago" ? ago(value, now.value)
-    : as === "clock" ? clock(value, utc, 3)
-    : as === "short" ? shortTime(value, now.value, utc)
-    : `${shortTime(value, now.value, utc)} · ${ago(value, now.value)}`;
   return <time class="num" dateTime={rfc3339(value)} title={`${dateTime(value, utc)} · ${dateTime(value, !utc)}`}>{text}</time>;
+}
+
+function textOf(value: number, as: TimeProps["as"], utc: boolean): string {
+  if (as === "ago") return ago(value, now.value);
+  if (as === "clock") return clock(value, utc, 3);
+  const short = shortTime(value, now.value, utc);
+  return as === "short" ? short : `${short} · ${ago(value, now.value)}`;
 }
 
 /** A duration in seconds; null: `–`. */
@@ -42,7 +46,7 @@ export function Duration({ value }: { readonly value: number | null | undefined 
 
 /** The time since a moment, which goes on. */
 export function Since({ value }: { readonly value: number | null | undefined }) {
-  return <Duration value={value == null ? null : Math.max(0, Math.floor(now.value - value))} />;
+  return <Duration value={useComputed(() => (value == null ? null : Math.max(0, Math.floor(now.value - value))), now)} />;
 }
 
 export interface BarProps {

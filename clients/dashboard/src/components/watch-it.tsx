@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { access } from "../gateway.ts";
 import { base } from "../navigation.ts";
 import type { Query } from "../route.ts";
+import { use } from "../store.ts";
 import { visible } from "../text.ts";
 import { type Target, watchIt } from "../watchit.ts";
 import { CopyButton } from "./layout.tsx";
@@ -19,7 +20,7 @@ export interface WatchItProps {
 export function WatchIt({ kind, uuid = "", rootId = "", query = [], cluster }: WatchItProps) {
   const [id, setId] = useState<string>("curl");
   const target: Target = kind === "filter" ? { kind, query } : { kind, id: kind === "task" ? uuid : rootId, cluster };
-  const needsToken = access.value !== "open";
+  const needsToken = use(access) !== "open";
   const { lines, dropped } = watchIt(target, base.href, needsToken);
   const current = lines.find((one) => one.id === id) ?? lines[0]!;
   return (

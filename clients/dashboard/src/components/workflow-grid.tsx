@@ -1,16 +1,19 @@
 /** The rows of a workflow as a treegrid. Only the rows in sight are in the page. */
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { scaleOf } from "../gantt.ts";
+import type { SeenGap } from "../gaps.ts";
 import { useKeys } from "../keys.ts";
 import { base, go } from "../navigation.ts";
 import { href } from "../route.ts";
 import type { Row } from "../tree.ts";
 import { useWidth } from "../width.ts";
-import type { Drawn, SeenGap } from "../workflow-data.ts";
+import type { Drawn } from "../workflow-data.ts";
 import { Axis, Backdrop } from "./gantt-head.tsx";
 import { GanttRow, NUMBERS } from "./gantt-row.tsx";
 
 const OVERSCAN = 6;
+/** Until the layout is known. */
+const FIRST_ROWS = 20;
 
 export interface WorkflowGridProps {
   readonly label: string;
@@ -134,7 +137,7 @@ function useRowHeight(): number {
 
 /** Return the first row in sight, and the one after the last. */
 function useInSight(grid: { readonly current: HTMLElement | null }, height: number, count: number): readonly [number, number] {
-  const [range, setRange] = useState<readonly [number, number]>([0, 60]);
+  const [range, setRange] = useState<readonly [number, number]>([0, FIRST_ROWS]);
   useLayoutEffect(() => {
     const box = grid.current;
     if (!box) return;

@@ -4,6 +4,7 @@ import { Panel } from "./layout.tsx";
 import { TaskLink } from "./link.tsx";
 import { Phases } from "./phases.tsx";
 import { Failure, Lost, Values } from "./task-body.tsx";
+import { SilentNote } from "./silent-note.tsx";
 import { Facts, Outcome } from "./task-head.tsx";
 import { Text } from "./text.tsx";
 
@@ -14,6 +15,7 @@ export function WorkflowPanel({ task, onClose }: { readonly task: WorkflowTask; 
       <div class="stack">
         <h2><TaskLink uuid={task.uuid} cluster={task.cluster}><Text value={task.name ?? task.uuid} max={120} /></TaskLink></h2>
         <Outcome task={record} />
+        <SilentNote task={record} />
         <Lost task={record} />
         <Phases task={record} />
         <Failure task={record} />

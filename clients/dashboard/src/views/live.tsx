@@ -5,15 +5,19 @@ import { matcher, parse } from "../../../js/src/filter.ts";
 import { EventPanel } from "../components/event-panel.tsx";
 import { copy, CopyButton, ErrorBox, ViewFrame } from "../components/layout.tsx";
 import { SearchBox } from "../components/search-box.tsx";
+import { lazy } from "../components/lazy.tsx";
 import { TailList } from "../components/tail-list.ts";
 import { access, isUtc, tailClient } from "../gateway.ts";
 import { useKeys } from "../keys.ts";
 import { base, go, goQuery } from "../navigation.ts";
 import { formatQuery, href, literal, type Query, type Route, valueOf, withValue } from "../route.ts";
 import { EVENT_FIELDS, formatSearch } from "../search.ts";
+import { use } from "../store.ts";
 import { type Entry, entryOf, gapText, noteOf, skippedText, TailBuffer, type TailState } from "../tail.ts";
 import { count, rate } from "../text.ts";
 import type { View } from "./registry.ts";
+
+const WatchIt = lazy(() => import("../components/watch-it.tsx").then(({ WatchIt }) => WatchIt));
 
 /** Events a second that the gateway sends; more cannot be read. */
 export const MAX_RATE = 200;
@@ -47,6 +51,7 @@ const LiveView: View = ({ route }: { readonly route: Route }) => {
   const list = useRef<TailList | undefined>(undefined);
   const [{ isHeld, unseen }, setState] = useState<TailState>({ isHeld: false, unseen: 0 });
   const [selected, setSelected] = useState<Entry | null>(null);
+  const [isWatching, watch] = useState(false);
   const buffer = useMemo(() => new TailBuffer(), []);
   const key = formatQuery(query);
   const latest = useRef(query);
@@ -104,11 +109,13 @@ const LiveView: View = ({ route }: { readonly route: Route }) => {
             {!isHeld ? "Hold" : unseen ? `Follow (${count(unseen)} new)` : "Follow"}
           </button>
           <button type="button" onClick={clear}>Clear</button>
+          <button type="button" aria-expanded={isWatching} onClick={() => watch(!isWatching)}>Watch it</button>
           <CopyButton label="Copy curl" text={curl(query)} />
         </>
       }>
       <SearchBox label="Filter events" placeholder="Filter: name:shop.* state:FAILURE type:task-failed" value={formatSearch(query, EVENT_FIELDS)} fields={EVENT_FIELDS}
         onSearch={(found) => goQuery(found, { replace: false })} />
+      {isWatching && <div class="card"><WatchIt kind="filter" query={query} /></div>}
       {error && <ErrorBox error={error} />}
       <div class="tail" ref={box} role="table" aria-label="Events, newest first">
         <div class="tail-head" role="rowgroup">
@@ -128,9 +135,7 @@ const LiveView: View = ({ route }: { readonly route: Route }) => {
 export default LiveView;
 
 function Nothing({ query }: { readonly query: Query }) {
-  if (query.length) {
-    return <p role="note">No event of the last minute matches this filter. New ones that match appear here.</p>;
-  }
+  if (query.length) return <p role="note">No event of the last minute matches this filter. New ones that match appear here.</p>;
   return <p role="note">No event in the last minute. New ones appear here. Workers send events of tasks if they are started with <code>-E</code>.</p>;
 }
 
@@ -147,7 +152,7 @@ function useTail(query: Query, key: string, buffer: TailBuffer, list: { readonly
   const [speed, setSpeed] = useState({ seen: 0, skipped: 0 });
   const [hasAnswered, setAnswered] = useState(false);
   const position = useRef<Position>({ key: null, id: "" });
-  const tail = tailClient.value;
+  const tail = use(tailClient);
   useEffect(() => {
     setError(null);
     setAnswered(false);
@@ -242,4 +247,3 @@ function openTail(tail: Client, filter: Filter, since: string, position: Positio
     },
   };
 }
-

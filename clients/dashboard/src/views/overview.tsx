@@ -1,17 +1,24 @@
 /** The overview: what runs, what waits, what fails, and who works. All numbers are the gateway's. */
 import type { Failure, Queue, Statistics, Worker } from "../../../js/src/index.ts";
+import { matcher } from "../../../js/src/filter.ts";
+import { FilterParts } from "../components/filter-parts.tsx";
 import { HistoryStrip } from "../components/history-strip.tsx";
-import { Empty, ErrorBox, Skeleton, ViewFrame } from "../components/layout.tsx";
+import { Empty, ErrorBox, Skeleton, StartWorker, ViewFrame } from "../components/layout.tsx";
 import { Link, TaskLink, WorkerLink } from "../components/link.tsx";
 import { NameTable } from "../components/name-table.tsx";
 import { Running } from "../components/running.tsx";
 import { Text } from "../components/text.tsx";
-import { Since, Time } from "../components/values.tsx";
-import { health, useWatch } from "../gateway.ts";
+import { Time } from "../components/values.tsx";
+import { WorkerStatus } from "../components/worker-status.tsx";
+import { useGaps } from "../gaps.ts";
+import { health, may, useWatch } from "../gateway.ts";
 import { goQuery } from "../navigation.ts";
 import { type Emptiness, emptiness, isCutOff, problems } from "../overview.ts";
-import { type Route, valueOf, withValue } from "../route.ts";
+import { type Query, type Route, valueOf, withValue } from "../route.ts";
+import { use } from "../store.ts";
+import { filterOf } from "../task-query.ts";
 import { count, plural } from "../text.ts";
+import { keyOfWorker } from "../workers.ts";
 import type { View } from "./registry.ts";
 
 const WINDOWS = ["5m", "15m", "1h", "6h", "24h"];
@@ -20,15 +27,21 @@ const DEFAULT_WINDOW = "1h";
 const OverviewView: View = ({ route }: { readonly route: Route }) => {
   const { query } = route;
   const window = valueOf(query, "window") || DEFAULT_WINDOW;
-  const name = valueOf(query, "name");
-  const cluster = valueOf(query, "cluster");
-  const statistics = useWatch((client) => client.statistics({ window, ...(name ? { name } : {}) }), `statistics ${window} ${name}`);
-  const { value: workers } = useWatch((client) => client.workers(), "workers");
-  const { value: queues } = useWatch((client) => client.queues(), "queues");
-  const { value: failures } = useWatch((client) => client.failures({ limit: 5, ...(name ? { name } : {}) }), `failures ${name}`);
+  const filter = filterOf(query);
+  const { name, cluster } = filter;
+  const key = JSON.stringify(filter);
+  const isWhole = key === "{}";
+  const passes = matcher([cluster ? { cluster: [cluster].flat() } : {}]);
+  const inCluster = ({ cluster }: Worker | Queue): boolean => passes({ cluster });
+  const statistics = useWatch((client) => client.statistics({ window, name, cluster }), `statistics ${window} ${key}`);
+  const seesWorkers = use(may).includes("workers");
+  const { value: allWorkers } = useWatch((client) => (seesWorkers ? client.workers() : null), `workers ${seesWorkers}`);
+  const { value: allQueues } = useWatch((client) => (seesWorkers ? client.queues() : null), `queues ${seesWorkers}`);
+  const [workers, queues] = [allWorkers?.filter(inCluster) ?? null, allQueues?.filter(inCluster) ?? null];
+  const { value: failures } = useWatch((client) => client.failures({ limit: 5, name, cluster }), `failures ${key}`);
   const { value, error } = statistics;
-  const why = value && workers && !name ? emptiness(value.total, value.names.length, workers) : null;
-  const names = value?.names.filter((item) => !cluster || item.cluster === cluster) ?? [];
+  const gaps = useGaps(value);
+  const why = value && workers && isWhole ? emptiness(value.total, value.names.length, workers) : null;
   return (
     <ViewFrame name="overview" state={value ? (why && !workers?.length ? "empty" : "ready") : error ? "error" : "loading"} title="Overview"
       tools={
@@ -39,20 +52,22 @@ const OverviewView: View = ({ route }: { readonly route: Route }) => {
           </select>
         </label>
       }>
+      <FilterParts query={query} />
       {error && <ErrorBox error={error} />}
       {!value && !error && <Skeleton rows={10} />}
       {why && <WhyEmpty why={why} />}
-      {value && workers && <Problems statistics={value} workers={workers} queues={queues} />}
+      {value && (workers || !seesWorkers) && <Problems statistics={value} workers={workers} queues={queues} />}
       {value && !(why && !workers?.length) && (
         <>
-          <HistoryStrip buckets={value.total.buckets} since={value.since} />
-          {names.length > 0 && <NameTable statistics={value} names={names} />}
+          <HistoryStrip buckets={value.total.buckets} since={value.since} gaps={gaps} />
+          {value.names.length > 0 && <NameTable statistics={value} names={value.names} />}
           {value.other && <p class="muted">Further names have {plural(value.other.running, "running task")}, {count(value.other.waiting)} waiting.</p>}
           <div class="cards">
-            <Running items={value.names} />
-            <Failures failures={failures} />
-            <Workers workers={workers} />
-            <Queues queues={queues} />
+            <Running items={value.names} query={query.filter(([name]) => name !== "window")} />
+            <Failures failures={failures} query={query.filter(([name]) => name !== "window")} />
+            {seesWorkers ? <><Workers workers={workers} /><Queues queues={queues} /></> : (
+              <p class="card muted">Workers and queues are not shown: the token's scope must have "workers" in "may".</p>
+            )}
           </div>
         </>
       )}
@@ -62,6 +77,7 @@ const OverviewView: View = ({ route }: { readonly route: Route }) => {
 export default OverviewView;
 
 function WhyEmpty({ why }: { readonly why: Exclude<Emptiness, null> }) {
+  const sources = use(health)?.sources ?? [];
   if (why === "no-task-events") {
     return (
       <Empty title="Workers are alive, and no task has been reported.">
@@ -76,17 +92,15 @@ function WhyEmpty({ why }: { readonly why: Exclude<Emptiness, null> }) {
       </Empty>
     );
   }
-  const isAway = isCutOff(health.value?.sources ?? []);
+  const isAway = isCutOff(sources);
   return (
     <Empty title={isAway ? "The gateway has no broker, so nothing is known yet." : "No worker has been heard."}>
-      {!isAway && <p>Workers send a first event when they start:</p>}
-      <pre>{"celery -A proj worker -E\ncelery-gateway check"}</pre>
-      <p><code>celery-gateway check</code> prints what keeps events from arriving, and how to mend it.</p>
+      <StartWorker />
     </Empty>
   );
 }
 
-function Problems({ statistics, workers, queues }: { readonly statistics: Statistics; readonly workers: readonly Worker[]; readonly queues: readonly Queue[] | null }) {
+function Problems({ statistics, workers, queues }: { readonly statistics: Statistics; readonly workers: readonly Worker[] | null; readonly queues: readonly Queue[] | null }) {
   const found = problems(statistics.total, workers, queues);
   if (!found.length) return null;
   return (
@@ -98,10 +112,10 @@ function Problems({ statistics, workers, queues }: { readonly statistics: Statis
   );
 }
 
-function Failures({ failures }: { readonly failures: readonly Failure[] | null }) {
+function Failures({ failures, query }: { readonly failures: readonly Failure[] | null; readonly query: Query }) {
   return (
     <section class="card">
-      <h2><Link to={{ view: "failures" }}>Failures</Link></h2>
+      <h2><Link to={{ view: "failures", query }}>Failures</Link></h2>
       {!failures ? <Skeleton rows={3} /> : !failures.length ? <p class="muted">Nothing has failed. </p> : (
         <ul class="lines">
           {failures.map(({ signature, exception, message, count: number, uuid, last }) => (
@@ -118,7 +132,6 @@ function Failures({ failures }: { readonly failures: readonly Failure[] | null }
 }
 
 const MAX_WORKERS = 12;
-const MARKS = { online: ["●", "good"], stopping: ["◐", "warn"], silent: ["▲", "warn"], offline: ["○", "muted"], unknown: ["?", "muted"] } as const;
 
 function Workers({ workers }: { readonly workers: readonly Worker[] | null }) {
   const shown = [...(workers ?? [])].sort((a, b) => Number(b.alive) - Number(a.alive)).slice(0, MAX_WORKERS);
@@ -127,11 +140,11 @@ function Workers({ workers }: { readonly workers: readonly Worker[] | null }) {
       <h2><Link to={{ view: "workers" }}>Workers</Link></h2>
       {!workers ? <Skeleton rows={3} /> : !workers.length ? <p class="muted">No worker has been heard.</p> : (
         <ul class="lines">
-          {shown.map(({ hostname, cluster, status, active, since }) => (
-            <li key={`${cluster} ${hostname}`} class="inline">
-              <span class={`${MARKS[status][1]} nowrap`}><span aria-hidden="true">{MARKS[status][0]}</span> {status}</span>
-              <span class="cut grow"><WorkerLink hostname={hostname} cluster={cluster} /></span>
-              {status === "online" || status === "stopping" ? <span class="num">{count(active ?? 0)} running</span> : <span class="muted">for <Since value={since} /></span>}
+          {shown.map((worker) => (
+            <li key={keyOfWorker(worker)} class="inline">
+              <WorkerStatus worker={worker} />
+              <span class="cut grow"><WorkerLink hostname={worker.hostname} cluster={worker.cluster} /></span>
+              {worker.alive && <span class="num">{count(worker.active ?? 0)} running</span>}
             </li>
           ))}
         </ul>

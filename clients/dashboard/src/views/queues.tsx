@@ -6,7 +6,7 @@ import { Link } from "../components/link.tsx";
 import { type Column, DataTable } from "../components/table.tsx";
 import { Text } from "../components/text.tsx";
 import { Since } from "../components/values.tsx";
-import { useWatch } from "../gateway.ts";
+import { useFetched } from "../gateway.ts";
 import { keyOfQueue, priorities, problem, type Trend, Trends } from "../queues.ts";
 import { href, literal, type Query, type Route, valueOf } from "../route.ts";
 import { count, plural } from "../text.ts";
@@ -17,7 +17,10 @@ const none = <span class="muted">–</span>;
 const numberOf = (value: number | null) => (value === null ? none : count(value));
 
 const QueuesView: View = ({ route }) => {
-  const { value, error } = useWatch((client) => client.queues(), "queues");
+  const fetched = useFetched<{ readonly queues: readonly Queue[]; readonly omitted?: number; readonly errors?: Readonly<Record<string, string>> }>("/queues", {}, 5);
+  const { error } = fetched;
+  const value = fetched.value?.queues;
+  const omitted = fetched.value?.omitted ?? 0;
   const trends = useMemo(() => new Trends(), []);
   if (value) trends.add(value);
   const cluster = valueOf(route.query, "cluster");
@@ -30,6 +33,9 @@ const QueuesView: View = ({ route }) => {
     <ViewFrame name="queues" state={state} title="Queues" tools={value && <span role="status">{plural(total, "message")} ready in {plural(queues.length, "queue")}</span>}>
       {error && <ErrorBox error={error} />}
       {state === "loading" && <Skeleton />}
+      {Object.entries(fetched.value?.errors ?? {}).filter(([name]) => !cluster || name === cluster).map(([name, text]) => (
+        <p key={name} class="note" data-note="not-readable">The queues of {name ? <>the broker <Text value={name} max={40} /></> : "the broker"} cannot be read: <Text value={text} max={500} /></p>
+      ))}
       {abandoned.length > 0 && (
         <div class="note" data-note="no-consumer">
           <p>
@@ -50,6 +56,7 @@ const QueuesView: View = ({ route }) => {
       )}
       {value && (
         <p class="muted">
+          {omitted > 0 && `${count(omitted)} more are left out: at most 200 of a broker are read. `}
           Shown are the queues that events of tasks name, and with <code>--control</code> those that workers consume. <code>--queues</code> of the
           gateway lists others. Messages that a worker has prefetched are not ready any more.
         </p>

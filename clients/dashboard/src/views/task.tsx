@@ -7,6 +7,7 @@ import { TaskEvents } from "../components/task-events.tsx";
 import { Facts, Outcome } from "../components/task-head.tsx";
 import { InWorkflow } from "../components/in-workflow.tsx";
 import { TaskWorkflow } from "../components/task-workflow.tsx";
+import { SilentNote } from "../components/silent-note.tsx";
 import { WatchIt } from "../components/watch-it.tsx";
 import { Text } from "../components/text.tsx";
 import { Unknown } from "../components/unknown-task.tsx";
@@ -56,6 +57,7 @@ function Body({ task, query }: { readonly task: Task; readonly query: Query }) {
   return (
     <div class="stack">
       <div class="inline"><Outcome task={task} /><InWorkflow task={task} /></div>
+      <SilentNote task={task} />
       <Lost task={task} />
       <Phases task={task} />
       <Failure task={task} />

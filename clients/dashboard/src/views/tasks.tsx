@@ -1,5 +1,6 @@
 /** Tasks: a row a task, live, with numbers by state and name. */
 import { useRef, useState } from "preact/hooks";
+import type { GatewayError } from "../../../js/src/index.ts";
 import type { Task, TaskList, TaskListWatch } from "../../../js/src/types.ts";
 import { CountList } from "../components/count-list.tsx";
 import { FilterParts } from "../components/filter-parts.tsx";
@@ -9,7 +10,7 @@ import { NothingMatches, NoTasks } from "../components/nothing-matches.tsx";
 import { DataTable } from "../components/table.tsx";
 import { columnsOf } from "../components/task-columns.tsx";
 import { WatchIt } from "../components/watch-it.tsx";
-import { useWatch } from "../gateway.ts";
+import { listPause, useWatch } from "../gateway.ts";
 import { taskKey, useHeld } from "../held.ts";
 import { useKeys } from "../keys.ts";
 import { goQuery } from "../navigation.ts";
@@ -25,7 +26,7 @@ const TasksView: View = ({ route: { query } }) => {
   const key = formatQuery(selecting);
   const sort = valueOf(query, "sort") || "newest";
   const list = useRef<TaskListWatch | null>(null);
-  const known = useWatch<TaskList>((client) => (list.current = client.tasks(filterOf(query), { sort, ...conditionsOf(query) })), `${key} ${sort}`);
+  const known = useWatch<TaskList>((client) => (list.current = client.tasks(filterOf(query), { sort, ...conditionsOf(query) })), `${key} ${sort}`, listPause);
   const counts = useWatch((client) => client.counts(filterOf(query), ["state", "name"], conditionsOf(query)), key);
   const { value, error, status } = known;
   const held = useHeld(value, `${key} ${sort}`);
@@ -33,6 +34,8 @@ const TasksView: View = ({ route: { query } }) => {
   useKeys({ hold: held.toggle, escape: () => (partsOf(query).length ? goQuery(query.filter(([name]) => name === "sort"), { replace: false }) : false) });
   const rows = held.rows;
   const state = !value ? (status === "error" ? "error" : "loading") : rows.length ? "ready" : "empty";
+  // By the gateway, or by the client, whose errors have no status.
+  const isRefused = state === "error" && [400, undefined].includes((error as Partial<GatewayError> | null)?.status);
   const total = counts.value?.total;
 
   return (
@@ -48,7 +51,7 @@ const TasksView: View = ({ route: { query } }) => {
       <div class="with-side">
         <div class="stack">
           {state === "loading" && <Skeleton rows={12} />}
-          {(state === "empty" || state === "error") && partsOf(query).length > 0 && <NothingMatches query={query} />}
+          {(state === "empty" || isRefused) && partsOf(query).length > 0 && <NothingMatches query={query} isRefused={isRefused} />}
           {state === "empty" && !partsOf(query).length && <NoTasks />}
           {rows.length > 0 && (
             <DataTable label="Tasks" columns={columnsOf(rows)} rows={rows} rowKey={taskKey} href={taskHref} isFailure={isFailure} rowClass={rowClass} {...sorted(sort, query)} />

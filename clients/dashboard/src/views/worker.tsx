@@ -6,10 +6,12 @@ import { TaskRows } from "../components/task-rows.tsx";
 import { Text } from "../components/text.tsx";
 import { Duration, Time } from "../components/values.tsx";
 import { WorkerStatus } from "../components/worker-status.tsx";
-import { useWatch } from "../gateway.ts";
+import { now, useWatch } from "../gateway.ts";
 import { literal, type Query, valueOf } from "../route.ts";
+import { useComputed } from "../store.ts";
 import { count } from "../text.ts";
-import { mute, software } from "../workers.ts";
+import { duration } from "../time.ts";
+import { behindOf, mute, software } from "../workers.ts";
 import type { View } from "./registry.ts";
 import { MuteNote } from "./workers.tsx";
 
@@ -27,7 +29,7 @@ const WorkerView: View = ({ route }) => {
   const running = useWatch((client) => client.tasks({ ...filter, state: NOT_RUNNING }, { limit: 200 }), `running ${key}`);
   const last = useWatch((client) => client.tasks(filter, { limit: LAST }), `last ${key}`);
   const isMine = (task: Task): boolean => task.worker === hostname;
-  const now = running.value?.tasks.filter(isMine);
+  const current = running.value?.tasks.filter(isMine);
   const before = last.value?.tasks.filter(isMine);
   const tasksQuery: Query = [["hostname", literal(hostname)], ...(cluster ? [["cluster", literal(cluster)] as const] : [])];
   const state = worker ? "ready" : error ? "error" : value ? "empty" : "loading";
@@ -44,9 +46,9 @@ const WorkerView: View = ({ route }) => {
       {worker && <MuteNote workers={mute([worker])} />}
       {worker && <Facts worker={worker} />}
       <section class="stack" data-list="running">
-        <h2>Runs now{now ? ` (${count(now.length)}${running.value!.more ? " or more" : ""})` : ""}</h2>
+        <h2>Runs now{current ? ` (${count(current.length)}${running.value!.more ? " or more" : ""})` : ""}</h2>
         {running.error && <ErrorBox error={running.error} />}
-        {now && (now.length ? <TaskRows label="Tasks that it runs now" tasks={now} /> : <p class="muted">No task that the gateway knows.</p>)}
+        {current && (current.length ? <TaskRows label="Tasks that it runs now" tasks={current} /> : <p class="muted">No task that the gateway knows.</p>)}
       </section>
       <section class="stack" data-list="last">
         <div class="inline">
@@ -62,6 +64,7 @@ const WorkerView: View = ({ route }) => {
 export default WorkerView;
 
 function Facts({ worker }: { readonly worker: Worker }) {
+  const behind = useComputed(() => behindOf(worker, now.value), now);
   const { active, processed, loadavg, pid, freq, online, offline, timestamp, cluster, sends_task_events: sends } = worker;
   return (
     <dl class="card fields worker-facts">
@@ -73,7 +76,7 @@ function Facts({ worker }: { readonly worker: Worker }) {
       <dt>Task events</dt><dd>{sends === false ? "none" : sends ? "yes" : "not known"}</dd>
       <dt>Software</dt><dd><Text value={software(worker) || "–"} /></dd>
       <dt>Process</dt><dd>{pid ?? "–"}</dd>
-      <dt>Last event</dt><dd><Time value={timestamp} as="both" /></dd>
+      <dt>Last event</dt><dd>{behind === null ? <Time value={timestamp} as="both" /> : <><Time value={timestamp} as="short" /> <span class="warn">by its clock, which is about {duration(60 * Math.round(Math.abs(behind) / 60))} {behind > 0 ? "behind" : "ahead"}</span></>}</dd>
       <dt>Heartbeats</dt><dd>{freq === null ? "–" : <>every <Duration value={freq} /></>}</dd>
       {online !== null && <><dt>Started</dt><dd><Time value={online} as="both" /></dd></>}
       {offline !== null && <><dt>Shut down</dt><dd><Time value={offline} as="both" /></dd></>}

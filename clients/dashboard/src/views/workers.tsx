@@ -1,7 +1,7 @@
 /** All workers: which ones are alive, what they do, and which ones send no task events. */
 import { useState } from "preact/hooks";
 import type { Worker } from "../../../js/src/index.ts";
-import { Empty, ErrorBox, Skeleton, ViewFrame } from "../components/layout.tsx";
+import { Empty, ErrorBox, Skeleton, StartWorker, ViewFrame } from "../components/layout.tsx";
 import { Link, WorkerLink } from "../components/link.tsx";
 import { type Column, DataTable } from "../components/table.tsx";
 import { Text } from "../components/text.tsx";
@@ -9,12 +9,13 @@ import { Time } from "../components/values.tsx";
 import { WorkerStatus } from "../components/worker-status.tsx";
 import { health, useWatch } from "../gateway.ts";
 import { href, valueOf, withValue } from "../route.ts";
+import { use } from "../store.ts";
 import { count } from "../text.ts";
 import { keyOfWorker, lookOfStatus, mute, muteAdvice, software, sorted, STATUSES, type WorkerSort } from "../workers.ts";
 import type { View } from "./registry.ts";
 
 const none = <span class="muted">–</span>;
-const numberOf = (value: number | null) => (value === null ? none : count(value));
+const numberOf = (value: number | null) => (value === null || value < 0 ? none : count(value));
 
 const COLUMNS: readonly Column<Worker>[] = [
   { key: "worker", label: "Worker", sort: "hostname", cell: ({ hostname, cluster }) => <WorkerLink hostname={hostname} cluster={cluster} /> },
@@ -80,6 +81,7 @@ function SendsEvents({ worker }: { readonly worker: Worker }) {
 
 /** Names the workers that send no task events, and says what to do. */
 export function MuteNote({ workers }: { readonly workers: readonly Worker[] }) {
+  const isControlled = !!use(health)?.control;
   if (!workers.length) return null;
   const named = workers.slice(0, 5);
   return (
@@ -91,7 +93,7 @@ export function MuteNote({ workers }: { readonly workers: readonly Worker[] }) {
         {workers.length > named.length && ` and ${count(workers.length - named.length)} more`}
         {workers.length === 1 ? ` is alive and has processed ${count(workers[0]!.processed ?? 0)} tasks, and sends no task events.` : " are alive, and send no task events."}
       </p>
-      <p>{muteAdvice(workers.length, !!health.value?.control)}</p>
+      <p>{muteAdvice(workers.length, isControlled)}</p>
     </div>
   );
 }
@@ -99,10 +101,7 @@ export function MuteNote({ workers }: { readonly workers: readonly Worker[] }) {
 function NoWorkers() {
   return (
     <Empty title="No worker has been heard.">
-      <p>A worker appears with its first event or heartbeat. Start one that sends events:</p>
-      <pre>celery -A proj worker -E</pre>
-      <p>If one is running already, find out where its events go:</p>
-      <pre>celery-gateway check --broker URL</pre>
+      <StartWorker />
     </Empty>
   );
 }

@@ -1,5 +1,5 @@
 /** Workflow: the tasks of one root as a tree, and over time. */
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { Workflow } from "../../../js/src/types.ts";
 import { Actions } from "../components/actions.tsx";
 import { Strip } from "../components/gantt-head.tsx";
@@ -10,6 +10,7 @@ import { Bar, StateBadge } from "../components/values.tsx";
 import { WatchIt } from "../components/watch-it.tsx";
 import { WorkflowGrid } from "../components/workflow-grid.tsx";
 import { WorkflowPanel } from "../components/workflow-panel.tsx";
+import { useGaps } from "../gaps.ts";
 import { useWatch } from "../gateway.ts";
 import { moved, type Range } from "../gantt.ts";
 import { useKeys } from "../keys.ts";
@@ -17,19 +18,18 @@ import { base, goQuery } from "../navigation.ts";
 import { href, type Query, valueOf, withValue } from "../route.ts";
 import { count } from "../text.ts";
 import { duration } from "../time.ts";
-import { useThrottled } from "../throttled.ts";
 import { keyOfTask, keysToShow, nextFailed, type Row } from "../tree.ts";
-import { useDrawn, useGaps } from "../workflow-data.ts";
+import { useDrawn } from "../workflow-data.ts";
 import type { View } from "./registry.ts";
 
 const WorkflowView: View = ({ route: { id, query } }) => {
   const cluster = valueOf(query, "cluster") || undefined;
   const inCluster: Query = cluster === undefined ? [] : [["cluster", cluster]];
-  const { value, status, error } = useWatch<Workflow>(
+  const { value: shown, status, error } = useWatch<Workflow>(
     (client) => client.workflow(id, { attempts: true, ...(cluster !== undefined && { cluster }) }),
     `${id} ${cluster}`,
+    pauseOf,
   );
-  const shown = useThrottled(value, pauseOf(value), id);
   const isNotRoot = (error as { code?: string } | null)?.code === "not-a-root";
   const state = shown ? "ready" : status === "unknown" || isNotRoot ? "empty" : status === "error" ? "error" : "loading";
   const name = shown?.tasks[0]?.name;
@@ -67,6 +67,9 @@ function Body({ workflow, query, cluster }: BodyProps) {
   const [target, setTarget] = useState<{ readonly key: string } | null>(null);
   const [chart, setChart] = useState({ left: 0, width: 600 });
   const [isWatching, watch] = useState(false);
+  /** The rows are drawn after the numbers: each part takes some time for thousands of tasks. */
+  const [isSettled, settle] = useState(false);
+  useEffect(() => settle(true), []);
   const drawn = useDrawn(workflow, { opened, hidesIdle, part, isFollowing })!;
   const gaps = useGaps(workflow);
   const selected = valueOf(query, "task") || null;
@@ -109,15 +112,15 @@ function Body({ workflow, query, cluster }: BodyProps) {
         <button type="button" aria-expanded={isWatching} onClick={() => watch(!isWatching)}>Watch it</button>
       </div>
       {isWatching && <div class="card"><WatchIt kind="workflow" rootId={workflow.root_id} cluster={cluster} /></div>}
-      {!isTable && (
+      {isSettled && !isTable && (
         <div style={{ paddingInlineStart: `${chart.left}px` }}>
           <Strip tasks={drawn.tasks} extent={drawn.extent} range={drawn.range} width={chart.width} at={drawn.at} gaps={gaps}
             onPart={(next) => { setPart(next); follow(next === null); }} />
         </div>
       )}
       {hidesIdle && !drawn.rows.length && <p class="muted">No task runs, has failed or is lost.</p>}
-      <WorkflowGrid label="Tasks of the workflow" drawn={drawn} gaps={gaps} isTable={isTable} selected={selected} target={target} onToggle={toggle} onChart={(left, width) => setChart({ left, width })}
-        onSelect={(row) => (row.kind === "task" ? select(row.task.uuid) : toggle(row))} />
+      {isSettled && <WorkflowGrid label="Tasks of the workflow" drawn={drawn} gaps={gaps} isTable={isTable} selected={selected} target={target} onToggle={toggle} onChart={(left, width) => setChart({ left, width })}
+        onSelect={(row) => (row.kind === "task" ? select(row.task.uuid) : toggle(row))} />}
       {task && <WorkflowPanel task={task} onClose={() => select("")} />}
     </div>
   );

@@ -30,7 +30,7 @@ const COLUMNS: readonly Column<WorkflowSummary>[] = [
   { key: "progress", label: "Progress", width: "6.5rem", from: 2, cell: ({ progress, ready, total, state }) => <Bar value={progress} label={`${ready} of ${total} ready`} kind={LOOKS[state]} /> },
   { key: "counts", label: "Tasks", from: 3, cell: ({ counts }) => <Counts counts={counts} /> },
   { key: "begun", label: "Begun", width: "7rem", isNumber: true, from: 2, sort: "begun", cell: ({ begun }) => <Time value={begun} as="short" /> },
-  { key: "took", label: "Took", width: "5.5rem", isNumber: true, from: 2, cell: ({ begun, ended }) => (begun === null ? "–" : ended === null ? <Since value={begun} /> : <Duration value={ended - begun} />) },
+  { key: "took", label: "Took", width: "6rem", isNumber: true, from: 2, cell: ({ begun, ended }) => (begun === null ? "–" : ended === null ? <Since value={begun} /> : <Duration value={ended - begun} />) },
 ];
 
 function Counts({ counts }: Pick<WorkflowSummary, "counts">) {

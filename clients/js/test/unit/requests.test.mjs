@@ -88,9 +88,9 @@ test("fetch: a token of a function is kept until it is refused; then the next on
 });
 
 test("revoke: a POST of JSON", async (t) => {
-  const { url, seen } = await gateway(t, () => [202, { revoked: ["a"], count: 1, more: false }]);
+  const { url, seen } = await gateway(t, () => [202, { revoked: ["a"], count: 1 }]);
   const client = connected(t, { url });
-  assert.deepEqual(await client.revoke("a/b"), { revoked: ["a"], count: 1, more: false });
+  assert.deepEqual(await client.revoke("a/b"), { revoked: ["a"], count: 1 });
   await client.revokeWorkflow("r", { terminate: true, signal: "SIGINT", cluster: "eu" });
   assert.deepEqual(
     seen.map(({ method, url, body, headers }) => [method, url, body, headers["content-type"]]),
@@ -201,6 +201,49 @@ test("workers and statistics are asked for together; what is refused fails alone
   await until("refused", () => watch.status === "error");
   assert.equal(alone.status, "idle");
 });
+
+for (const transport of ["sse", "websocket"]) {
+  test(`${transport}: a token without state: what it does not allow ends alone, in the order of the gateway's checks`, async (t) => {
+    const check = ({ view, statistics, snapshot }) => {
+      const parameter = view ? "view" : statistics ? "statistics" : snapshot?.length ? "snapshot" : undefined;
+      return parameter && { code: "forbidden", message: `no ${parameter}`, parameter };
+    };
+    const { url } = await gateway(t, ({ body, method }) => {
+      const error = method === "GET" ? { code: "forbidden", message: "no" } : check(body);
+      return error ? [403, { error }] : OPEN;
+    });
+    class Socket {
+      constructor() {
+        queueMicrotask(() => (this.tell(OPEN[0]), this.onopen()));
+      }
+      send(text) {
+        const error = check(JSON.parse(text));
+        queueMicrotask(() => (error ? this.tell({ type: "gateway-error", id: "e-0", ...error }) : OPEN.forEach((message) => this.tell(message))));
+      }
+      tell(message) {
+        if (!this.isClosed) this.onmessage({ data: JSON.stringify(message) });
+      }
+      close() {
+        this.isClosed = true;
+      }
+    }
+    const client = connected(t, { url, transport, WebSocket: Socket });
+    const errors = [];
+    client.on("error", (error) => errors.push(error));
+    const needy = [client.task("u"), client.workflow("r"), client.tasks(), client.statistics()];
+    const workers = client.workers();
+    const events = client.events();
+    for (const watch of [...needy, workers, events]) watch.subscribe(nothing);
+    await until("the others are live", () => workers.status === "known" && client.status === "open");
+    assert.deepEqual(needy.map(({ status, error }) => [status, error.code]), Array(4).fill(["error", "forbidden"]));
+    assert.deepEqual([workers.value, events.error, errors], [[], null, []]);
+    const late = client.task("v");
+    late.subscribe(nothing);
+    await until("a later one is refused", () => late.status === "error");
+    await until("the others go on", () => client.status === "open");
+    assert.deepEqual([workers.status, events.error, errors], ["known", null, []]);
+  });
+}
 
 test("a window that the gateway refuses ends its own statistics only", async (t) => {
   const { url } = await gateway(t, ({ body }) =>

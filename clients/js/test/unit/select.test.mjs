@@ -53,6 +53,7 @@ for (const [filter, conditions, fields, expected] of CASES) {
 
 test("a wrong comparison, or a wrong filter, throws at once", () => {
   for (const text of ["5", ">", ">=x", "==5", "> 5"]) assert.throws(() => selector({}, { where: { runtime: text } }, NOW), TypeError, text);
+  assert.throws(() => selector({}, { where: { runtime: ">=x" } }, NOW), { message: /^invalid comparison runtime>=x: / });
   assert.throws(() => selector({ nmae: "a" }, {}, NOW), TypeError);
 });
 

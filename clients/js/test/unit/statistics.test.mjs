@@ -6,7 +6,7 @@ import { statistics } from "../../dist/statistics.js";
 const item = (name, succeeded, fields) => ({ name, succeeded, failed: 0, revoked: 0, ...fields });
 const OPEN = { type: "gateway-open", id: "e-0", resume: "live" };
 const message = (names, fields) => ({
-  ...{ type: "gateway-statistics", id: "e-1", window: 3_600, time: 1, since: 0, other: null, total: item(null, 9), names, ...fields },
+  ...{ type: "gateway-statistics", id: "e-1", window: 3_600, time: 1, since: 0, other: null, total: item(null, 9), names, done: true, ...fields },
 });
 
 function begin(options = {}, answers = []) {
@@ -40,6 +40,29 @@ test("all names, then those that have changed; most ended first", () => {
   made.end();
 });
 
+test("those of a cluster are fetched, also if the stream has all", async () => {
+  const answer = { window: 3_600, time: 1, since: 0, names: [item("x", 1, { cluster: "eu" })], other: null, total: item(null, 1), id: "e-1" };
+  const made = begin({ cluster: "eu" }, [answer]);
+  assert.equal(made.model.wants, undefined);
+  made.model.control(OPEN);
+  made.model.control(message([item("a", 1)]));
+  await until(() => names(made));
+  assert.deepEqual([names(made), made.asked], [[["x", 1]], [["/statistics", { window: "1h", name: [], cluster: ["eu"] }]]]);
+  made.end();
+});
+
+test("a report of several parts is shown once it is complete", () => {
+  const made = begin();
+  made.model.control(OPEN);
+  made.model.control(message([item("a", 1)], { done: false }));
+  assert.equal(names(made), undefined);
+  made.model.control(message([item("b", 3)]));
+  assert.deepEqual(names(made), [["b", 3], ["a", 1]]);
+  made.model.control(message([item("a", 5)], { done: false }));
+  assert.deepEqual(names(made), [["b", 3], ["a", 1]]);
+  made.end();
+});
+
 test("after a reconnect the first message replaces all", () => {
   const made = begin();
   made.model.control(OPEN);
@@ -58,7 +81,7 @@ test("the stream has another window: it is fetched, until the stream has this on
   made.model.control(message([item("a", 1)]));
   made.model.control(message([item("b", 1)]));
   await until(() => names(made));
-  assert.deepEqual([names(made), made.asked, "id" in made.model.make()], [[["x", 1]], [["/statistics", { window: "5m" , name: [] }]], false]);
+  assert.deepEqual([names(made), made.asked, "id" in made.model.make()], [[["x", 1]], [["/statistics", { window: "5m", name: [], cluster: [] }]], false]);
   made.model.control(OPEN);
   made.model.control(message([item("y", 1)], { window: 300 }));
   assert.deepEqual(names(made), [["y", 1]]);
@@ -70,7 +93,7 @@ test("those of some names are fetched: their total is not in the stream", async 
   const made = begin({ name: "a*" }, [answer]);
   assert.equal(made.model.wants, undefined);
   await until(() => names(made));
-  assert.deepEqual(made.asked, [["/statistics", { window: "1h", name: ["a*"] }]]);
+  assert.deepEqual(made.asked, [["/statistics", { window: "1h", name: ["a*"], cluster: [] }]]);
   made.model.control(OPEN);
   made.model.control(message([item("z", 1)]));
   assert.deepEqual(names(made), [["a", 1]]);

@@ -1,0 +1,1 @@
+import{b as r}from"./shared-1.js";import"./core.js";export{r as WatchIt};
