@@ -33,7 +33,7 @@ HTTP_API = (ROOT / "docs" / "http-api.md").read_text("utf-8")
 STREAM_PROTOCOL = (ROOT / "docs" / "stream-protocol.md").read_text("utf-8")
 SECURITY = (ROOT / "docs" / "security.md").read_text("utf-8")
 ANY_CODE = r"[a-z-]+"
-WITHOUT_PARAMETERS = {"/", "/healthz", "/readyz", "/metrics"}
+WITHOUT_PARAMETERS = {"/", "/healthz", "/readyz", "/metrics", "/assets/{hash}/{name}"}
 
 
 def named(text: str) -> set[str]:
