@@ -15,13 +15,13 @@ from tests.support.rabbitmq import Process, free_port, wait_for
 POPULATED_SECONDS = 60
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the demo, once each kind of thing is there: all states, workflows, failures, a worker."""
     port = free_port()

@@ -9,7 +9,7 @@ from tests.support.dashboard import opened
 from tests.support.dashboard_views import VIEWS, addresses
 
 CONTROLS = "button:not(.skip), summary, select, input[type=checkbox], [role=tab], [role=switch]"
-MAX_CONTROLS = 25
+MAX_CONTROLS = 20
 """How many controls of a view are pressed, counted by their names."""
 
 

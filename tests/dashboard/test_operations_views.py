@@ -17,7 +17,6 @@ import pytest
 from celery import Celery
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import chromium
 from tests.support.celery_app import UNKNOWN_PLACE
 from tests.support.dashboard import HOSTILE, expect_view, opened
 from tests.support.gateway_process import ROOT, GatewayProcess
@@ -31,12 +30,6 @@ DEAD_SECONDS = 20
 START_SECONDS = 30
 
 Open = Callable[[str], Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

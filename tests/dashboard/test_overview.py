@@ -125,11 +125,12 @@ def test_a_note_about_long_names_fits_on_a_phone(
     )
     publisher.send(*walk("shop.charge"))
     with opened(browser, f"{gateway.url}/", viewport={"width": 320, "height": 800}) as page:
-        expect(page.locator(".note")).to_contain_text(host[:30])
+        expect(page.locator(".note")).to_contain_text(host[:30], timeout=40_000)  # silent after 15 s
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-def test_the_window_is_in_the_address(page: Page, gateway: GatewayProcess) -> None:
+def test_the_window_is_in_the_address(page: Page, gateway: GatewayProcess, publisher: Publisher) -> None:
+    publisher.send(*walk("shop.charge"))
     page.get_by_label("window").select_option("5m")
     expect(page).to_have_url(f"{gateway.url}/?window=5m")
     page.get_by_text("Show as table").click()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import chromium
 from tests.support.dashboard import expect_level, expect_view, opened
 from tests.support.gateway_process import GatewayProcess
 from tests.support.proxy import Proxy
@@ -18,12 +17,6 @@ from tests.support.rabbitmq import RabbitMQ, free_port
 BROKER_SECONDS = 3
 FROZEN_SECONDS = 22
 """The page is amber 20 s after the last byte; keep-alives are sent each 15 s."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

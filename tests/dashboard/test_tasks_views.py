@@ -11,7 +11,6 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import chromium
 from tests.support.dashboard import HOSTILE, expect_view, opened
 from tests.support.events_of_tasks import Event, done, failing, sent, taken, then
 from tests.support.viewed_gateway import ViewedGateway, viewed_gateway
@@ -34,12 +33,6 @@ MUTE_SECONDS = 30
 ADVICE = ["celery -A proj worker -E", "celery-gateway check --broker URL"]
 ESCAPED = "\\u{202e}"
 """How the page shows a character that reverses text."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import chromium
 from tests.support.dashboard import HOSTILE, expect_view, opened
 from tests.support.events_of_tasks import Event, done, failing, sent, taken, then
 from tests.support.thorough import variants
@@ -29,12 +28,6 @@ OPEN = """async (link) => {
     return performance.now() - start;
 }"""
 """Follows a link to a workflow; returns the milliseconds until its first row."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

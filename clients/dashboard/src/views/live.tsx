@@ -168,7 +168,7 @@ function useTail(query: Query, key: string, buffer: TailBuffer, list: { readonly
           buffer.push(noteOf("filter", `Filter: ${formatSearch(query, EVENT_FIELDS) || "none"}. Below are earlier events that match.`));
           list.current?.reset();
         }
-        position.current = { key, id: "" };
+        position.current = { key, id: position.current.id }; // nothing is missed between the two streams
       }
     } catch (problem) {
       return setError(problem as Error);
@@ -177,7 +177,7 @@ function useTail(query: Query, key: string, buffer: TailBuffer, list: { readonly
       buffer.push(entry);
       list.current?.schedule();
     };
-    const since = valueOf(query, "since") || (isFirst ? SINCE : "");
+    const since = valueOf(query, "since") || SINCE;
     const opened = openTail(tail, filter, since, position.current, numbers, add);
     // Without a session the form for a token is shown.
     const unlisten = tail.on("error", (problem) => (problem as GatewayError).status !== 401 && setError(problem));
@@ -195,7 +195,7 @@ function useTail(query: Query, key: string, buffer: TailBuffer, list: { readonly
   return { error, speed, hasAnswered };
 }
 
-/** The filter that is shown, and the id of its last event. */
+/** The filter that is shown, and the id of the last event of any filter. */
 interface Position {
   readonly key: string | null;
   id: string;
