@@ -10,8 +10,10 @@ from playwright.sync_api import Browser, Page
 from tests.support.dashboard import opened
 from tests.support.dashboard_views import VIEWS, addresses
 from tests.support.gateway_process import ROOT
+from tests.support.thorough import variants
 
-FOLDER = ROOT / ("docs/assets" if os.environ.get("SCREENSHOTS") else "build/screenshots")
+WRITES = bool(os.environ.get("SCREENSHOTS"))
+FOLDER = ROOT / ("docs/assets" if WRITES else "build/screenshots")
 SIZE = {"width": 1200, "height": 760}
 SETTLE_MS = 1_500
 MIN_BYTES = 15_000
@@ -23,7 +25,7 @@ def where(demo: str) -> dict[str, str]:
     return addresses(demo)
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", VIEWS if WRITES else variants(4, VIEWS))
 def test_a_picture_of_each_view(browser: Browser, where: dict[str, str], view: str) -> None:
     with opened(browser, where[view], viewport=SIZE, color_scheme="light") as page:
         page.locator(f"main[data-view={view}][data-state=ready]").wait_for()

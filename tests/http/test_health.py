@@ -127,7 +127,7 @@ async def test_requests_may_be_ended_twice() -> None:
 
     async def request() -> None:
         async with asyncio.timeout(None) as limit:
-            with requests.tracked({}, limit):
+            with requests.tracked({"type": "http"}, limit):
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -135,10 +135,12 @@ async def test_requests_may_be_ended_twice() -> None:
 
     running = asyncio.create_task(request())
     await asyncio.sleep(0)
-    await requests.end(0)
-    await requests.end(0.1)
-    assert not running.done()
-    may_end.set()
+    try:
+        await requests.end(0)
+        await requests.end(0.1)
+        assert not running.done()
+    finally:  # it cannot be cancelled before
+        may_end.set()
     with suppress(TimeoutError):
         await running
     await requests.end()
