@@ -77,10 +77,10 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known variable whose name was misspelled, shortened or extended; else ``None``."""
     ours = {each.removeprefix(VARIABLE_PREFIX): each for each in known}
     given = name.removeprefix(VARIABLE_PREFIX).upper()
+    if (singular := given.removesuffix("S")) in ours:  # GATEWAY_HOSTS is nearer to GATEWAY_HSTS by letters
+        return ours[singular]
     for each in sorted(ours, key=len, reverse=True):
         if given.startswith(f"{each}_") or each.startswith(f"{given}_"):
             return ours[each]
-    if (singular := given.removesuffix("S")) in ours:  # GATEWAY_HOSTS is nearer to GATEWAY_HSTS by letters
-        return ours[singular]
     (*close,) = difflib.get_close_matches(given, ours, n=1, cutoff=_SIMILARITY)
     return ours[close[0]] if close else None
