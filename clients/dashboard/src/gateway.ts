@@ -137,7 +137,7 @@ function newTailClient(): Client {
   return made;
 }
 
-/** Connect anew, as after a login. Views keep what they show. */
+/** Connect again, as after a login. Views keep what they show. */
 export function reconnect(): void {
   const [old, tail] = [client.value, tailClient.value];
   refusal.value = null;

@@ -134,13 +134,13 @@ test("health: what the gateway says of itself, and the age of the last byte, eac
   assert.deepEqual(client.health, none);
   const told = [];
   const off = client.on("health", (health) => told.push(health));
-  await until("it is told at once", () => told.length === 1);
+  await until("it is reported at once", () => told.length === 1);
   client.events().subscribe(nothing);
   await until("it is open", () => client.status === "open" && client.health.version);
   const { heardMs, ...rest } = client.health;
   const { sources, version, started, control, actions } = OPEN[1];
   assert.deepEqual(rest, { status: "open", sources, version, started, control, actions });
-  await until("it is told each second", () => told.at(-1).heardMs > 900);
+  await until("it is reported each second", () => told.at(-1).heardMs > 900);
   send({ type: "gateway-bookmark", id: "e-1" });
   await until("a keep-alive is heard", () => client.health.heardMs < 500);
   send({ type: "gateway-status", id: "e-2", sources: [] });
@@ -170,7 +170,7 @@ test("control and skipped are events of the client; the rate is asked for, and h
   assert.deepEqual(told, ["u"], "once, although both streams have it");
   send({ type: "gateway-unheard-of", id: "e-2" });
   send({ type: "gateway-skipped", id: "e-3", count: 7 });
-  await until("it is told", () => told.includes("own 7") && told.includes(7));
+  await until("it is reported", () => told.includes("own 7") && told.includes(7));
 });
 
 test("workers and statistics are asked for together; what is refused fails alone", async (t) => {
