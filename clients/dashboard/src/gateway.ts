@@ -38,7 +38,7 @@ export function readPage(html: string): void {
 /** Why the gateway has refused the client, such as an ended session. */
 export const refusal = store<GatewayError | null>(null);
 
-/** Return whether an error says that there is no valid token: then there is the form for one, which is enough. */
+/** Return whether an error means that there is no valid token. The sign-in form is shown then, so no error is. */
 export function asksForToken(error: unknown): boolean {
   return (error as GatewayError | null)?.status === 401 && access.value !== "open";
 }

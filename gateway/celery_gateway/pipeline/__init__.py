@@ -2,7 +2,7 @@
 
 - ``pipeline`` (normalize → workers → tasks → output), with ``output``, ``timers`` (what it emits by itself)
   and ``refused`` (what is not passed on).
-- What clients are told: ``source_statuses``, with ``about`` (the gateway itself); ``reporting`` (what streams
+- What clients receive: ``source_statuses``, with ``about`` (the gateway itself); ``reporting`` (what streams
   report beside events).
 - The brokers: ``feed`` (one broker), ``feed_tasks`` (their background tasks).
 - With a shared log: ``replication`` (the log between the tables and the hub), ``following`` (entries of

@@ -70,7 +70,7 @@ class Pipeline:
         redact: removes hidden fields and secrets from an event, in place, before anything reads it.
         replication: the shared log, if there is one.
         clock: the one that the replication uses.
-        about: what clients are told of the gateway.
+        about: what clients receive about the gateway itself.
     """
 
     def __init__(

@@ -75,7 +75,7 @@ export class TailList {
     this.#report(end);
   }
 
-  /** Draw all rows anew, such as after the filter has changed. */
+  /** Draw all rows again, such as after the filter has changed. */
   reset(): void {
     this.select(null);
     this.#isTold = false;
