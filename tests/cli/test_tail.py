@@ -35,10 +35,11 @@ from tests.support.rabbitmq import free_port
 from tests.support.thorough import tries
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+TERMINAL_SIZE = ("columns", "lines")  # readline sets them, and so a pytest-xdist worker can have them
 QUIET = {
     key: value
     for key, value in os.environ.items()
-    if not key.startswith(("GATEWAY_", "CELERY_")) and key.lower() not in PROXIES
+    if not key.startswith(("GATEWAY_", "CELERY_")) and key.lower() not in (*PROXIES, *TERMINAL_SIZE)
 }
 
 

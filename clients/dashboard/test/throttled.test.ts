@@ -12,12 +12,12 @@ test("many calls are one soon, and one after the pause", async () => {
     atMs.push(performance.now());
     if (atMs.length === 1) for (let time = 0; time < MANY; time++) ask();
     else done();
-  }, () => 40);
+  }, () => 200);
   for (let time = 0; time < MANY; time++) ask();
   assert.equal(atMs.length, 0);
   await second;
   assert.equal(atMs.length, 2);
-  assert.ok(atMs[1]! - atMs[0]! >= 39);
+  assert.ok(atMs[1]! - atMs[0]! >= 150); // the pause begins a little earlier than the call notes its time
 });
 
 test("without a pause each call is made at once", () => {
