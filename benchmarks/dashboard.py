@@ -135,8 +135,8 @@ def _text(figures: Figures) -> str:
     )
 
 
-def report(found: dict[str, list[Figures]], samples: list[Figures]) -> Iterator[str]:
-    """Yield the lines of the report, as Markdown."""
+def comparison(found: dict[str, list[Figures]]) -> Iterator[str]:
+    """Yield the lines of the comparison, as a table in Markdown."""
     columns = ("view", "main thread, s in 10 s", "of the plain tail", "longest task, ms", "nodes", "heap, MB")
     yield f"| {' | '.join(columns)} |"
     yield "|---" * len(columns) + "|"
@@ -154,9 +154,13 @@ def report(found: dict[str, list[Figures]], samples: list[Figures]) -> Iterator[
             f"{last.heap_mb:.1f}",
         )
         yield f"| {' | '.join(map(str, cells))} |"
+    yield ""
+
+
+def summary(samples: list[Figures]) -> Iterator[str]:
+    """Yield a line about the view that stayed open."""
     if len(samples) > FIRST_SAMPLE_MINUTES:
         first, last = samples[FIRST_SAMPLE_MINUTES - 1], samples[-1]
-        yield ""
         yield (
             f"Live, open for {len(samples)} minutes: heap {first.heap_mb:.1f} MB after "
             f"{FIRST_SAMPLE_MINUTES} minutes, {last.heap_mb:.1f} MB at the end; "
@@ -171,7 +175,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=int, default=10, help="how long the live view stays open; 0: not")
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the comparison")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the comparison; 0: none")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # run the cleanup
     started, where = time.strftime("%Y-%m-%d"), machine()
@@ -179,7 +183,7 @@ def main() -> int:
         found = compare(browser, url, options.rounds)
         samples = watch(browser, url, options.minutes) if options.minutes else []
     print(f"{options.rate:g} events/s, {started}, {where['CPU']}, {where['cores']} cores\n")
-    print("\n".join(report(found, samples)))
+    print("\n".join([*(comparison(found) if options.rounds else ()), *summary(samples)]))
     return 0
 
 
