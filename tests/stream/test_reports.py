@@ -32,6 +32,11 @@ _COUNTS = (
 )
 
 
+def virtual_epoch() -> float:
+    """Return epoch seconds that pass as the loop's time does."""
+    return 1_795_000_000.0 + asyncio.get_running_loop().time()
+
+
 class FakeStatistics:
     """Statistics that a test sets: a number for each name."""
 
@@ -39,6 +44,7 @@ class FakeStatistics:
         self.values: dict[str, int] = {}
         self.reads = 0
         self.padding = ""
+        self.always_may_have_changed = False
         self._before: dict[str, int] | None = None
         self.names: list[dict[str, Any]] = []
         self.other: dict[str, Any] | None = None
@@ -47,7 +53,7 @@ class FakeStatistics:
         self.is_changed = False
 
     def may_have_changed(self, now: float) -> bool:
-        return self.values != self._before
+        return self.always_may_have_changed or self.values != self._before
 
     def read(self, now: float) -> Iterator[None]:
         self.reads += 1
@@ -76,7 +82,7 @@ class Lab:
         self.workers = WorkerTable()
         self.statistics = FakeStatistics()
         self.clock = 0
-        self.reporting = Reporting(self.workers, Roster(self.workers), Clock(), self.limits)
+        self.reporting = Reporting(self.workers, Roster(self.workers), Clock(virtual_epoch), self.limits)
 
     def beat(self, *hostnames: str, type: str = "worker-heartbeat") -> None:
         self.clock += 1
@@ -206,6 +212,24 @@ def test_streams_with_equal_scopes_read_the_statistics_once() -> None:
         lab.reporting.close()
         assert not lab.reporting._shares._shared
         assert lab.limits.memory.used <= 21 * 4_000
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_read", [False, True], ids=["nothing-can-have-changed", "nothing-has-changed"])
+def test_a_stream_that_begins_after_the_last_change_gets_its_own_time(is_read: bool) -> None:
+    async def main() -> None:
+        lab = Lab()
+        lab.statistics.values = {"n": 1}
+        lab.statistics.always_may_have_changed = is_read
+        first = lab.stream(has_workers=False, key="k")
+        await asyncio.sleep(50)
+        second = lab.stream(has_workers=False, key="k")
+        await asyncio.sleep(1)
+        (begun,) = (each["time"] for each in first.messages if each["type"] == "gateway-statistics")
+        (later,) = (each["time"] for each in second.messages if each["type"] == "gateway-statistics")
+        assert 49 <= later - begun <= 51
+        lab.reporting.close()
 
     run(main())
 

@@ -111,6 +111,7 @@ class SharedStatistics:
             self._began_at, now = self._times()
             if not self._reader.may_have_changed(now):
                 self._read_at = self._began_at
+                self._put_head(now)
                 return True
             self._reading = self._read(now)
         deadline = perf_counter() + READ_SECONDS
@@ -127,6 +128,7 @@ class SharedStatistics:
     def _read(self, now: float) -> Iterator[None]:
         reader = self._reader
         yield from reader.read(now)
+        self._put_head(now)
         if not reader.is_changed:
             return
         for item in reader.names:
@@ -136,11 +138,14 @@ class SharedStatistics:
             for key in self.items.known():
                 if not self._has_activity(key):
                     self._discard(key)
-        self.head = encode(reader.head)[1:-1]
         self.rest = encode({"other": reader.other, "total": reader.total})[1:-1]
         self.version += 1
         if not self._memory.resize(self._size_bytes):
             raise self._memory.over_limit(self._size_bytes)
+
+    def _put_head(self, now: float) -> None:
+        """Note that the statistics are as of this time, also if nothing has changed: a stream may begin."""
+        self.head = encode(self._reader.head | {"time": round(now, 3)})[1:-1]
 
     def _put(self, item: Mapping[str, Any]) -> None:
         key = item["name"], item.get("cluster")
