@@ -119,7 +119,9 @@ function python(root: string, query: Query, isFilter: boolean, needsToken: boole
     "    response.raise_for_status()",
     "    for line in response.iter_lines():",
     '        message = json.loads(line)',
-    '        print(message["type"], message.get("name"), message.get("state"))',
+    '        is_event = not message["type"].startswith("gateway-")',
+    '        for task in [message] if is_event else message.get("tasks", []):',
+    '            print(task.get("type"), task.get("name"), task.get("state"))',
   ].join("\n");
 }
 

@@ -152,6 +152,27 @@ json.dump(found, sys.stdout)
   ]));
 });
 
+test("Python prints the tasks of the snapshot and the events, not the gateway's messages", () => {
+  const messages = [
+    { type: "gateway-open", id: "1", resume: "live" },
+    { type: "gateway-status", id: "1", sources: [] },
+    { type: "gateway-snapshot", id: "1~", tasks: [{ type: "task-succeeded", name: "pay", state: "SUCCESS" }], workers: [], done: false },
+    { type: "gateway-snapshot", id: "1", tasks: [{ type: "task-started", name: "pack", state: "STARTED" }], workers: [], done: true },
+    { type: "task-succeeded", id: "2", name: "pack", state: "SUCCESS" },
+    { type: "gateway-close", id: "2", reason: "ready" },
+  ];
+  const script = `
+import contextlib, json, sys, types
+lines, code = json.load(sys.stdin)
+response = types.SimpleNamespace(raise_for_status=lambda: None, iter_lines=lambda: lines)
+sys.modules["httpx"] = types.SimpleNamespace(stream=lambda *args, **kwargs: contextlib.nullcontext(response))
+exec(compile(code, "lines", "exec"), {})
+`;
+  const code = linesOf(watchIt({ kind: "workflow", id: "x" }, BASE, false))["python"];
+  const out = run(python(), ["-c", script], JSON.stringify([messages.map((each) => JSON.stringify(each)), code]));
+  assert.equal(out, "task-succeeded pay SUCCESS\ntask-started pack STARTED\ntask-succeeded pack SUCCESS\n");
+});
+
 test("what a stream cannot filter by is named", () => {
   const query: Query = [["name", "a"], ["runtime>=", "5"], ["q", "x"], ["sort", "runtime"], ["state", ""]];
   const { dropped, lines } = watchIt({ kind: "filter", query }, BASE, false);
