@@ -50,7 +50,7 @@ export function question(tasks: readonly Revocable[], terminate: boolean, isWork
   const running = tasks.filter(runs).length;
   const waiting = tasks.length - running;
   const parts: string[] = [];
-  if (waiting) parts.push(`Workers discard ${isWorkflow ? `the ${plural(waiting, "task")} that ${waiting === 1 ? "waits" : "wait"}` : "it when they receive it"}.`);
+  if (waiting) parts.push(`Workers discard ${isWorkflow ? `the ${plural(waiting, "task")} that ${waiting === 1 ? "waits" : "wait"}` : "it before it starts"}.`);
   if (running && !terminate) {
     const those = isWorkflow ? `${plural(running, "task")} that already ${running === 1 ? "runs, and goes" : "run, and go"} on` : "It already runs, and goes on";
     parts.push(isWorkflow ? `There ${running === 1 ? "is" : "are"} ${those}.` : `${those}.`);

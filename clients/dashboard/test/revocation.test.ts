@@ -23,8 +23,10 @@ test("only tasks that have not ended can be revoked", () => {
 test("the question says how many tasks, and what happens to them", () => {
   const [waits, works] = [leaf("a", "PENDING"), leaf("b", "STARTED")];
   assert.deepEqual(question([waits], false, false), {
-    title: "Revoke this task?", button: "Revoke", text: "Workers discard it when they receive it.",
+    title: "Revoke this task?", button: "Revoke", text: "Workers discard it before it starts.",
   });
+  // Workers have received these already: they wait for their time.
+  for (const state of ["RECEIVED", "RETRY"]) assert.equal(question([leaf("a", state)], false, false).text, "Workers discard it before it starts.");
   assert.equal(question([works], false, false).text, "It already runs, and goes on.");
   const all = question([waits, works, leaf("c", "RETRY")], false, true);
   assert.equal(all.title, "Revoke 3 tasks of this workflow?");
