@@ -1,16 +1,35 @@
-"""Every control of every view is pressed: none throws, and none leads to a page that does not work."""
+"""Every control of every view is pressed: none throws, and none leads to a page that does not work.
+
+Then what single controls show: the actions, a traceback, the lines to paste.
+"""
 
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, TimeoutError, expect
 
 from tests.support.dashboard import opened
 from tests.support.dashboard_views import VIEWS, addresses
+from tests.support.events_of_tasks import failing
+from tests.support.gateway_process import GatewayProcess
+from tests.support.publisher import Publisher, received
+from tests.support.viewed_gateway import viewed_gateway
 
 CONTROLS = "button:not(.skip), summary, select, input[type=checkbox], [role=tab], [role=switch]"
 MAX_CONTROLS = 20
 """How many controls of a view are pressed, counted by their names."""
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/srv/demo/tasks.py", line 88, in charge
+    raise PaymentTimeout(f"order {order}: the acquirer of the card did not answer within {seconds} s")
+          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+demo.errors.PaymentTimeout: order 10485
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +93,41 @@ def test_every_control_can_be_pressed(browser: Browser, where: dict[str, str], v
             elif page.get_by_role("dialog").count():
                 page.keyboard.press("Escape")
         assert pressed
+
+
+def test_an_action_and_its_outcome_are_two_sentences(
+    browser: Browser, broker: str, folder: Path, publisher: Publisher
+) -> None:
+    process = GatewayProcess(broker, folder, options=["--allow", "revoke"])
+    try:
+        process.start()
+        uid = uuid4().hex
+        publisher.send([received(uid, "shop.pay")])
+        with opened(browser, f"{process.url}/tasks/{uid}") as page:
+            page.get_by_role("button", name="Revoke…").click()
+            page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+            expect(page.locator(".actions [role=status]")).to_contain_text("1 task still waits. Revoked ")
+    finally:
+        process.stop()
+
+
+def test_the_markers_below_a_source_line_stay_below_it(browser: Browser) -> None:
+    with viewed_gateway() as served:
+        served.put(*failing("t", "shop.charge", time.time(), traceback=TRACEBACK))
+        with opened(browser, f"{served.url}/tasks/t", viewport={"width": 375, "height": 800}) as page:
+            code = page.locator(".frame pre")
+            expect(code).to_contain_text("^^^^")
+            assert code.evaluate("(pre) => pre.scrollWidth > pre.clientWidth"), "a line is wrapped"
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            code.focus()
+            expect(code).to_be_focused()
+
+
+def test_the_lines_of_python_print_a_task_that_has_ended(browser: Browser, where: dict[str, str]) -> None:
+    with opened(browser, where["task"]) as page:
+        page.get_by_role("tab", name="Watch it").click()
+        page.get_by_role("button", name="Python").click()
+        lines = page.locator("[data-lines=python]").inner_text()
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+    assert re.fullmatch(r"task-failed \S+ FAILURE\n", done.stdout)

@@ -38,7 +38,7 @@ export function Actions({ task, workflow }: ActionsProps) {
         <button type="button" onClick={() => ask("terminate")}>Terminate{workflow ? " all" : ""}…</button>
       )}
       <span role="status">
-        {uuids && <span class="revocation">{describe(outcome(uuids, all))}</span>}
+        {uuids && <span class="revocation">{describe(outcome(uuids, all))}</span>}{" "}
         {last && (
           <span class="muted">
             {last.terminate ? "Terminated" : "Revoked"} <Time value={last.time} />

@@ -71,7 +71,7 @@ function FrameLines({ frame }: { readonly frame: Frame }) {
         <Text value={frame.file} max={200} />:{frame.line}
         {frame.function !== null && <> in <b><Text value={frame.function} max={200} /></b></>}
       </span>
-      {frame.code.length > 0 && <pre><bdi>{visible(frame.code.join("\n"))}</bdi></pre>}
+      {frame.code.length > 0 && <pre tabIndex={0}><bdi>{visible(frame.code.join("\n"))}</bdi></pre>}
     </>
   );
 }
