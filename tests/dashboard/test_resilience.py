@@ -76,3 +76,13 @@ def test_a_restart_keeps_what_the_page_knows(browser: Browser, gateway: GatewayP
         publisher.send(task_event("task-succeeded", "runs-on", result="'done'", runtime=1.5))
         expect(page.locator("main .state-done").first).to_be_visible()
     publisher.close()
+
+
+def test_a_view_opened_while_the_gateway_is_away_is_shown_later(page: Page, gateway: GatewayProcess) -> None:
+    gateway.stop()
+    expect(page.locator(".status.level-ok")).to_have_count(0)
+    page.get_by_role("navigation").get_by_role("link", name="Live").click()
+    expect_view(page, "broken", "error")
+    gateway.start()
+    expect(page.locator("main[data-view=live]")).to_be_visible(timeout=40_000)
+    assert page.url == f"{gateway.url}/events"

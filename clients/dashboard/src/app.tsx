@@ -6,7 +6,7 @@ import { Link } from "./components/link.tsx";
 import { lazy } from "./components/lazy.tsx";
 import { usePageTitle } from "./components/page-title.ts";
 import { Header, useStatus } from "./components/shell.tsx";
-import { access, may, refusal } from "./gateway.ts";
+import { access, health, may, refusal } from "./gateway.ts";
 import { listenToKeys, useKeys } from "./keys.ts";
 import { listenToLinks, reload, route } from "./navigation.ts";
 import { PARAMETERS, type Route, unknownParameters } from "./route.ts";
@@ -34,15 +34,26 @@ class Boundary extends Component<{ readonly children: ComponentChildren }, { rea
 
   override render() {
     const { error } = this.state;
-    if (!error) return this.props.children;
-    return (
-      <ViewFrame name="broken" state="error" title="This view cannot be shown">
-        <ErrorBox error={error}>
-          <button type="button" onClick={() => this.setState({ error: null })}>Try again</button>
-        </ErrorBox>
-      </ViewFrame>
-    );
+    return error ? <Broken error={error} retry={() => this.setState({ error: null })} /> : this.props.children;
   }
+}
+
+/** Loads the page again once the gateway is back: some browsers do not ask twice for the same code, and a newer gateway has other code. */
+function Broken({ error, retry }: { readonly error: Error; readonly retry: () => void }) {
+  useEffect(() => {
+    let wasAway = false;
+    return health.subscribe((value) => {
+      if (value?.status !== "open") wasAway ||= value?.heardMs != null; // it was there before
+      else if (wasAway) location.reload();
+    });
+  }, []);
+  return (
+    <ViewFrame name="broken" state="error" title="This view cannot be shown">
+      <ErrorBox error={error}>
+        <button type="button" onClick={retry}>Try again</button>
+      </ErrorBox>
+    </ViewFrame>
+  );
 }
 
 /** The view of a route, once its code is loaded. */
@@ -55,7 +66,7 @@ function Loaded({ route }: { readonly route: Route }) {
     if (name === "unknown") return;
     VIEWS[name]().then(
       ({ default: view }) => isCurrent && setLoaded({ name, view }),
-      () => isCurrent && setError(new Error("The code of this view could not be loaded: the gateway does not answer, or another version of it runs now. Load the page again.")),
+      () => isCurrent && setError(new Error("The code of this view could not be loaded. Load the page again, unless the gateway is away: the page waits for it.")),
     );
     return () => void (isCurrent = false);
   }, [name]);
