@@ -56,6 +56,7 @@ export class TailList {
 
   /** Draw the rows in sight now. */
   draw(): void {
+    if (!this.#body.isConnected) return; // it is closed
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#drawnAt = performance.now();
@@ -128,7 +129,6 @@ export class TailList {
 
   close(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {}, 0); // nothing is drawn any more
     this.#resizes.disconnect();
     this.#body.remove();
     this.root.removeEventListener("scroll", this.#onScroll);
