@@ -5,12 +5,14 @@ import time
 from collections.abc import Iterator
 from uuid import uuid4
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.support.dashboard import HOSTILE, expect_view, guarded, opened
 from tests.support.gateway_process import GatewayProcess
 from tests.support.publisher import Publisher, received, task_event, walk
+from tests.support.rabbitmq import wait_for
 
 BY_SSE = (
     "const Real = WebSocket; window.WebSocket = class extends Real {"
@@ -25,6 +27,12 @@ FLOOD = (
     "{ type: 'task-sent', id: 'e-1', uuid: `flood-${n}`, name: 'flood', time: '2026-11-28T12:00:00Z' }) }); }"
 )
 """Gives the page many events at once: the gateway would take minutes."""
+RATES = (
+    "window.rates = []; new MutationObserver(() => {"
+    " const shown = document.querySelector('.tools .num')?.textContent; if (shown) rates.push(shown); })"
+    ".observe(document, { subtree: true, childList: true, characterData: true });"
+)
+"""Keeps each rate that the page has shown."""
 MAX_RATE = 200
 MAX_NODES_OF_ROWS = 100
 
@@ -97,6 +105,7 @@ def test_a_click_filters_and_an_alt_click_leaves_out(page: Page, publisher: Publ
     expect(rows(page, f"{name}.b")).to_have_count(0)
     expect(rows(page, f"{name}.a")).to_have_count(3)
     expect(page.locator(".tail-note.filter")).to_have_count(1)
+    expect(page.locator(".tail-note.filter")).to_contain_text("the matching rows of the filter before")
     publisher.send(*walk(f"{name}.a"), *walk(f"{name}.b"))
     page.mouse.move(0, 0)
     expect(rows(page, f"{name}.a")).to_have_count(6)
@@ -260,6 +269,26 @@ def test_only_rows_in_sight_are_in_the_page(page: Page, publisher: Publisher, na
     assert page.locator(".tail-mover .tail-row").count() < MAX_NODES_OF_ROWS
     page.get_by_role("button", name="Clear").click()
     expect(rows(page, name)).to_have_count(0)
+    expect(page.locator("main [role=note]")).to_contain_text("No event to show.")
+
+
+def test_events_from_before_are_no_rate(
+    browser: Browser, publisher: Publisher, gateway: GatewayProcess, name: str
+) -> None:
+    publisher.send(*[event for _ in range(MAX_RATE // 2) for event in walk(name)])
+    counts = f"{gateway.url}/tasks/counts?by=state&name={name}&state=SUCCESS"
+    wait_for(lambda: httpx.get(counts).json()["counts"]["state"] == {"SUCCESS": MAX_RATE // 2}, 20)
+    all_in_sight = {"width": 1300, "height": 10_000}
+    with guarded(browser, gateway.url, viewport=all_in_sight) as (context, guard):
+        context.add_init_script(RATES)
+        page = context.new_page()
+        page.goto(f"{gateway.url}/events")
+        expect(page.locator(".tail-note.skipped").first).to_contain_text("older events not shown")
+        publisher.send(*walk(f"{name}.now"))
+        expect(page.locator(".tools .num")).not_to_have_text("0/s")
+        rates = page.evaluate("rates")
+        assert [each for each in rates if not 0 <= float(each.removesuffix("/s")) <= len(walk())] == []
+        guard.check(page)
 
 
 def test_a_restart_is_told_and_nothing_shown_is_lost(
@@ -305,4 +334,10 @@ def test_heartbeats_are_shown_if_they_are_asked_for(
         expect(rows(page, f"{name}@host")).to_contain_text("active=2")
     with opened(browser, f"{gateway.url}/events") as page:
         expect(rows(page, name)).to_have_count(3)
+        cell(page, "task-succeeded", "type").click(modifiers=["Alt"])
+        expect(page).to_have_url(re.compile(r"\?type=!task-succeeded$"))
+        expect(rows(page, "task-succeeded")).to_have_count(0)
+        publisher.send(heartbeat, *walk(f"{name}.later"))
+        page.mouse.move(0, 0)
+        expect(rows(page, f"{name}.later")).to_have_count(2)
         expect(rows(page, "worker-heartbeat")).to_have_count(0)

@@ -34,6 +34,8 @@ export const MAX_ENTRIES = 10_000;
 export const MAX_CHARS = 8_000_000;
 const MAX_FIELD = 500;
 const MAX_DETAIL = 300;
+/** The gateway has sent the events from before within this time. */
+const REPLAY_MS = 10_000;
 /** A part of a text keeps the whole text in memory: a longer one is copied. */
 const COPIED_FROM = 1_000;
 
@@ -71,7 +73,7 @@ export function entryOf(event: Event): Entry {
 
 /** Return a row that is not an event. */
 export function noteOf(kind: Exclude<Entry["kind"], "event">, detail: string): Entry {
-  return { seq: 0, kind, id: "", time: NaN, type: "", name: "", state: "", uuid: "", root_id: "", parent_id: "", hostname: "", queue: "", cluster: "", detail, isFailure: false };
+  return { ...entryOf({} as Event), kind, detail };
 }
 
 const GAP_REASONS: { readonly [reason in Gap["reason"]]: string } = {
@@ -87,9 +89,14 @@ export function gapText({ reason, lost, cluster }: Gap): string {
   return `${what}${cluster === undefined ? "" : ` of ${cluster}`}: ${GAP_REASONS[reason] ?? asText(reason)}.`;
 }
 
+/** Return whether an event with a time is one from before its stream was open, `ageMs` ago. Clocks of workers may be far behind. */
+export function isReplayed(time: number, now: number, ageMs: number): boolean {
+  return ageMs < REPLAY_MS && time < now - ageMs / 1_000;
+}
+
 /** Return the text of skipped events. */
-export function skippedText(skipped: Pick<Skipped, "count">, maxRate: number): string {
-  return `${plural(skipped.count, "event")} not shown: this page shows at most ${count(maxRate)} a second.`;
+export function skippedText(skipped: Pick<Skipped, "count">, maxRate: number, isOld: boolean): string {
+  return `${plural(skipped.count, isOld ? "older event" : "event")} not shown: this page shows at most ${count(maxRate)} a second.`;
 }
 
 /** Return the main details of an event, in one line. */
@@ -227,8 +234,7 @@ export class TailBuffer {
 
 /** A row has no difference between an empty value and none. */
 function fieldsOf(entry: Entry): { readonly [field: string]: unknown } {
-  const fields = ["type", "name", "state", "uuid", "root_id", "parent_id", "hostname", "queue", "cluster"] as const;
-  return Object.fromEntries(fields.map((field) => [field, entry[field] || null]));
+  return Object.fromEntries(Object.entries(entry).map(([field, value]) => [field, value || null]));
 }
 
 /** Whether the list follows. */

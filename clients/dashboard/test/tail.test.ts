@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Event } from "../../js/src/index.ts";
 import { matcher, parse } from "../../js/src/filter.ts";
-import { brief, type Entry, entryOf, gapText, MAX_CHARS, MAX_ENTRIES, noteOf, skippedText, TailBuffer } from "../src/tail.ts";
+import { brief, type Entry, entryOf, gapText, isReplayed, MAX_CHARS, MAX_ENTRIES, noteOf, skippedText, TailBuffer } from "../src/tail.ts";
 import { count } from "../src/text.ts";
 import { Random } from "./random.ts";
 
@@ -121,8 +121,17 @@ test("fields of any name and type", () => {
   assert.ok(Number.isNaN(entryOf(event(1, { time: null, timestamp: undefined })).time));
 });
 
+test("an event is from before if its stream was open later; a worker whose clock is behind is believed for some seconds only", () => {
+  const openedAt = 1_000;
+  const isOld = (time: number, age: number): boolean => isReplayed(time, openedAt + age, age * 1_000);
+  assert.deepEqual([isOld(0, 0), isOld(940, 1), isOld(999, 9)], [true, true, true]);
+  assert.deepEqual([isOld(1_000, 0), isOld(1_000.5, 1), isOld(1_060, 0), isOld(NaN, 0)], [false, false, false, false]);
+  assert.deepEqual([isOld(940, 10), isOld(0, 3_600)], [false, false]);
+});
+
 test("texts of gaps", () => {
   assert.equal(gapText({ type: "gateway-gap", id: "e-1", reason: "slow", lost: 1_234 }), "1,234 events are missing here: this page was too slow.");
   assert.equal(gapText({ type: "gateway-gap", id: "e-1", reason: "broker", lost: null, cluster: "eu" }), "Events may be missing here of eu: the gateway lost its connection to the broker.");
-  assert.equal(skippedText({ count: 3_200 }, 200), "3,200 events not shown: this page shows at most 200 a second.");
+  assert.equal(skippedText({ count: 3_200 }, 200, false), "3,200 events not shown: this page shows at most 200 a second.");
+  assert.equal(skippedText({ count: 1 }, 200, true), "1 older event not shown: this page shows at most 200 a second.");
 });

@@ -7,13 +7,13 @@ import { copy, CopyButton, ErrorBox, ViewFrame } from "../components/layout.tsx"
 import { SearchBox } from "../components/search-box.tsx";
 import { lazy } from "../components/lazy.tsx";
 import { TailList } from "../components/tail-list.ts";
-import { access, isUtc, tailClient } from "../gateway.ts";
+import { access, isUtc, nowSeconds, tailClient } from "../gateway.ts";
 import { useKeys } from "../keys.ts";
 import { base, go, goQuery } from "../navigation.ts";
 import { formatQuery, href, literal, type Query, type Route, valueOf, withValue } from "../route.ts";
 import { EVENT_FIELDS, formatSearch } from "../search.ts";
 import { use } from "../store.ts";
-import { type Entry, entryOf, gapText, noteOf, skippedText, TailBuffer, type TailState } from "../tail.ts";
+import { type Entry, entryOf, gapText, isReplayed, noteOf, skippedText, TailBuffer, type TailState } from "../tail.ts";
 import { count, rate } from "../text.ts";
 import type { View } from "./registry.ts";
 
@@ -28,20 +28,21 @@ const HEARTBEATS = "!worker-heartbeat";
 const ASLEEP_MS = 600_000;
 const RATE_MS = 1_000;
 
-/** Return the filter of an address. Without a type, heartbeats are left out. */
+/** Return the filter of an address. Heartbeats are left out unless it names types to show. */
 export function filterOf(query: Query): Filter {
   const filter: { [field: string]: string[] } = {};
   for (const [name, value] of query) {
     if (name !== "since") (filter[name] ??= []).push(...(value.match(/(?:\\[^]|[^,\\])+/g) ?? [value]));
   }
-  filter["type"] ??= [HEARTBEATS];
+  const types = (filter["type"] ??= []);
+  if (types.every((pattern) => pattern.startsWith("!"))) types.push(HEARTBEATS);
   return filter as Filter;
 }
 
-/** Returns the query in the order of the API, to compare and to copy. */
+/** Return the command that shows the same events. */
 function curl(query: Query): string {
   const header = access.value === "open" ? "" : '-H "Authorization: Bearer $TOKEN" ';
-  const search = formatQuery(query.some(([name]) => name === "type") ? query : [...query, ["type", HEARTBEATS]]);
+  const search = formatQuery(withValue(query, "type", String(filterOf(query).type)));
   return `curl -N ${header}'${new URL(`events${search}`, base).href.replaceAll("'", "%27")}'`;
 }
 
@@ -120,8 +121,8 @@ const LiveView: View = ({ route }: { readonly route: Route }) => {
       <div class="tail" ref={box} role="table" aria-label="Events, newest first">
         <div class="tail-head" role="rowgroup">
           <div role="row" class="tail-row">
-            {["time", "type", "task", "state", "uuid", "workflow", "worker", "detail"].map((label, index) => (
-              <span key={label} role="columnheader" class={`cell ${["time", "type", "name", "state", "uuid", "root_id", "hostname", "detail"][index]}`}>{label}</span>
+            {[["time"], ["type"], ["name", "task"], ["state"], ["uuid"], ["root_id", "workflow"], ["hostname", "worker"], ["detail"]].map(([field, label = field]) => (
+              <span key={field} role="columnheader" class={`cell ${field}`}>{label}</span>
             ))}
           </div>
         </div>
@@ -135,13 +136,16 @@ const LiveView: View = ({ route }: { readonly route: Route }) => {
 export default LiveView;
 
 function Nothing({ query }: { readonly query: Query }) {
-  if (query.length) return <p role="note">No event of the last minute matches this filter. New ones that match appear here.</p>;
-  return <p role="note">No event in the last minute. New ones appear here. Workers send events of tasks if they are started with <code>-E</code>.</p>;
+  return (
+    <p role="note">
+      No event to show. New ones {query.length ? "that match this filter appear here." : <>appear here. Workers send events of tasks if they are started with <code>-E</code>.</>}
+    </p>
+  );
 }
 
 interface Tail {
   readonly error: Error | null;
-  /** Events a second, over the last seconds. */
+  /** Events a second, over the last seconds; without those from before. */
   readonly speed: { readonly seen: number; readonly skipped: number };
   readonly hasAnswered: boolean;
 }
@@ -156,7 +160,7 @@ function useTail(query: Query, key: string, buffer: TailBuffer, list: { readonly
   useEffect(() => {
     setError(null);
     setAnswered(false);
-    const numbers = { seen: 0, skipped: 0 };
+    const numbers: Numbers = { seen: 0, skipped: 0, last: 0, openedMs: performance.now() };
     const isFirst = position.current.key === null;
     let filter: Filter;
     try {
@@ -165,7 +169,7 @@ function useTail(query: Query, key: string, buffer: TailBuffer, list: { readonly
       if (position.current.key !== key) {
         if (!isFirst) {
           buffer.keep(passes);
-          buffer.push(noteOf("filter", `Filter: ${formatSearch(query, EVENT_FIELDS) || "none"}. Below are earlier events that match.`));
+          buffer.push(noteOf("filter", `Filter: ${formatSearch(query, EVENT_FIELDS) || "none"}. Below are the matching rows of the filter before.`));
           list.current?.reset();
         }
         position.current = { key, id: position.current.id }; // nothing is missed between the two streams
@@ -184,7 +188,9 @@ function useTail(query: Query, key: string, buffer: TailBuffer, list: { readonly
     const timer = setInterval(() => {
       setSpeed((before) => ({ seen: mean(before.seen, numbers.seen), skipped: mean(before.skipped, numbers.skipped) }));
       numbers.seen = numbers.skipped = 0;
-      if (tail.health.status === "open") setAnswered(true);
+      if (tail.health.status === "open") return setAnswered(true);
+      numbers.last = 0;
+      numbers.openedMs = performance.now();
     }, RATE_MS);
     return () => {
       opened.close();
@@ -195,6 +201,15 @@ function useTail(query: Query, key: string, buffer: TailBuffer, list: { readonly
   return { error, speed, hasAnswered };
 }
 
+/** The events since the last look. Those from before the stream was open are not counted. */
+interface Numbers {
+  seen: number;
+  skipped: number;
+  /** The time of the last event; 0 before the first one. */
+  last: number;
+  openedMs: number;
+}
+
 /** The filter that is shown, and the id of the last event of any filter. */
 interface Position {
   readonly key: string | null;
@@ -203,28 +218,33 @@ interface Position {
 
 /** Return a mean that forgets what is older than some seconds. */
 function mean(before: number, now: number): number {
-  const next = before + (now - before) * 0.5;
+  const next = (before + now) / 2;
   return next < 0.05 ? 0 : next;
 }
 
 /** Open the stream; close it while nobody has looked for long. */
-function openTail(tail: Client, filter: Filter, since: string, position: Position, numbers: { seen: number; skipped: number }, add: (entry: Entry) => void): { close(): void } {
+function openTail(tail: Client, filter: Filter, since: string, position: Position, numbers: Numbers, add: (entry: Entry) => void): { close(): void } {
   let stream: EventStream | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  const isOld = (): boolean => isReplayed(numbers.last, nowSeconds(), performance.now() - numbers.openedMs);
   const start = (): void => {
     stream = tail.events(filter, {
-      ...(position.id ? { lastEventId: position.id } : since ? { since } : {}),
+      lastEventId: position.id || undefined, // before `since`
+      since,
       maxRate: MAX_RATE,
       onGap: (gap) => add(noteOf("gap", gapText(gap))),
       onSkipped: (skipped) => {
-        numbers.skipped += skipped.count;
-        add(noteOf("skipped", skippedText(skipped, MAX_RATE)));
+        const wasBefore = isOld();
+        if (!wasBefore) numbers.skipped += skipped.count;
+        add(noteOf("skipped", skippedText(skipped, MAX_RATE, wasBefore)));
       },
     });
     stream.subscribe((event: Event) => {
-      numbers.seen++;
+      const entry = entryOf(event);
+      numbers.last = entry.time;
+      if (!isOld()) numbers.seen++;
       position.id = event.id;
-      add(entryOf(event));
+      add(entry);
     });
   };
   const look = (): void => {
