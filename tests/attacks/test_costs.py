@@ -16,18 +16,22 @@ from websockets.sync.client import connect
 
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.access.static_tokens import hash_text, new_token
+from celery_gateway.broker.task_control import TaskControl
+from celery_gateway.broker.urls import brokers
+from celery_gateway.http.action_endpoints import Actions
 from tests.support.access_file import AccessFile
 from tests.support.asgi_exchange import Exchange
 from tests.support.attacks import Meter
 from tests.support.cpu_time import scaled
 from tests.support.gateway_process import GatewayProcess
-from tests.support.state_gateway import StateGateway, known
+from tests.support.state_gateway import StateGateway, known, step
 from tests.support.token_issuer import issuer_file, token
 
 STATIC = new_token()
 BOMB_SECONDS = 0.010
 """A filter that is refused costs at most this; measured: 0.2 to 3 ms."""
 ROUNDS = 5
+NO_BROKER = TaskControl(brokers("memory://")[0])
 
 BOMBS = {
     "stars": "*a" * 2_000 + "b",
@@ -155,6 +159,33 @@ async def test_a_large_foreign_workflow_takes_no_more_time_than_an_unknown_one(
                 each.append(time.process_time() - began)
         foreign, unknown = map(median, seconds.values())
         assert foreign < 3 * unknown, (path, foreign, unknown)
+
+
+async def test_other_members_of_a_workflow_take_no_time_for_a_token_with_uuids(tmp_path: Path) -> None:
+    gateway = StateGateway(
+        authenticator=Authenticator(issuer_file(tmp_path)), actions=Actions(("revoke",), {None: NO_BROKER})
+    )
+    gateway.put(
+        known("alone"), known("among", "large"), step("succeeded", "alone"), step("succeeded", "among")
+    )
+    for start in range(0, 20_000, 1_000):
+        gateway.put(*(known(f"t{start + number}", "large") for number in range(1_000)))
+    scope = {"any": [{"uuid": ["alone", "among"]}], "may": ["state", "revoke"]}
+    headers = {
+        "authorization": f"Bearer {token(celery_gateway=scope)}",
+        "content-type": "application/json",
+    }
+    for method, path, status in (("GET", "", 200), ("POST", "/revoke", 409)):
+        seconds: dict[str, list[float]] = {"alone": [], "large": []}
+        for _ in range(30):
+            for root_id, each in seconds.items():
+                target = f"/workflows/{root_id}{path}"
+                request = Exchange(gateway.app, target, method=method, headers=headers)
+                began = time.process_time()
+                assert (await request.done()).status == status
+                each.append(time.process_time() - began)
+        alone, large = map(median, seconds.values())
+        assert large < 3 * alone, (method, alone, large)
 
 
 HALF_SENT = 5_000

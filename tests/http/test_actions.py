@@ -352,6 +352,23 @@ def test_the_memory_of_a_revoke_is_charged() -> None:
     asyncio.run(run())
 
 
+def test_members_that_are_not_visible_are_not_charged(tmp_path: Path) -> None:
+    async def run() -> None:
+        case = Case(folder=tmp_path, memory_bytes=500_000)
+        case.gateway.put(known("r"), *[known(f"t{number}", "r") for number in range(2_000)])
+        case.gateway.put(known("x", "r", name="bank.pay"))
+        scope = {"any": [{"name": "air.*"}], "may": ["revoke"]}
+        await case.refused("/workflows/r/revoke", 404, "workflow-unknown", scope=scope)
+        scope = {"any": [{"name": "bank.*"}], "may": ["revoke"]}
+        assert (await case.post("/workflows/r/revoke", scope=scope)).json()["revoked"] == ["x"]
+        for number in range(2_000):  # nor are those that are ready
+            case.gateway.put(step("succeeded", f"t{number}"))
+        response = await case.post("/workflows/r/revoke", scope={"may": ["revoke"]})
+        assert response.json()["revoked"] == ["r", "x"]
+
+    asyncio.run(run())
+
+
 def test_hidden_members_of_several_brokers_are_read_in_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

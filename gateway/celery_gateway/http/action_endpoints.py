@@ -154,14 +154,14 @@ class ActionEndpoints:
             if len(roots) > 1:
                 members = [next(iter(root.members.values())) for root in roots]
                 return ambiguous("workflow", root_id, [member.task.cluster for member in members])
-            members = list(roots[0].members.values()) if roots else []
-            builder.charge_scratch(TARGET_BYTES * len(members))
-            for at, record in enumerate(members):
+            for at, record in enumerate(visible.members(roots[0]) if roots else ()):
                 if not at % TASKS_PER_STEP:
                     await share.checkpoint()
                 if visible.sees(record):
                     found = found or [record]
                     if record.task.state not in READY_STATES:
+                        # Only these are charged: an error must not show how many others there are.
+                        builder.charge_scratch(TARGET_BYTES)
                         unready.append(_target(record))
             builder.release()
         if not found:

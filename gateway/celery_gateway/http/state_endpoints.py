@@ -225,7 +225,6 @@ class StateEndpoints:
             raise HTTPException(404)  # /workflows/ redirects to /workflows
         query = task_query(query_parameters(request))
         visible = self._access.visible(request)
-        pipeline = visible.pipeline
         async with self._work.begin(request) as (share, builder):
             roots = await visible.roots(root_id, query.cluster, share)
             if len(roots) > 1:
@@ -234,9 +233,7 @@ class StateEndpoints:
             id = None
             if roots:
                 workflow = Workflow(root_id, visible.fields(query.fields), visible.filter_of_records)
-                id = await read_workflow(
-                    workflow, roots[0], pipeline.tasks, lambda: pipeline.hub.id, share, builder
-                )
+                id = await read_workflow(workflow, roots[0], visible, share, builder)
             if id is None:  # unknown, not visible, or evicted meanwhile
                 builder.release()
                 return visible.not_found("workflow", root_id, query.cluster)

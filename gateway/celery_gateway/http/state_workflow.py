@@ -5,7 +5,6 @@ are frozen again; after ``STEPS_TO_CATCH_UP`` the steps become larger, so that t
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
 from itertools import islice
 
 from celery_gateway.events.fields import Fields
@@ -13,8 +12,8 @@ from celery_gateway.http.fair_share import FairShare
 from celery_gateway.http.json_response import JSONBuilder
 from celery_gateway.http.state_responses import NUMBER_BYTES
 from celery_gateway.http.task_selection import RECORDS_PER_STEP, REFERENCE_BYTES
+from celery_gateway.http.visible import Visible
 from celery_gateway.state.task_graph import Root
-from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.workflow import Workflow
 
 RECORDS_PER_LARGE_STEP = 500
@@ -29,8 +28,7 @@ _TEXTS = frozenset({"args", "kwargs", "result", "exception", "traceback", "custo
 async def read_workflow(
     workflow: Workflow,
     root: Root,
-    tasks: TaskTable,
-    position: Callable[[], bytes],
+    visible: Visible,
     share: FairShare,
     builder: JSONBuilder,
 ) -> bytes | None:
@@ -39,7 +37,7 @@ async def read_workflow(
     Args:
         workflow: empty.
         root: has its members.
-        position: returns the stream's position.
+        visible: what the client may see.
 
     Returns:
         The position that the workflow is as of; ``None`` if all its tasks were evicted meanwhile, or are not
@@ -52,8 +50,8 @@ async def read_workflow(
         if not workflow.is_restricted:  # else an error would show how many tasks are not visible
             builder.reserve(_estimate(root, workflow.fields))
         charge = _Charge(workflow, builder)
-        await _freeze(workflow, root, tasks, share, builder, charge)
-        id = position()
+        await _freeze(workflow, root, visible, share, builder, charge)
+        id = visible.pipeline.hub.id
         if not workflow.total:
             return None
         for piece in workflow.pieces():
@@ -68,16 +66,17 @@ async def read_workflow(
 async def _freeze(
     workflow: Workflow,
     root: Root,
-    tasks: TaskTable,
+    visible: Visible,
     share: FairShare,
     builder: JSONBuilder,
     charge: "_Charge",
 ) -> None:
-    """Freeze all members as of the moment when this returns."""
+    """Freeze all members that may be visible, as of the moment when this returns."""
+    tasks = visible.pipeline.tasks
     own_cluster = next(iter(root.members.values())).task.cluster
-    small_steps = STEPS_TO_CATCH_UP + len(root.members) // RECORDS_PER_STEP
     version = tasks.version
-    keys: Sequence[str] = tuple(root.members)
+    keys = visible.member_keys(root)
+    small_steps = STEPS_TO_CATCH_UP + len(keys) // RECORDS_PER_STEP
     if not workflow.is_restricted:
         builder.charge_scratch(REFERENCE_BYTES * len(keys))
     next_index = 0

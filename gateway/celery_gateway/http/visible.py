@@ -214,16 +214,21 @@ class Visible:
             await share.checkpoint()
         return False
 
-    def members(self, root: Root) -> Iterable[Record]:
-        """Return the tasks of a workflow that may be visible."""
+    def member_keys(self, root: Root) -> Sequence[str]:
+        """Return the keys of the tasks of a workflow that may be visible."""
         if not self.may_see_workflow(root.id):
             return ()
         uuids = self.only_uuids
         if uuids is None:
-            return tuple(root.members.values())
+            return tuple(root.members)
         # Few tasks are visible, so the others are not read: the time would show their number.
         keys = [key for uuid in uuids for key in self.pipeline.tasks.keys(uuid)]
-        return [root.members[key] for key in keys if key in root.members]
+        return [key for key in keys if key in root.members]
+
+    def members(self, root: Root) -> Iterator[Record]:
+        """Iterate over the tasks of a workflow that may be visible; it may change meanwhile."""
+        members = root.members
+        return (record for key in self.member_keys(root) if (record := members.get(key)) is not None)
 
     def workers_named(self, hostname: str, cluster: str | None, now: float, time: float) -> list[Worker]:
         """Return the visible workers with a node name: at most one for each cluster.
