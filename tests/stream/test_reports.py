@@ -46,7 +46,7 @@ class FakeStatistics:
         self.padding = ""
         self.always_may_have_changed = False
         self._before: dict[str, int] | None = None
-        self.names: list[dict[str, Any]] = []
+        self.names: list[Any] = []
         self.other: dict[str, Any] | None = None
         self.total: dict[str, Any] = {}
         self.head: dict[str, float | None] = {}
@@ -55,15 +55,16 @@ class FakeStatistics:
     def may_have_changed(self, now: float) -> bool:
         return self.always_may_have_changed or self.values != self._before
 
-    def read(self, now: float) -> Iterator[None]:
+    def read(self, now: float, make: Callable[[dict[str, Any]], Any]) -> Iterator[None]:
         self.reads += 1
-        before, self._before = self._before or {}, dict(self.values)
-        self.is_changed = self.reads == 1 or before != self._before
-        self.names = []
-        for name, value in self._before.items():
+        before, values = self._before or {}, dict(self.values)
+        names = []
+        for name, value in values.items():
             if before.get(name) != value:
-                self.names.append(_item(name, value) | {"padding": self.padding})
+                names.append(make(_item(name, value) | {"padding": self.padding}))
             yield
+        self.is_changed = self._before is None or before != values
+        self._before, self.names = values, names
         self.total = _item(None, sum(self._before.values()))
         self.head = {"window": 60.0, "time": now, "since": now}
 

@@ -17,8 +17,10 @@ from celery_gateway.http.state_work import StateWork, until_disconnect
 from celery_gateway.http.statistics_query import failures_query, statistics_query
 from celery_gateway.state.activity_report import Item
 
-ITEM_BYTES: Final = 2_500
-"""Memory of an item before it is encoded, about."""
+ITEM_OVERHEAD_BYTES: Final = 300
+"""Memory of an item beside its JSON, about, while the others are read."""
+FAILURE_BYTES: Final = 2_500
+"""Memory of a group of failures before it is encoded, about."""
 _IDENTITY: Final = frozenset({"name", "cluster"})
 
 
@@ -47,13 +49,18 @@ class StatisticsEndpoints:
         pipeline = visible.pipeline
         async with self._work.begin(request) as (share, builder):
             id = pipeline.hub.id  # before the names are read, so that no later event is missed
-            for _ in reader.read(pipeline.clock.wall()):
-                builder.charge_scratch(ITEM_BYTES)
+
+            def made(item: Item) -> bytes:
+                json = _encoded(item, fields)
+                builder.charge_scratch(len(json) + ITEM_OVERHEAD_BYTES)
+                return json
+
+            for _ in reader.read(pipeline.clock.wall(), made):
                 await share.checkpoint()
             builder.add(encode(reader.head)[:-1] + b',"names":[')
             separator = b""
-            for item in reader.names:
-                builder.add(separator + _encoded(item, fields))
+            for json in reader.names:
+                builder.add(separator + json)
                 separator = b","
                 await share.checkpoint()
             other = b"null" if reader.other is None else _encoded(reader.other, fields)
@@ -69,7 +76,7 @@ class StatisticsEndpoints:
             found = []
             for failure in visible.failures(query.filter, query.since):
                 if failure is not None:
-                    builder.charge_scratch(ITEM_BYTES)
+                    builder.charge_scratch(FAILURE_BYTES)
                     found.append(failure)
                 await share.checkpoint()
             found.sort(key=lambda failure: -failure["last"])

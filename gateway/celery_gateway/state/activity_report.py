@@ -11,7 +11,7 @@ Rules:
 Each name is read as of one moment; between two of them events may be counted. Pure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -104,8 +104,9 @@ class ActivityReader:
         hidden: fields that are not shown.
 
     Attributes:
-        names: the names that have changed since the last read, or at the first one all with any activity;
-            those that have ended most come first. One whose activity has left the window has zeros.
+        names: what ``make`` has returned for the names that have changed since the last read, or at the first
+            one for all with any activity; those that have ended most come first. One whose activity has left
+            the window has zeros.
         other: the names beyond the limit; ``None`` if there are none, or if they are not shown.
         total: all names that are shown, and ``other``.
         is_changed: anything has changed since the last read.
@@ -126,7 +127,7 @@ class ActivityReader:
         self._hidden = hidden
         self._version = -1
         self._window: Window | None = None  # of the last read
-        self.names: list[Item] = []
+        self.names: list[Any] = []
         self.other: Item | None = None
         self.total: Item = {}
         self.is_changed = False
@@ -145,11 +146,16 @@ class ActivityReader:
             or Window(self._seconds, now).last != window.last
         )
 
-    def read(self, now: float) -> Iterator[None]:
-        """Read the names, one in each step; the attributes are set after the last step."""
+    def read(self, now: float, make: Callable[[Item], Any] = lambda item: item) -> Iterator[None]:
+        """Read the names, one in each step; the attributes are set after the last step.
+
+        A read that ends before changes nothing: the next one finds the same changes.
+
+        Args:
+            make: is called with each item, which can be several kB, and returns what is kept of it.
+        """
         activity, before, version = self._activity, self._window, self._version
-        self._version = activity.version
-        window = self._window = Window(self._seconds, now)
+        newest, window = activity.version, Window(self._seconds, now)
         total, found, is_changed = _Sums(), [], before is None
         for name in tuple(activity.names()):
             if self._visible is not None and not self._visible.matches(name_keys(name.name, name.cluster)):
@@ -162,9 +168,9 @@ class ActivityReader:
                 else name.version > version or _has_left(name, before, window)
             ):
                 is_changed = True
-                item = self._item(name, sums)
+                item = self._item(name, sums, window)
                 ended = item["succeeded"] + item["failed"] + item["revoked"]
-                found.append((-ended, name.name or "", name.cluster or "", item))
+                found.append((-ended, name.name or "", name.cluster or "", make(item)))
             yield
         self.other = None
         other = activity.other
@@ -172,12 +178,13 @@ class ActivityReader:
         if self._visible is None:
             total.add(sums)
             if not sums.is_empty:
-                self.other = self._item(other, sums)
+                self.other = self._item(other, sums, window)
             if before is not None and (other.version > version or _has_left(other, before, window)):
                 is_changed = True
         found.sort(key=lambda each: each[:3])
-        self.names = [item for *_, item in found]
-        self.total = self._item(None, total)
+        self.names = [made for *_, made in found]
+        self.total = self._item(None, total, window)
+        self._version, self._window = newest, window
         self.is_changed = is_changed
         since = None if activity.since is None else round(activity.since, 3)
         self.head = {
@@ -187,10 +194,9 @@ class ActivityReader:
             "complete": sums.is_empty,
         }
 
-    def _item(self, name: NameActivity | None, sums: _Sums) -> Item:
+    def _item(self, name: NameActivity | None, sums: _Sums, window: Window) -> Item:
         """Return an item; without a name that of the total."""
-        assert self._window is not None
-        hidden, window = self._hidden, self._window
+        hidden = self._hidden
         item: Item = {"name": None if name is None else name.name}
         if name is not None and name.cluster is not None:
             item["cluster"] = name.cluster
