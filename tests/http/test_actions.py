@@ -267,6 +267,21 @@ def test_an_id_may_have_any_characters() -> None:
     asyncio.run(run())
 
 
+def test_an_id_is_sent_as_text_also_if_it_is_a_number() -> None:
+    """A number would end a worker of Celery 5.7 whose result backend has files or Redis."""
+
+    async def run() -> None:
+        case = Case()
+        for uid in (12345, 1.5, True):
+            case.gateway.put(known(uid))  # type: ignore[arg-type]
+            text = json.dumps(uid)
+            response = await case.post(f"/tasks/{text}/revoke")
+            assert response.json() == {"revoked": [text], "count": 1}
+            assert case.mailbox.arguments()[0]["task_id"] == [text]
+
+    asyncio.run(run())
+
+
 def test_several_brokers() -> None:
     async def run() -> None:
         case = Case(clusters=("eu", "us"))

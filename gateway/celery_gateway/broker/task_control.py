@@ -47,7 +47,8 @@ class TaskControl:
         """Revoke tasks: workers that have not started them drop them.
 
         Args:
-            uuids: ``BATCH_TASKS`` at most.
+            uuids: ``BATCH_TASKS`` at most. Numbers are texts, too, although workers do not find them then:
+                a number is an error in the worker, and with results in files or Redis it ends the worker.
             signal: ends the process of each task that is running; ``None``: running tasks go on.
 
         Raises:
