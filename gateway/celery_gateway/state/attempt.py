@@ -19,6 +19,7 @@ from celery_gateway.state.process import Process
 from celery_gateway.state.transitions import READY_STATES, UNASSIGNED_STATES
 
 MAX_ATTEMPTS = 10
+MAX_MARKS_BYTES = 64
 
 _NOT_TAKEN_STATES = frozenset({None, "PENDING"})
 
@@ -35,6 +36,7 @@ class Attempt(msgspec.Struct, gc=False, eq=False):  # a process refers to it onl
         clock, stamp: the counter and the time of the process's last event; the time is ``None`` if it does
             not decide about the order.
         counted: which of its events were counted (``activity``), one bit each.
+        marks: the marks (``attempt_matching.mark``) of its newest events with the time of their arrival.
     """
 
     number: int
@@ -53,6 +55,7 @@ class Attempt(msgspec.Struct, gc=False, eq=False):  # a process refers to it onl
     clock: int | None = None
     stamp: float | None = None
     counted: int = 0
+    marks: bytes = b""
 
     @property
     def has_worker(self) -> bool:
@@ -75,12 +78,22 @@ class Attempt(msgspec.Struct, gc=False, eq=False):  # a process refers to it onl
             return self.process is process
         return self.process is process or self.process.key == process.key
 
+    def is_by_life_of(self, process: Process | None) -> bool:
+        """Return whether any life of a process works on it: an event may come again after a restart."""
+        if self.process is None or process is None:
+            return self.process is process
+        return self.process is process or self.process.key[:3] == process.key[:3]
+
     def claim(self, process: Process | None) -> None:
         """Set the process of an attempt that was only sent, or whose process is not known."""
         self.process = process
         self.clock = self.stamp = None
         if self.state == "PENDING":
             self.state = None  # a worker has it
+
+    def add_mark(self, mark: bytes) -> None:
+        """Keep the mark of an event, and those of a few events before."""
+        self.marks = (self.marks + mark)[-MAX_MARKS_BYTES:]
 
     def precedes(self, clock: int | None, stamp: float | None) -> bool:
         """Return whether an event of the same process is later than all its events before."""

@@ -1,5 +1,7 @@
 """Which attempt of a task an event belongs to.
 
+- An event that arrives twice belongs to the attempt of the first time. Its time is that of the attempt. For
+  an event whose time is replaced by its arrival, the attempt has a ``mark``.
 - The first event of a process for a uuid (and, in ``task-received``, its ``retries``) opens an attempt. The
   events of that process belong to it, ordered by that process's own counter (``clock``) or time.
 - A ``task-sent`` with more retries opens the next attempt. One whose ``retries`` were sent in this run before
@@ -11,11 +13,10 @@
 Pure.
 """
 
-from typing import Any
-
 import msgspec
 
-from celery_gateway.events.event_types import LOST
+from celery_gateway.events.event import Event, is_number
+from celery_gateway.events.event_types import LOST, STATE_OF_EVENT
 from celery_gateway.state.attempt import Attempt, Attempts
 from celery_gateway.state.process import Process
 from celery_gateway.state.transitions import ATTEMPT_ENDED_STATES, UNASSIGNED_STATES
@@ -27,6 +28,7 @@ LATE_RESENT_SECONDS = 3.0
 """The same if the run has one already: after ``replace()`` it can be late, and only the time differs."""
 
 _BEGINNINGS = frozenset({"task-sent", "task-received", "task-started"})
+_TIMES = {"task-sent": "sent", "task-received": "received", "task-started": "started"}
 _CONTINUED_STATES = frozenset({"RETRY", "CANCELLED", "REJECTED", "LOST"})
 """States of an attempt that another attempt follows."""
 _REPEATED_ENDS = frozenset({"task-rejected", "task-cancelled", "task-retried"})
@@ -56,23 +58,22 @@ class Arrival(msgspec.Struct, gc=False):
 
 def find(
     attempts: Attempts,
-    event_type: str,
-    retries: Any,
+    event: Event,
     stamp: float | None,
     clock: int | None,
     process: Process | None,
     now: float,
-    is_discard: bool = False,
 ) -> tuple[Attempt, bool]:
     """Find the attempt that one of Celery's own task events belongs to, or open it.
 
     Args:
-        retries: as the event has it; the other arguments are those of ``Arrival``.
+        stamp, clock, process, now: as in ``Arrival``.
 
     Returns:
         The attempt, and whether the event is new: ``False`` if it came before, or is of an attempt that is no
         longer kept.
     """
+    event_type, retries = event["type"], event.get("retries")
     if type(retries) is not int or not 0 <= retries < MAX_RETRIES:
         retries = None
     last = attempts.last
@@ -91,8 +92,21 @@ def find(
                     return last, True
             elif event_type not in _BEGINNINGS and last.state not in UNASSIGNED_STATES:
                 return last, True
+    for attempt in attempts.kept():
+        if _is_known(attempt, event, retries, process):
+            return attempt, False
+    is_discard = event_type == "task-revoked" and event.get("terminated") is False
     arrival = Arrival(event_type, retries, stamp, clock, process, now, is_discard)
     return _FINDERS.get(event_type, _of_end)(attempts, last, arrival)
+
+
+def mark(event: Event) -> bytes:
+    """Return eight bytes by which an event is known again; none without a counter and a time."""
+    clock, timestamp = event.get("clock"), event.get("timestamp")
+    if not clock and not (is_number(timestamp) and timestamp > 0):
+        return b""
+    sender = event["type"], event.get("hostname"), event.get("pid")
+    return hash(repr((sender, clock, timestamp))).to_bytes(8, "big", signed=True)
 
 
 def find_of_custom(
@@ -123,13 +137,22 @@ def find_of_custom(
     return attempt, attempt.state != LOST
 
 
+def _is_known(attempt: Attempt, event: Event, retries: int | None, process: Process | None) -> bool:
+    """Return whether an event has come before, and belongs to this attempt."""
+    if attempt.marks and (own := mark(event)) and own in attempt.marks:
+        return True
+    event_type: str = event["type"]
+    time = getattr(attempt, _TIMES.get(event_type, "ended"))
+    if time is None or time != event.get("timestamp"):
+        return False
+    if event_type == "task-sent":
+        return retries is None or attempt.retries == retries
+    return attempt.is_by_life_of(process)
+
+
 def _of_sent(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
-    stamp = arrival.stamp
     retries = last.retries if arrival.retries is None else arrival.retries
     kept = attempts.kept()
-    for attempt in kept:
-        if attempt.sent == stamp is not None and attempt.retries == retries:
-            return attempt, False
     if retries > last.retries:
         if last.ended is not None and last.received is None and last.sent is None and _is_new(last, arrival):
             last.retries = retries  # a worker has discarded this message, and did not report its retries
@@ -155,9 +178,6 @@ def _of_received(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[A
     retries = last.retries if arrival.retries is None else arrival.retries
     kept = attempts.kept()
     mine = [attempt for attempt in reversed(kept) if attempt.is_by(process)]
-    for attempt in mine:
-        if attempt.received == arrival.stamp is not None:
-            return attempt, False
     for attempt in reversed(kept):
         if attempt.is_unclaimed and attempt.run == last.run and attempt.retries == retries:
             attempt.claim(process)
@@ -182,9 +202,6 @@ def _of_received(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[A
 def _of_started(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
     kept = attempts.kept()
     mine = [attempt for attempt in kept if attempt.is_by(arrival.process)]
-    for attempt in mine:
-        if attempt.started == arrival.stamp is not None:
-            return attempt, False
     unstarted = [attempt for attempt in mine if attempt.started is None]
     waiting = [attempt for attempt in unstarted if attempt.state not in ATTEMPT_ENDED_STATES]
     if waiting:
@@ -203,15 +220,14 @@ def _of_started(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[At
 def _of_end(attempts: Attempts, last: Attempt, arrival: Arrival) -> tuple[Attempt, bool]:
     kept = attempts.kept()
     mine = [attempt for attempt in kept if attempt.is_by(arrival.process)]
-    for attempt in mine:
-        if attempt.ended == arrival.stamp is not None:
-            return attempt, False
     under_way = [attempt for attempt in mine if attempt.state not in ATTEMPT_ENDED_STATES]
     # A worker discards a message before it begins it.
     is_other = arrival.is_discard and (last.is_unclaimed or last not in under_way)
     if under_way and not (is_other and all(a.started is not None for a in under_way)):
         return _ended_one(under_way, kept, arrival.type), True
-    if mine and (arrival.type in _REPEATED_ENDS or not mine[-1].precedes(arrival.clock, arrival.stamp)):
+    if mine and not mine[-1].precedes(arrival.clock, arrival.stamp):
+        return mine[-1], mine[-1].state != STATE_OF_EVENT[arrival.type]
+    if mine and arrival.type in _REPEATED_ENDS:
         return mine[-1], True
     if last.is_unclaimed:
         last.claim(arrival.process)

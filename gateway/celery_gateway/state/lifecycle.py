@@ -16,7 +16,7 @@ from typing import Any
 from celery_gateway.events.event import LATE_SECONDS, SKEW_SECONDS, Event
 from celery_gateway.events.event_types import LOST, STATE_OF_EVENT
 from celery_gateway.state.attempt import Attempt, Attempts
-from celery_gateway.state.attempt_matching import find, find_of_custom
+from celery_gateway.state.attempt_matching import find, find_of_custom, mark
 from celery_gateway.state.process import Process
 from celery_gateway.state.shared_text import MAX_NAME_CHARS, shared
 from celery_gateway.state.task import Task
@@ -65,20 +65,20 @@ def apply(
     if type(clock) is not int or not -MAX_INTEGER <= clock < MAX_INTEGER:
         clock = None
     # 1. Which attempt does the event belong to, and is it new?
-    count = attempts.count
-    to = STATE_OF_EVENT.get(event_type)
+    count, to = attempts.count, STATE_OF_EVENT.get(event_type)
     is_custom = to is None
     if to is None:
         to = state_of(event_type)
         attempt, is_new = find_of_custom(attempts, process, worker_name(event, process), now)
     else:
-        retries, is_discard = event.get("retries"), to == "REVOKED" and event.get("terminated") is False
-        attempt, is_new = find(attempts, event_type, retries, order, clock, process, now, is_discard)
+        attempt, is_new = find(attempts, event, order, clock, process, now)
     if not is_new:
         return attempt, 0
     # 2. What does it change?
     grown = _move(task, attempts, attempt, to, process, count)
     is_current = attempts.current is attempt
+    if order is None and not is_custom:
+        grown += _add_mark(task, attempts, attempt, event, stamp)
     if is_custom:
         grown += set_custom(task, event, process, stamp) if is_current else 0
     elif to == "PENDING":
@@ -140,6 +140,14 @@ def _times(timestamp: Any, arrived: float | None) -> tuple[float | None, float |
     if timestamp is None or not 0 < timestamp <= arrived + SKEW_SECONDS:
         return arrived, None
     return timestamp, None if timestamp < arrived - LATE_SECONDS else timestamp
+
+
+def _add_mark(task: Task, attempts: Attempts, attempt: Attempt, event: Event, stamp: float | None) -> int:
+    """Let an attempt know an event again whose time is that of its arrival; return the grown bytes."""
+    if stamp == event.get("timestamp"):
+        return 0
+    attempt.add_mark(mark(event))
+    return resize_attempts(task, attempts)
 
 
 def _move(

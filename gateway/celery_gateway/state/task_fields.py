@@ -242,6 +242,7 @@ def resize_attempts(task: Task, attempts: Attempts) -> int:
     """Estimate the size of the attempts after the first one, and of texts that the record does not share."""
     size_bytes = _ATTEMPT_BYTES * (attempts.count - 1)
     for attempt in attempts.kept():
+        size_bytes += len(attempt.marks)
         if attempt.exception is not task.exception:
             size_bytes += text_bytes(attempt.exception)
         if attempt.eta is not task.eta:
