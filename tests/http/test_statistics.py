@@ -12,7 +12,9 @@ import pytest
 
 from celery_gateway.access.authenticator import Authenticator
 from celery_gateway.pipeline.clock import Clock
+from celery_gateway.state import failure_groups
 from celery_gateway.state.activity_report import ITEM_FIELDS
+from celery_gateway.state.failure_report import MAX_SHOWN_NAMES
 from tests.support.asgi_exchange import Exchange
 from tests.support.state_gateway import Event, StateGateway
 from tests.support.thorough import variants
@@ -272,6 +274,26 @@ async def test_failures_can_be_chosen() -> None:
     assert len(await found("limit=1")) == 1
     assert len(await found("since=1m")) == 3
     assert await found("since=2100-01-01T00:00:00Z") == []
+
+
+async def test_what_failed_last_is_found_among_many_names(tmp_path: Path) -> None:
+    """A name and a scope find their failures although many names of others have the same cause."""
+    gateway = shop_gateway(authenticator=Authenticator(issuer_file(tmp_path)))
+    names = [f"b.{number}" for number in range(failure_groups.MAX_NAMES + 5)]
+    for number, name in enumerate((*names, "b.0", "a.victim")):
+        gateway.put(*events_of(str(number), name, fails=True))
+
+    async def groups(query: str = "", **scope: Any) -> Any:
+        headers = {"authorization": f"Bearer {token(celery_gateway=scope, sub='x')}"}
+        exchange = await Exchange(gateway.app, f"/failures{query}", headers=headers).done()
+        assert exchange.status == 200
+        return json.loads(exchange.body)["failures"]
+
+    assert [each["names"] for each in await groups("?name=a.victim")] == [{"a.victim": 1}]
+    assert [each["names"] for each in await groups(any=[{"name": "a.*"}])] == [{"a.victim": 1}]
+    assert await groups("?name=b.1") == []
+    (everything,) = await groups()
+    assert (everything["count"], len(everything["names"])) == (len(names) + 2, MAX_SHOWN_NAMES)
 
 
 async def test_clusters_are_named() -> None:

@@ -116,15 +116,41 @@ def test_a_megabyte_of_hostile_text_takes_little_time(text: str) -> None:
 def test_groups_and_their_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failure_groups, "MAX_GROUPS", 5)
     groups = FailureGroups()
+    monkeypatch.setattr(failure_groups, "MAX_NAMES", 20)
     for number in range(40):
         groups.add(signature("E('x')", None), (f"name-{number}", None), f"u{number}", "w@h", 100.0 + number)
+        assert groups.size_bytes == next(groups.newest()).size_bytes
     for letter in "abcd":
         groups.add(signature(f"{letter}()", None), ("n", None), "u", None, 200.0)
     (last,) = [group for group in groups.newest() if group.exception == "E"]
-    assert len(last.names) == failure_groups.MAX_NAMES and last.others is not None
-    assert last.others.count == 20 and last.others.uuid == "u39"
+    assert [name for name, _ in last.names] == [f"name-{number}" for number in range(20, 40)]
+    assert last.others is not None
+    assert (last.others.count, last.others.uuid) == (20, "u19")
+    assert (last.others.first, last.others.last) == (100.0, 119.0)
     groups.add(signature("e()", None), ("n", None), "u", None, 201.0)
     assert [group.exception for group in groups.newest()] == ["e", "d", "c", "b", "a"]
+
+
+def test_the_name_that_has_not_failed_for_longest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failure_groups, "MAX_NAMES", 2)
+    groups = FailureGroups()
+    for number, name in enumerate("abacb"):
+        groups.add(signature("E()", None), (name, None), f"u{number}", None, float(number))
+    (group,) = groups.newest()
+    assert group.others is not None
+    assert {name: failures.count for (name, _), failures in group.names.items()} == {"c": 1, "b": 1}
+    assert (group.others.count, group.others.first, group.others.uuid) == (3, 0.0, "u2")
+    assert group.size_bytes == groups.size_bytes
+
+
+def test_a_group_without_room_has_the_estimated_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, fresh = FailureGroups(), FailureGroups()
+    for number in range(3 * failure_groups.MAX_NAMES):
+        groups.add(signature("E()", None), (f"n{number:03}", None), "u", "w", float(number))
+    monkeypatch.setattr(failure_groups, "MAX_NAMES", failure_groups.MAX_NAMES + 1)
+    for number in range(failure_groups.MAX_NAMES):
+        fresh.add(signature("E()", None), (f"n{number:03}", None), "u", "w", float(number))
+    assert groups.size_bytes == fresh.size_bytes
 
 
 def test_the_size_of_groups_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Failures, grouped by their signature; in each group the failures of each name, so that scopes apply.
 
 At most ``MAX_GROUPS`` groups and ``MAX_BYTES`` bytes are kept; the group without a failure for longest is
-evicted first. A group has ``MAX_NAMES`` names; further ones are counted together. Times are epoch seconds, on
-the gateway's clock. Pure.
+evicted first. A group has the ``MAX_NAMES`` names that have failed last; the failures of others are counted
+together. Times are epoch seconds, on the gateway's clock. Pure.
 """
 
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from celery_gateway.state.text_size import text_bytes
 
 MAX_GROUPS = 1_000
 MAX_BYTES = 10_000_000
-MAX_NAMES = 20
+MAX_NAMES = 200
 MAX_TEXT_CHARS = 255
 _GROUP_BYTES = 700
 _NAME_BYTES = 500
@@ -46,8 +46,8 @@ class FailureGroup:
     Attributes:
         key, exception, frame: see ``Signature``.
         last: when the last one arrived.
-        names: by name and cluster.
-        others: those of further names; ``None`` if there are none.
+        names: by name and cluster, the one that failed last at the end.
+        others: those of names that have made room; ``None`` if there are none.
         size_bytes: its size, by estimate.
     """
 
@@ -92,16 +92,13 @@ class FailureGroups:
             self.size_bytes += group.size_bytes
         self._groups.move_to_end(signature.key)
         group.last = max(group.last, time)
-        of_name = group.names.get(key)
         grown = 0
+        of_name = group.names.pop(key, None)
         if of_name is None:
-            if len(group.names) < MAX_NAMES:
-                of_name = group.names[key] = NameFailures(time)
-                grown = _NAME_BYTES
-            else:
-                if group.others is None:
-                    group.others, grown = NameFailures(time), _NAME_BYTES
-                of_name = group.others
+            of_name, grown = NameFailures(time), _NAME_BYTES
+            if len(group.names) >= MAX_NAMES:
+                grown -= _make_room(group)
+        group.names[key] = of_name
         grown -= _texts_bytes(of_name)
         of_name.count += 1
         of_name.last = max(of_name.last, time)
@@ -112,6 +109,17 @@ class FailureGroups:
         self.size_bytes += grown
         while len(self._groups) > MAX_GROUPS or (self.size_bytes > MAX_BYTES and len(self._groups) > 1):
             self.size_bytes -= self._groups.popitem(last=False)[1].size_bytes
+
+
+def _make_room(group: FailureGroup) -> int:
+    """Count what has not failed for longest with the others; return the freed bytes."""
+    oldest, others = group.names.pop(next(iter(group.names))), group.others
+    group.others = oldest
+    if others is None:
+        return 0
+    oldest.count += others.count
+    oldest.first, oldest.last = min(oldest.first, others.first), max(oldest.last, others.last)
+    return _NAME_BYTES + _texts_bytes(others)
 
 
 def _texts_bytes(failures: NameFailures) -> int:

@@ -9,6 +9,7 @@ from celery_gateway.state.failure_groups import FailureGroup, FailureGroups, Nam
 
 GROUPED_BY: Final = frozenset({"exception", "traceback"})
 """Without these fields failures cannot be shown: the groups would tell them."""
+MAX_SHOWN_NAMES: Final = 20
 _NODE_FIELDS: Final = frozenset({"worker", "hostname"})
 
 
@@ -59,7 +60,7 @@ def _shown(group: FailureGroup, query: FailureQuery) -> dict[str, Any] | None:
         "message": newest.message,
         "frame": group.frame,
         "count": sum(each.count for each in shown),
-        "names": names,
+        "names": dict(sorted(names.items(), key=lambda each: -each[1])[:MAX_SHOWN_NAMES]),
         "first": round(min(each.first for each in shown), 3),
         "last": round(newest.last, 3),
         "uuid": newest.uuid,
