@@ -245,6 +245,18 @@ async def test_names_and_fields_can_be_chosen() -> None:
     assert (await gateway.get("/statistics?name=none"))["total"]["succeeded"] == 0
 
 
+async def test_counting_begins_with_the_gateway_or_with_the_first_event_of_a_log() -> None:
+    gateway, follower = shop_gateway(), shop_gateway()
+    assert (await follower.get("/statistics"))["since"] is None
+    await gateway.pipeline.start()
+    try:
+        assert (await gateway.get("/statistics"))["since"] == BEGIN + 5
+    finally:
+        await gateway.pipeline.stop()
+    follower.put(*events_of("a", "shop.pay"))
+    assert (await follower.get("/statistics"))["since"] == BEGIN + 5
+
+
 async def test_times_are_rounded_to_milliseconds() -> None:
     clock = Now()
     clock.now += 0.123456

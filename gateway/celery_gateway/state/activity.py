@@ -53,7 +53,8 @@ class Activity:
         by_origin: tasks count under the name of their origin, otherwise under the one that they show.
 
     Attributes:
-        since: when counting began, epoch seconds; ``None`` before.
+        since: when counting began, epoch seconds: at the start, or with a shared log at its first task event;
+            ``None`` before.
         version: counts the changes.
         other: the names beyond the limit, together.
         failures: the failures by signature.
