@@ -14,7 +14,7 @@ from celery_gateway.state.task_table import TaskTable
 from celery_gateway.state.transitions import UNASSIGNED_STATES
 from celery_gateway.state.worker_table import WorkerTable
 from celery_gateway.state.workflow import Workflow
-from tests.support.simulated_cluster import Arrival, History, Truth
+from tests.support.simulated_cluster import EPOCH, Arrival, History, Truth
 
 
 class Reducer:
@@ -27,12 +27,12 @@ class Reducer:
 
     def on_arrival(self, arrival: Arrival) -> Iterator[Event]:
         """Record an event; yield the joined events that go into the stream now."""
-        now, event = arrival.at, dict(arrival.event)
+        now, arrived, event = arrival.at, EPOCH + arrival.at, dict(arrival.event)
         while self._next_tick <= now:
             yield from self.tick(self._next_tick)
             self._next_tick += 0.5
-        process = self.workers.on_event(event, now)
-        yield from self.tasks.join(event, now, process)
+        process = self.workers.on_event(event, now, arrived)
+        yield from self.tasks.join(event, now, process, arrived)
         yield from self._lost(now)
 
     def view(self, record: Record) -> bytes:
@@ -103,7 +103,7 @@ def _compared(record: Record, truth: Truth) -> Iterator[tuple[str, object, tuple
     if not truth.is_exact:
         return
     # After replace() the task-sent events may arrive in any order: which run began is not certain.
-    first = truth.attempts if truth.attempts == truth.attempts_joined else 1
+    first = truth.attempts if truth.attempts == truth.attempts_joined else min(1, truth.attempts)
     yield "attempt", task.attempt, tuple(range(first, truth.attempts_joined + 1))
     if truth.retries is not None:
         yield "retries", task.retries, (truth.retries,)
