@@ -1,6 +1,8 @@
 """Failures by signature: what failures of one cause have in common, within bounds."""
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -81,6 +83,29 @@ def test_without_an_own_frame_it_is_the_last_one() -> None:
     assert last_frame("no frames") is None
 
 
+FILES: dict[str, str | None] = json.loads(
+    Path(__file__).parents[1].joinpath("support", "library_files.json").read_text("utf-8")
+)["files"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_frame_of_a_library_is_not_the_own_one(file: str) -> None:
+    """The dashboard shows the same frames as own ones: clients/dashboard/test/traceback.test.ts."""
+    frame = last_frame(f'  File "/srv/shop/own.py", line 1, in f\n  File "{file}", line 2, in g\n')
+    assert (frame == "shop/own.py:1 in f") is (FILES[file] is not None)
+
+
+def test_failures_that_end_in_one_place_of_python_are_grouped_by_the_caller() -> None:
+    end = '  File "/usr/lib/python3.12/json/decoder.py", line 355, in raw_decode\n'
+    orders, mail = (
+        signature("JSONDecodeError('x')", f'  File "/srv/shop/{file}", line {line}, in load\n{end}')
+        for file, line in (("orders.py", 10), ("mail.py", 99))
+    )
+    assert (orders.frame, mail.frame) == ("shop/orders.py:10 in load", "shop/mail.py:99 in load")
+    assert orders.key != mail.key
+    assert last_frame(end) == "json/decoder.py:355 in raw_decode"
+
+
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_any_texts_have_a_signature(exception: str, traceback: str) -> None:
     found = signature(exception, traceback)
@@ -95,6 +120,7 @@ def test_any_texts_have_a_signature(exception: str, traceback: str) -> None:
         '  File "/srv/a.py", line 5, in f\n    x()\n' * 30_000,
         'File "' * 200_000,
         'File "a", line ' * 80_000,
+        f'File "{"python" * 130}\\\\x", line 5\n' * 1_000,
         "'" * 1_000_000,
         "a'b\"c`" * 170_000,
         "0x" * 500_000,

@@ -46,11 +46,11 @@ const RELATIONS = new Set([
   "The above exception was the direct cause of the following exception:",
 ]);
 const RAISED = /^([\p{L}_][\p{L}\p{N}_]*(?:\.[\p{L}_<][\p{L}\p{N}_>]*)*)(?:: ?([^]*))?$/u;
-const INSTALLED = /[\\/](?:site|dist)-packages[\\/]([^\\/]+)/;
-const CELERY = /[\\/](?:(celery)[\\/](?:(?:app|worker|utils|backends|concurrency|events|bin|loaders|contrib)[\\/]|(?:canvas|result|local|_state|schedules|beat)\.py)|(kombu|billiard|vine|amqp)[\\/])/;
-const PYTHON = /^<frozen |[\\/]lib(?:64)?[\\/]python\d[\d.]*[\\/]|[\\/][Pp]ython\d+[\\/][Ll]ib[\\/]/;
+const INSTALLED = /(?:[\\/](?:site|dist)-packages|\.whl)[\\/]([^\\/]+)/;
+const CELERY = /(?:^|[\\/])(?:(celery)[\\/](?:(?:app|worker|utils|backends|concurrency|events|bin|loaders|contrib)[\\/]|(?:canvas|result|local|_state|schedules|beat)\.py)|(kombu|billiard|vine|amqp)[\\/])/;
+const PYTHON = /^<frozen |[\\/]lib(?:64)?[\\/]py(?:thon|py)\d[\dA-Za-z.]*[\\/]|[\\/]python\d+\.zip[\\/]|(?:[Pp]ython|conda|forge|versions\\\d|envs\\)[^\\/]{0,80}\\[Ll]ib\\/;
 
-/** Return the package of a file; null for the application's own code. */
+/** Return the package of a file; null for the application's own code. The gateway groups failures by the same rule. */
 export function packageOf(file: string): string | null {
   const installed = INSTALLED.exec(file)?.[1];
   if (installed) return installed.replace(/\.py$/, "");

@@ -1,8 +1,8 @@
 r"""The signature of a failure: what failures with the same cause have in common.
 
 It has the class of the exception, its message without what differs from task to task (numbers, ids, quoted
-texts, addresses), and the last own frame of the traceback: not of Celery or an installed package, if there is
-another one.
+texts, addresses), and the last own frame of the traceback: not of Celery, an installed package or Python's
+standard library, if there is another one.
 
 Only the ends of long texts are read. Each text is read once, so that the time is proportional to its length.
 Pure.
@@ -19,7 +19,14 @@ TRACEBACK_CHARS = 16_000
 MAX_FRAME_CHARS = 300
 
 _FRAME = re.compile(r'File "([^"\n]{1,800})", line (\d{1,9})(?:, in ([^\n]{1,200}))?')
-_INSTALLED = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|celery|kombu|billiard)[/\\]|^<frozen ")
+# As packageOf in clients/dashboard/src/traceback.ts; tests/support/library_files.json has examples.
+_LIBRARY = re.compile(
+    r"""(?:[\\/](?:site|dist)-packages|\.whl)[\\/]"""
+    r"""|(?:^|[\\/])(?:celery[\\/](?:(?:app|worker|utils|backends|concurrency|events|bin|loaders|contrib)[\\/]"""
+    r"""|(?:canvas|result|local|_state|schedules|beat)\.py)|(?:kombu|billiard|vine|amqp)[\\/])"""
+    r"""|^<frozen |[\\/]lib(?:64)?[\\/]py(?:thon|py)[0-9][0-9A-Za-z.]*[\\/]|[\\/]python[0-9]+\.zip[\\/]"""
+    r"""|(?:[Pp]ython|conda|forge|versions\\[0-9]|envs\\)[^\\/]{0,80}\\[Ll]ib\\"""
+)
 _VARIABLE = re.compile(
     r"""[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"""
     r"""|"[^"\n]{0,300}"|(?<![0-9A-Za-z])'[^'\n]{0,300}'(?![0-9A-Za-z])|`[^`\n]{0,300}`"""
@@ -89,7 +96,7 @@ def last_frame(traceback: str) -> str | None:
     frames = list(_FRAME.finditer(traceback))
     if not frames:
         return None
-    found = next((each for each in reversed(frames) if not _INSTALLED.search(each[1])), frames[-1])
+    found = next((each for each in reversed(frames) if not _LIBRARY.search(each[1])), frames[-1])
     path = "/".join(re.split(r"[/\\]", found[1])[-2:])
     where = f"{path}:{found[2]}"
     return (where if found[3] is None else f"{where} in {found[3].strip()}")[:MAX_FRAME_CHARS]
