@@ -199,7 +199,7 @@ async def test_the_statistics_are_those_of_the_plan(seed: int) -> None:
         own = [step for step in failed if step.event["exception"].startswith(each["exception"])]
         assert each["names"] == Counter(step.event["uuid"].rpartition("-")[0] for step in own)
         assert (each["first"], each["last"]) == (round(own[0].arrives, 3), round(own[-1].arrives, 3))
-        assert (each["uuid"], each["worker"]) == (own[-1].event["uuid"], "w@h")
+        assert (each["uuid"], each["worker"], "cluster" in each) == (own[-1].event["uuid"], "w@h", False)
         assert each["message"] == own[-1].event["exception"].partition("'")[2][:-2]
         assert each["frame"] == "shop/tasks.py:88 in charge"
         assert len(each["signature"]) == 16
@@ -319,6 +319,9 @@ async def test_clusters_are_named() -> None:
     assert (await gateway.get("/statistics"))["total"]["failed"] == 2
     assert [each["count"] for each in (await gateway.get("/failures?cluster=eu"))["failures"]] == [1]
     assert [each["names"] for each in (await gateway.get("/failures"))["failures"]] == [{"shop.pay": 2}]
+    for cluster in ("eu", "us"):
+        (failure,) = (await gateway.get(f"/failures?cluster={cluster}"))["failures"]
+        assert failure["cluster"] == cluster
 
 
 @pytest.mark.parametrize(

@@ -646,9 +646,10 @@ export interface Failure {
   readonly names: { readonly [name: string]: number };
   readonly first: number;
   readonly last: number;
-  /** Of the newest task. */
+  /** Of the newest task, as `worker` and `cluster`. */
   readonly uuid: string;
   readonly worker: string | null;
+  readonly cluster?: string;
 }
 
 /** A queue: of `GET /queues`. */

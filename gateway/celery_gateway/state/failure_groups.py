@@ -28,16 +28,17 @@ class NameFailures:
     Attributes:
         count: how many.
         first, last: when the first and the last one arrived.
-        message, uuid, worker: of the last one.
+        message, uuid, worker, cluster: of the last one.
     """
 
-    __slots__ = ("count", "first", "last", "message", "uuid", "worker")
+    __slots__ = ("cluster", "count", "first", "last", "message", "uuid", "worker")
 
     def __init__(self, time: float) -> None:
         self.count = 0
         self.first = self.last = time
         self.message = self.uuid = ""
         self.worker: str | None = None
+        self.cluster: str | None = None
 
 
 class FailureGroup:
@@ -104,6 +105,7 @@ class FailureGroups:
         of_name.last = max(of_name.last, time)
         of_name.message, of_name.uuid = signature.message, uuid[:MAX_TEXT_CHARS]
         of_name.worker = None if worker is None else worker[:MAX_TEXT_CHARS]
+        of_name.cluster = key[1]
         grown += _texts_bytes(of_name)
         group.size_bytes += grown
         self.size_bytes += grown

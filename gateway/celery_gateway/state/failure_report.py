@@ -65,4 +65,5 @@ def _shown(group: FailureGroup, query: FailureQuery) -> dict[str, Any] | None:
         "last": round(newest.last, 3),
         "uuid": newest.uuid,
         "worker": newest.worker if query.hidden.isdisjoint(_NODE_FIELDS) else None,
+        **({} if newest.cluster is None else {"cluster": newest.cluster}),
     }

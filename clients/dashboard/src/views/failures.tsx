@@ -17,7 +17,7 @@ const MAX_NAMES = 50;
 const AGES: readonly (readonly [value: string, label: string])[] = [["", "All"], ["10m", "10 minutes"], ["1h", "1 hour"], ["24h", "24 hours"], ["7d", "7 days"]];
 
 const COLUMNS: readonly Column<Failure>[] = [
-  { key: "count", label: "Count", width: "5rem", isNumber: true, cell: (failure) => count(failure.count) },
+  { key: "count", label: "Count", width: "5rem", isNumber: true, title: "Since the first", cell: (failure) => count(failure.count) },
   { key: "exception", label: "Exception", cell: ({ exception, message, uuid }) => (
     <TaskLink uuid={uuid}><Text value={exception} class="bad" max={80} /> <Text value={message} class="muted" max={200} /></TaskLink>
   ) },
@@ -48,7 +48,7 @@ const FailuresView: View = ({ route }) => {
   const total = value?.reduce((sum, failure) => sum + failure.count, 0) ?? 0;
   return (
     <ViewFrame name="failures" state={state} title="Failures"
-      tools={value && <span role="status">{plural(total, "failure")} of {plural(value.length, "kind")}{value.length === LIMIT && " or more"}</span>}>
+      tools={value && <span role="status">{plural(total, "failure")} of {plural(value.length, "kind")}{value.length === LIMIT && " or more"}{since && " since the first"}</span>}>
       <form class="inline failure-filter" onSubmit={(event) => event.preventDefault()}>
         <label>
           Task name{" "}
@@ -112,11 +112,11 @@ function Details({ failure, cluster, onClose }: DetailsProps) {
         <div><CopyButton text={`${exception}: ${message}`} label="Copy message" /></div>
         <dl class="fields">
           <dt>Raised in</dt><dd><Text value={frame ?? "not known"} class="mono" max={400} /></dd>
-          <dt>Count</dt><dd>{count(failure.count)}</dd>
+          <dt>Count</dt><dd>{count(failure.count)} since the first</dd>
           <dt>First</dt><dd><Time value={first} as="both" /></dd>
           <dt>Last</dt><dd><Time value={last} as="both" /></dd>
           <dt>Newest task</dt><dd><TaskLink uuid={uuid} /></dd>
-          <dt>Worker</dt><dd>{worker === null ? "–" : <WorkerLink hostname={worker} />}</dd>
+          <dt>Worker</dt><dd>{worker === null ? "–" : <WorkerLink hostname={worker} cluster={failure.cluster} />}</dd>
         </dl>
         <h3>Tasks</h3>
         <ul>
