@@ -78,7 +78,7 @@ export function Ticks({ scale, origin, y }: { readonly scale: Scale; readonly or
     <>
       {ticksOf(scale.range, origin, Math.max(2, scale.width / 90)).map((time) => {
         const text = time - origin < 1e-6 ? "0" : duration(time - origin);
-        const widest = 6.5 * text.length; // so that the last one is not cut
+        const widest = 8 * text.length; // so that the last one is not cut
         return <text key={time} class="tick" x={Math.max(0, Math.min(scale.x(time) + 2, scale.width - widest))} y={y}>{text}</text>;
       })}
     </>
