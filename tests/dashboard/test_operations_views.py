@@ -15,13 +15,14 @@ from uuid import uuid4
 import httpx
 import pytest
 from celery import Celery
+from kombu import Connection
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.celery_app import UNKNOWN_PLACE
 from tests.support.dashboard import HOSTILE, expect_view, opened
 from tests.support.gateway_process import ROOT, GatewayProcess
 from tests.support.publisher import Publisher, received, task_event
-from tests.support.rabbitmq import free_port, wait_for
+from tests.support.rabbitmq import RabbitMQ, free_port, wait_for
 from tests.support.worker import Worker
 
 REVERSED = "\\u{202e}"
@@ -224,6 +225,97 @@ def test_failures_are_grouped_and_can_be_narrowed(visit: Open, worker: Worker, c
     assert "name=shop." in page.url
     page.get_by_role("link", name="Show all failures").click()
     expect_view(page, "failures")
+
+
+def test_the_count_of_failures_is_since_the_first(visit: Open, publisher: Publisher) -> None:
+    uid, name = uuid4().hex, f"t{uuid4().hex[:8]}"
+    publisher.send([received(uid, name), task_event("task-failed", uid, exception="CardDeclined('no')")])
+    tools = visit(f"/failures?name={name}").locator(".tools")
+    expect(tools).to_have_text("1 failure of 1 kind")
+    page = visit(f"/failures?name={name}&since=10m")
+    expect(page.locator(".tools")).to_have_text("1 failure of 1 kind since the first")
+    expect(page.get_by_role("columnheader", name="Count")).to_have_attribute("title", "Since the first")
+
+
+@pytest.fixture(scope="module")
+def clusters(rabbitmq: RabbitMQ, folder: Path) -> Iterator[GatewayProcess]:
+    """A gateway of two brokers with the same names: of a queue, a worker, a task, and a failure."""
+    urls = {name: rabbitmq.add_vhost(f"{name}-{uuid4().hex[:8]}") for name in ("a", "b")}
+    process = GatewayProcess(f"a={urls['a']}", folder, options=["--broker", f"b={urls['b']}"])
+    try:
+        process.start()
+        assert wait_for(
+            lambda: all(
+                status["is_consuming"]
+                for status in httpx.get(f"{process.url}/readyz").json()["clusters"].values()
+            ),
+            START_SECONDS,
+        )
+        for cluster, url in urls.items():
+            with Connection(url) as connection:
+                connection.default_channel.queue_declare("celery", durable=True, auto_delete=False)
+            publisher = Publisher(url)
+            origin = {"hostname": "w@same"}
+            online = {"type": "worker-online", "freq": 0.01, "pid": 1, "timestamp": time.time()}
+            publisher.send([online | origin])
+            runs, failed = f"{cluster}-runs", f"{cluster}-failed"
+            publisher.send([received(runs, "shop.pay", queue="celery") | origin])
+            publisher.send([task_event("task-started", runs) | origin])
+            publisher.send([received(failed, f"shop.{cluster}") | origin])
+            publisher.send([task_event("task-failed", failed, exception=f"E{cluster}('no')") | origin])
+            publisher.close()
+        assert wait_for(
+            lambda: len(httpx.get(f"{process.url}/failures").json()["failures"]) == 2, START_SECONDS
+        )
+        yield process
+    finally:
+        process.stop()
+
+
+def test_the_overview_tells_the_clusters_apart(browser: Browser, clusters: GatewayProcess) -> None:
+    with opened(browser, clusters.url) as page:
+        queues = page.locator(".card").filter(has=page.get_by_role("heading", name="Queues"))
+        expect(queues.locator("li")).to_have_count(2)
+        waits = "state=PENDING,RECEIVED,RETRY,REJECTED,CANCELLED"
+        for cluster in ("a", "b"):
+            link = queues.get_by_role("listitem").filter(has_text=f"celery {cluster}").get_by_role("link")
+            expect(link).to_have_attribute("href", f"tasks?queue=celery&cluster={cluster}&{waits}")
+        workers = page.locator(".card").filter(has=page.get_by_role("heading", name="Workers"))
+        expect(workers.get_by_role("listitem").filter(has_text="w@same b")).to_have_count(1)
+
+
+def test_links_of_the_overview_keep_its_cluster_and_name(browser: Browser, clusters: GatewayProcess) -> None:
+    with opened(browser, f"{clusters.url}/?cluster=a*&name=shop.*&window=5m") as page:
+        for view, query in (
+            ("Queues", "?cluster=a*"),
+            ("Workers", "?cluster=a*"),
+            ("Failures", "?cluster=a*&name=shop.*"),
+        ):
+            link = page.get_by_role("heading", name=view).get_by_role("link")
+            expect(link).to_have_attribute("href", f"{view.lower()}{query}")
+        note = page.locator(".note").filter(has_text="w@same")  # silent after 15 s
+        expect(note).to_have_text("Silent, so busy or dead: w@same (a). Look", timeout=1_000 * DEAD_SECONDS)
+        note.get_by_role("link", name="Look").click()
+        expect_view(page, "workers")
+        expect(page.get_by_role("grid").locator("tbody tr")).to_have_count(1)
+        expect(page.get_by_role("grid").locator("tbody tr")).to_contain_text("w@same a")
+        page.get_by_role("link", name="Queues", exact=True).last.click()
+        expect_view(page, "queues")
+        expect(page.get_by_role("grid").locator("tbody tr")).to_contain_text("celery a")
+
+
+def test_a_worker_is_shown_with_the_tasks_of_its_cluster(browser: Browser, clusters: GatewayProcess) -> None:
+    with opened(browser, f"{clusters.url}/workers/w@same") as page:
+        last = page.locator("[data-list=last] tbody tr")
+        for cluster in ("a", "b"):
+            expect(page.locator("dl.fields")).to_contain_text(f"Cluster{cluster}, another in ")
+            expect(last.filter(has_text=f"shop.{cluster}")).to_have_count(1)
+            expect(last).to_have_count(2)
+            page.locator("dl.fields").get_by_role("link").click()
+        page.goto(f"{clusters.url}/failures")
+        page.get_by_role("row").filter(has_text="Eb").get_by_role("gridcell").first.click()
+        panel = page.get_by_role("complementary", name="The failure")
+        expect(panel.get_by_role("link", name="w@same")).to_have_attribute("href", "workers/w@same?cluster=b")
 
 
 def test_a_worker_without_task_events_is_explained(visit: Open, worker: Worker, publisher: Publisher) -> None:

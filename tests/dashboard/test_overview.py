@@ -16,6 +16,8 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.publisher import Publisher, received, task_event, walk
 from tests.support.rabbitmq import wait_for
 
+RUNS = "!PENDING,!RECEIVED,!RETRY,!REJECTED,!CANCELLED,!SUCCESS,!FAILURE,!REVOKED,!LOST"
+
 
 @pytest.fixture(scope="module")
 def gateway(broker: str, folder: Path) -> Iterator[GatewayProcess]:
@@ -64,7 +66,7 @@ def test_it_has_the_numbers_of_the_gateway(page: Page, publisher: Publisher, gat
     (item,) = httpx.get(f"{gateway.url}/statistics", params={"name": name}).json()["names"]
     assert (item["running"], item["succeeded"], item["failed"]) == (1, 2, 1)
     expect(row.get_by_role("link", name="1", exact=True)).to_have_attribute(
-        "href", f"tasks?name={name}&state=STARTED,PROGRESS"
+        "href", f"tasks?name={name}&state={RUNS}"
     )
     expect(page.locator(".card").filter(has_text="Running longest")).to_contain_text(name)
     expect(page.locator(".card").filter(has_text="Failures")).to_contain_text("CardDeclined")
@@ -96,6 +98,67 @@ def test_a_filter_is_shown_and_applies_to_each_list(
         page.get_by_role("button", name=f"name:{name}.*").click()
         expect(page).to_have_url(f"{gateway.url}/?window=5m")
         expect(page.get_by_role("grid")).to_contain_text(f"{name}-out")
+
+
+def test_a_task_in_a_custom_state_runs(page: Page, publisher: Publisher, gateway: GatewayProcess) -> None:
+    name = f"t{uuid4().hex[:8]}"
+    one, other, rejected = (str(uuid4()) for _ in range(3))
+    for uid in (one, other):
+        publisher.send(received(uid, name), task_event("task-started", uid))
+    publisher.send(task_event("task-crunching", other))
+    publisher.send(received(rejected, name), task_event("task-rejected", rejected, requeue=True))
+    page.goto(f"{gateway.url}/?name={name}")
+    expect(page.locator(".card").filter(has_text="Running longest").locator("li")).to_have_count(2)
+    numbers = page.get_by_role("row").filter(has_text=name).locator(".number")
+    for at, count_of in ((0, 2), (1, 1)):  # running, waiting
+        page.goto(f"{gateway.url}/?name={name}")
+        numbers.nth(at).get_by_role("link", name=str(count_of), exact=True).click()
+        expect_view(page, "tasks")
+        expect(page.get_by_role("row").filter(has_text=name)).to_have_count(count_of)
+
+
+@pytest.mark.parametrize(("window", "seconds"), [("5m", "1 min 10 s"), ("6h", "12 min"), ("24h", "48 min")])
+def test_the_title_of_the_rate_has_its_time(
+    page: Page, publisher: Publisher, gateway: GatewayProcess, window: str, seconds: str
+) -> None:
+    publisher.send(*walk("shop.charge"))
+    page.goto(f"{gateway.url}/?window={window}")
+    title = page.get_by_role("columnheader", name="/min")
+    expect(title).to_have_attribute("title", f"Ended tasks a minute, over at most the last {seconds}")
+
+
+def test_names_can_be_told_apart_on_a_phone(
+    browser: Browser, publisher: Publisher, gateway: GatewayProcess
+) -> None:
+    stem = f"t{uuid4().hex[:8]}"
+    names = [f"{stem}.orders.tasks.{end}_card" for end in ("charge", "refund")]
+    for name in names:
+        publisher.send(*walk(name))
+    publisher.send(*walk(f"{stem}.a"))
+    with opened(browser, f"{gateway.url}/?name={stem}*", viewport={"width": 320, "height": 800}) as page:
+        rows = page.get_by_role("grid").locator("tbody tr")
+        expect(rows).to_have_count(3)
+        for name in names:
+            link = rows.get_by_role("link", name=name)
+            assert link.evaluate(
+                "(link) => link.scrollWidth <= link.clientWidth && link.scrollHeight <= link.clientHeight"
+            )
+        assert rows.evaluate_all("(rows) => new Set(rows.map((row) => row.offsetHeight)).size") == 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_the_last_tick_of_a_task_is_whole(page: Page, publisher: Publisher, gateway: GatewayProcess) -> None:
+    uid, begin = str(uuid4()), time.time()
+    publisher.send(received(uid, "shop.charge") | {"timestamp": begin})
+    publisher.send(task_event("task-started", uid) | {"timestamp": begin})
+    end = task_event("task-succeeded", uid, result="1", runtime=0.65)
+    publisher.send(end | {"timestamp": begin + 0.65})
+    page.goto(f"{gateway.url}/tasks/{uid}")
+    expect(page.locator(".phases .tick").last).to_contain_text("ms")
+    assert page.locator(".phases .tick").evaluate_all(
+        "(ticks) => Math.max(...ticks.map((tick) => tick.getBoundingClientRect().right - "
+        "tick.ownerSVGElement.getBoundingClientRect().right)) <= 0"
+    )
 
 
 @pytest.mark.parametrize("hours", [-1, 1])

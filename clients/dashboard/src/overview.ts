@@ -1,5 +1,7 @@
 /** What the overview computes from the gateway's numbers. Pure. */
 import type { Queue, Source, Statistics, StatisticsItem, Task, Worker } from "../../js/src/index.ts";
+import { literal, type Query, type Route } from "./route.ts";
+import { WAITING } from "./states.ts";
 import { cut, plural } from "./text.ts";
 
 /**
@@ -28,27 +30,40 @@ export interface Problem {
   readonly stale?: boolean;
 }
 
-const named = (names: readonly string[]): string => names.slice(0, 3).map((name) => cut(name, 40)).join(", ") + (names.length > 3 ? ` and ${names.length - 3} more` : "");
+interface Named {
+  readonly name?: string;
+  readonly hostname?: string;
+  readonly cluster?: string;
+}
+
+const named = (all: readonly Named[]): string =>
+  all.slice(0, 3).map(({ hostname = "", name = hostname, cluster }) => cut(name, 40) + (cluster ? ` (${cut(cluster, 20)})` : "")).join(", ") + (all.length > 3 ? ` and ${all.length - 3} more` : "");
 
 /** Return what keeps tasks from running, as far as the gateway knows. */
 export function problems(total: StatisticsItem, workers: readonly Worker[] | null, queues: readonly Queue[] | null): readonly Problem[] {
   const found: Problem[] = [];
-  const unattended = (queues ?? []).filter(({ depth, consumers }) => depth && consumers === 0).map(({ name }) => name);
-  if (unattended.length) found.push({ text: `No worker takes ${unattended.length > 1 ? "the queues" : "the queue"} ${named(unattended)}.`, view: "queues" });
+  const unattended = (queues ?? []).filter(({ depth, consumers }) => depth && consumers === 0);
+  if (unattended.length) found.push({ text: `No worker takes tasks from ${named(unattended)}.`, view: "queues" });
   const quiet = (workers ?? []).filter((worker) => worker.alive && worker.sends_task_events === false);
   if (quiet.length) {
     const processed = quiet.reduce((sum, worker) => sum + (worker.processed ?? 0), 0);
-    const isOne = quiet.length === 1;
-    found.push({
-      text: `${named(quiet.map(({ hostname }) => hostname))} ${isOne ? "is" : "are"} alive and ${isOne ? "has" : "have"} processed ${plural(processed, "task")}, and ${isOne ? "sends" : "send"} no task events: start ${isOne ? "it" : "them"} with -E, or the gateway with --control.`,
-      view: "workers",
-    });
+    found.push({ text: `No task events from ${named(quiet)}, which processed ${plural(processed, "task")}: start with -E, or the gateway with --control.`, view: "workers" });
   }
-  const silent = (workers ?? []).filter(({ status }) => status === "silent").map(({ hostname }) => hostname);
-  if (silent.length) found.push({ text: `${named(silent)} ${silent.length > 1 ? "are" : "is"} silent: busy, or dead.`, view: "workers" });
+  const silent = (workers ?? []).filter(({ status }) => status === "silent");
+  if (silent.length) found.push({ text: `Silent, so busy or dead: ${named(silent)}.`, view: "workers" });
   if (total.lost) found.push({ text: `${plural(total.lost, "task is", "tasks are")} lost: their worker is gone.`, view: "tasks", stale: true });
   return found;
 }
+
+/** Return what selects the tasks with this name in a field, and in its cluster. */
+export const selecting = (field: "name" | "queue" | "hostname", { name, cluster }: { readonly name: string | null; readonly cluster?: string | undefined }, ...more: Query): Query => [
+  [field, literal(name ?? "")],
+  ...(cluster === undefined ? [] : [["cluster", literal(cluster)] as const]),
+  ...more,
+];
+
+/** Return where the tasks of a queue are that have not started. */
+export const tasksOf = (queue: Queue): Partial<Route> => ({ view: "tasks", query: selecting("queue", queue, ["state", WAITING]) });
 
 export type Emptiness = "nothing" | "no-task-events" | "only-sent" | null;
 

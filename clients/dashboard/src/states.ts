@@ -28,6 +28,10 @@ export function lookOf(state: string): StateLook {
   return LOOKS[state] ?? { kind: "custom", shape: "◆" };
 }
 
+/** The states of tasks that wait, and of those that run, as a filter. As in the gateway's numbers, tasks in a custom state run. */
+export const WAITING = "PENDING,RECEIVED,RETRY,REJECTED,CANCELLED";
+export const RUNNING = `${WAITING},SUCCESS,FAILURE,REVOKED,LOST`.replace(/\w+/g, "!$&");
+
 /** Return whether a task in this state has ended. */
 export function isReady(state: string): boolean {
   return state === "SUCCESS" || state === "FAILURE" || state === "REVOKED";

@@ -1,6 +1,9 @@
 /** Workers as rows: their order, their status in words, and which ones send no task events or none at all. Pure. */
+import { matcher, type Patterns } from "../../js/src/filter.ts";
 import type { Task, Worker } from "../../js/src/index.ts";
+import type { Query } from "./route.ts";
 import { isReady, type StateLook } from "./states.ts";
+import { filterOf } from "./task-query.ts";
 import { plural } from "./text.ts";
 
 export type WorkerStatus = Worker["status"];
@@ -59,6 +62,11 @@ export function keyOfWorker({ hostname, cluster }: Pick<Worker, "hostname"> & { 
   return JSON.stringify([cluster ?? null, hostname]);
 }
 
+/** Return what tells whether a query selects a worker or a queue: as in the gateway, its values are patterns. */
+export function selects(query: Query): (one: { readonly cluster?: string }) => boolean {
+  return matcher([filterOf(query) as Patterns]) as never;
+}
+
 /** Return the workers that run tasks and send no events of them. */
 export function mute(workers: readonly Worker[]): readonly Worker[] {
   return workers.filter(({ sends_task_events, alive }) => alive && sends_task_events === false);
@@ -67,7 +75,7 @@ export function mute(workers: readonly Worker[]): readonly Worker[] {
 /** Return why tasks of workers without events are not seen, and what to do. */
 export function muteAdvice(count: number, hasControl: boolean): string {
   const it = count === 1 ? "it" : "them";
-  const tasks = `The gateway does not see the tasks that ${plural(count, "worker")} ${count === 1 ? "runs" : "run"}`;
+  const tasks = `The gateway does not see the tasks of ${plural(count, "worker")}`;
   return hasControl
     ? `${tasks}. It has asked for events (--control); if they do not arrive, start ${it} with -E.`
     : `${tasks}. Start ${it} with -E, or the gateway with --control.`;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Queue, StatisticsItem, Worker } from "../../js/src/index.ts";
-import { emptiness, endedPerMinute, isCutOff, isSlow, problems } from "../src/overview.ts";
+import { emptiness, endedPerMinute, isCutOff, isSlow, problems, selecting, tasksOf } from "../src/overview.ts";
 
 const buckets = { seconds: 60, start: 0, succeeded: [5, 0, 30, 10], failed: [0, 0, 0, 2], retried: [0, 0, 0, 0] };
 const item = (more: Partial<StatisticsItem> = {}): StatisticsItem => ({
@@ -21,11 +21,22 @@ test("what keeps tasks from running", () => {
   assert.deepEqual(problems(item(), [worker({})], [queue({ depth: 3, consumers: 1 }), queue({ depth: 3, consumers: null })]), []);
   const found = problems(item({ lost: 1 }), [worker({ sends_task_events: false }), worker({ hostname: "w2", status: "silent" })], [queue({ depth: 4, consumers: 0 })]);
   assert.deepEqual(found.map(({ text }) => text), [
-    "No worker takes the queue media.",
-    "w1@vm is alive and has processed 3 tasks, and sends no task events: start it with -E, or the gateway with --control.",
-    "w2 is silent: busy, or dead.",
+    "No worker takes tasks from media.",
+    "No task events from w1@vm, which processed 3 tasks: start with -E, or the gateway with --control.",
+    "Silent, so busy or dead: w2.",
     "1 task is lost: their worker is gone.",
   ]);
+});
+
+test("what has the same name in two clusters is told apart", () => {
+  const [queues, silent] = problems(item(), ["eu", "us"].map((cluster) => worker({ cluster, status: "silent" })), ["eu", "us"].map((cluster) => queue({ cluster, depth: 1, consumers: 0 })));
+  assert.equal(queues!.text, "No worker takes tasks from media (eu), media (us).");
+  assert.equal(silent!.text, "Silent, so busy or dead: w1@vm (eu), w1@vm (us).");
+});
+
+test("the tasks of a queue are those of its cluster, whatever its name is", () => {
+  assert.deepEqual(tasksOf(queue({ name: "a,b*", cluster: "e?" })).query, [["queue", "a\\,b\\*"], ["cluster", "e\\?"], ["state", "PENDING,RECEIVED,RETRY,REJECTED,CANCELLED"]]);
+  assert.deepEqual(selecting("name", { name: "!x" }), [["name", "\\!x"]]);
 });
 
 test("long names do not fill a note", () => {

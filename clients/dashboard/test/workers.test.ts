@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Task, Worker } from "../../js/src/types.ts";
-import { awayOf, awayWith, behindOf, keyOfWorker, lookOfStatus, mute, muteAdvice, software, sorted, STATUSES } from "../src/workers.ts";
+import { awayOf, awayWith, behindOf, keyOfWorker, lookOfStatus, mute, muteAdvice, selects, software, sorted, STATUSES } from "../src/workers.ts";
+import type { Query } from "../src/route.ts";
 import { record } from "./records.ts";
 
 const worker = (hostname: string, more: Partial<Worker> = {}): Worker => ({
@@ -30,8 +31,8 @@ test("only a worker that is alive and known to send no task events is named", ()
     worker("gone", { sends_task_events: false, alive: false, status: "offline" }),
   ];
   assert.equal(names(mute(all)), "mute");
-  assert.match(muteAdvice(1, false), /the tasks that 1 worker runs. Start it with -E, or the gateway with --control\.$/);
-  assert.match(muteAdvice(2, true), /2 workers run.*--control.*start them with -E\.$/);
+  assert.match(muteAdvice(1, false), /the tasks of 1 worker. Start it with -E, or the gateway with --control\.$/);
+  assert.match(muteAdvice(2, true), /2 workers\. .*--control.*start them with -E\.$/);
 });
 
 test("a worker's clock is compared with the gateway's, as far as that is known", () => {
@@ -48,6 +49,15 @@ test("a task is with a worker that is away, if the worker has it", () => {
   for (const state of ["RECEIVED", "STARTED", "PROGRESS", "CRUNCHING"]) assert.ok(has({ state }), state);
   for (const state of ["PENDING", "SUCCESS", "FAILURE", "REVOKED", "RETRY", "REJECTED", "LOST"]) assert.ok(!has({ state }), state);
   for (const other of [{ worker: "x" }, { worker: "y" }, { worker: null }, { cluster: "eu" }]) assert.ok(!has({ state: "STARTED", ...other }));
+});
+
+test("a query selects workers by patterns, as the gateway does", () => {
+  const all = [worker("a"), worker("b", { cluster: "eu" }), worker("c", { cluster: "eu-2" }), worker("d", { cluster: "us" })];
+  const found = (...query: Query): string => names(all.filter(selects(query)));
+  assert.equal(found(), "a b c d");
+  assert.equal(found(["cluster", "eu"]), "b");
+  assert.equal(found(["cluster", "eu*,us"], ["status", "online"]), "b c d");
+  assert.equal(found(["cluster", "!eu*"], ["hostname", "d"]), "d");
 });
 
 test("an unknown status, and texts of any kind, have a look", () => {

@@ -3,7 +3,7 @@ import type { StatisticsItem } from "../../../js/src/index.ts";
 import { listPause, now, useWatch } from "../gateway.ts";
 import { isSlow } from "../overview.ts";
 import type { Query } from "../route.ts";
-import { startOf } from "../states.ts";
+import { RUNNING, startOf } from "../states.ts";
 import { use } from "../store.ts";
 import { filterOf } from "../task-query.ts";
 import { Skeleton } from "./layout.tsx";
@@ -16,13 +16,13 @@ const LIMIT = 8;
 
 /** @param query what selects the tasks. */
 export function Running({ items, query }: { readonly items: readonly StatisticsItem[]; readonly query: Query }) {
-  const filter = { ...filterOf(query), state: ["STARTED", "PROGRESS"] };
-  const { value, error } = useWatch((client) => client.tasks(filter, { sort: "oldest", limit: LIMIT }), `running ${JSON.stringify(filter)}`, listPause);
+  const running: Query = [...query, ["state", RUNNING]];
+  const { value, error } = useWatch((client) => client.tasks(filterOf(running), { sort: "oldest", limit: LIMIT }), `running ${JSON.stringify(running)}`, listPause);
   const at = use(now);
   const itemOf = new Map(items.map((item) => [`${item.cluster ?? ""} ${item.name}`, item]));
   return (
     <section class="card">
-      <h2><Link to={{ view: "tasks", query: [...query, ["state", "STARTED,PROGRESS"], ["sort", "oldest"]] }}>Running longest</Link></h2>
+      <h2><Link to={{ view: "tasks", query: [...running, ["sort", "oldest"]] }}>Running longest</Link></h2>
       {!value ? error ? <p class="muted"><Text value={error.message} /></p> : <Skeleton rows={3} /> : !value.tasks.length ? <p class="muted">Nothing runs.</p> : (
         <ul class="lines">
           {value.tasks.map((task) => (

@@ -17,6 +17,11 @@ export function StateBadge({ state, short = false }: { readonly state: string; r
   );
 }
 
+/** The name of the broker, if brokers have names: it follows the name of something. */
+export function ClusterName({ of: { cluster } }: { readonly of: { readonly cluster?: string } }) {
+  return cluster === undefined ? null : <> <Text class="muted" value={cluster} max={30} /></>;
+}
+
 export interface TimeProps {
   /** Epoch seconds; null: `–`. */
   readonly value: number | null | undefined;

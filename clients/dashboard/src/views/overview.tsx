@@ -1,6 +1,5 @@
 /** The overview: what runs, what waits, what fails, and who works. All numbers are the gateway's. */
 import type { Failure, Queue, Statistics, Worker } from "../../../js/src/index.ts";
-import { matcher } from "../../../js/src/filter.ts";
 import { FilterParts } from "../components/filter-parts.tsx";
 import { HistoryStrip } from "../components/history-strip.tsx";
 import { Empty, ErrorBox, Skeleton, StartWorker, ViewFrame } from "../components/layout.tsx";
@@ -8,21 +7,24 @@ import { Link, TaskLink, WorkerLink } from "../components/link.tsx";
 import { NameTable } from "../components/name-table.tsx";
 import { Running } from "../components/running.tsx";
 import { Text } from "../components/text.tsx";
-import { Time } from "../components/values.tsx";
+import { ClusterName, Time } from "../components/values.tsx";
 import { WorkerStatus } from "../components/worker-status.tsx";
 import { useGaps } from "../gaps.ts";
 import { health, may, useWatch } from "../gateway.ts";
 import { goQuery } from "../navigation.ts";
-import { type Emptiness, emptiness, isCutOff, problems } from "../overview.ts";
-import { type Query, type Route, valueOf, withValue } from "../route.ts";
+import { type Emptiness, emptiness, isCutOff, problems, tasksOf } from "../overview.ts";
+import { PARAMETERS, type Query, type Route, valueOf, type ViewName, withValue } from "../route.ts";
 import { use } from "../store.ts";
 import { filterOf } from "../task-query.ts";
 import { count, plural } from "../text.ts";
-import { keyOfWorker } from "../workers.ts";
+import { keyOfWorker, selects } from "../workers.ts";
 import type { View } from "./registry.ts";
 
 const WINDOWS = ["5m", "15m", "1h", "6h", "24h"];
 const DEFAULT_WINDOW = "1h";
+
+/** Return a view, with what this one selects. */
+const viewWith = (query: Query, view: ViewName): { readonly view: ViewName; readonly query: Query } => ({ view, query: query.filter(([name]) => PARAMETERS[view].includes(name)) });
 
 const OverviewView: View = ({ route }: { readonly route: Route }) => {
   const { query } = route;
@@ -31,8 +33,7 @@ const OverviewView: View = ({ route }: { readonly route: Route }) => {
   const { name, cluster } = filter;
   const key = JSON.stringify(filter);
   const isWhole = key === "{}";
-  const passes = matcher([cluster ? { cluster: [cluster].flat() } : {}]);
-  const inCluster = ({ cluster }: Worker | Queue): boolean => passes({ cluster });
+  const inCluster = selects(viewWith(query, "queues").query);
   const statistics = useWatch((client) => client.statistics({ window, name, cluster }), `statistics ${window} ${key}`);
   const seesWorkers = use(may).includes("workers");
   const { value: allWorkers } = useWatch((client) => (seesWorkers ? client.workers() : null), `workers ${seesWorkers}`);
@@ -56,16 +57,16 @@ const OverviewView: View = ({ route }: { readonly route: Route }) => {
       {error && <ErrorBox error={error} />}
       {!value && !error && <Skeleton rows={10} />}
       {why && <WhyEmpty why={why} />}
-      {value && (workers || !seesWorkers) && <Problems statistics={value} workers={workers} queues={queues} />}
+      {value && (workers || !seesWorkers) && <Problems statistics={value} workers={workers} queues={queues} query={query} />}
       {value && !(why && !workers?.length) && (
         <>
           <HistoryStrip buckets={value.total.buckets} since={value.since} gaps={gaps} />
           {value.names.length > 0 && <NameTable statistics={value} names={value.names} />}
           {value.other && <p class="muted">Further names have {plural(value.other.running, "running task")}, {count(value.other.waiting)} waiting.</p>}
           <div class="cards">
-            <Running items={value.names} query={query.filter(([name]) => name !== "window")} />
-            <Failures failures={failures} query={query.filter(([name]) => name !== "window")} />
-            {seesWorkers ? <><Workers workers={workers} /><Queues queues={queues} /></> : (
+            <Running items={value.names} query={viewWith(query, "tasks").query} />
+            <Failures failures={failures} query={query} />
+            {seesWorkers ? <><Workers workers={workers} query={query} /><Queues queues={queues} query={query} /></> : (
               <p class="card muted">Workers and queues are not shown: the token's scope must have "workers" in "may".</p>
             )}
           </div>
@@ -85,28 +86,28 @@ function WhyEmpty({ why }: { readonly why: Exclude<Emptiness, null> }) {
       </Empty>
     );
   }
-  if (why === "only-sent") {
-    return (
-      <Empty title="Tasks were sent, and no worker has been heard.">
-        <p>They wait in their queues until a worker starts: <code>celery -A proj worker -E</code></p>
-      </Empty>
-    );
-  }
-  const isAway = isCutOff(sources);
+  const isAway = why !== "only-sent" && isCutOff(sources);
   return (
-    <Empty title={isAway ? "The gateway has no broker, so nothing is known yet." : "No worker has been heard."}>
+    <Empty title={isAway ? "The gateway has no broker, so nothing is known yet." : `${why === "only-sent" ? "Tasks were sent. " : ""}No worker has been heard.`}>
       <StartWorker />
     </Empty>
   );
 }
 
-function Problems({ statistics, workers, queues }: { readonly statistics: Statistics; readonly workers: readonly Worker[] | null; readonly queues: readonly Queue[] | null }) {
+interface ProblemsProps {
+  readonly statistics: Statistics;
+  readonly workers: readonly Worker[] | null;
+  readonly queues: readonly Queue[] | null;
+  readonly query: Query;
+}
+
+function Problems({ statistics, workers, queues, query }: ProblemsProps) {
   const found = problems(statistics.total, workers, queues);
   if (!found.length) return null;
   return (
     <ul class="stack">
       {found.map(({ text, view, stale }) => (
-        <li key={text} class="note inline"><Text value={text} max={600} /> <Link class="push" to={{ view, query: stale ? [["stale", "1"]] : [] }}>Look</Link></li>
+        <li key={text} class="note inline"><Text value={text} max={600} /> <Link class="push" to={viewWith(stale ? [...query, ["stale", "1"]] : query, view)}>Look</Link></li>
       ))}
     </ul>
   );
@@ -115,12 +116,12 @@ function Problems({ statistics, workers, queues }: { readonly statistics: Statis
 function Failures({ failures, query }: { readonly failures: readonly Failure[] | null; readonly query: Query }) {
   return (
     <section class="card">
-      <h2><Link to={{ view: "failures", query }}>Failures</Link></h2>
+      <h2><Link to={viewWith(query, "failures")}>Failures</Link></h2>
       {!failures ? <Skeleton rows={3} /> : !failures.length ? <p class="muted">Nothing has failed. </p> : (
         <ul class="lines">
           {failures.map(({ signature, exception, message, count: number, uuid, last }) => (
             <li key={signature} class="inline">
-              <strong class="bad num">{count(number)}×</strong>
+              <strong class="bad num" title="Since the first">{count(number)}×</strong>
               <span class="cut grow"><TaskLink uuid={uuid}><Text value={exception} max={80} /></TaskLink> <Text class="muted" value={message} max={160} /></span>
               <Time value={last} />
             </li>
@@ -133,39 +134,40 @@ function Failures({ failures, query }: { readonly failures: readonly Failure[] |
 
 const MAX_WORKERS = 12;
 
-function Workers({ workers }: { readonly workers: readonly Worker[] | null }) {
+function Workers({ workers, query }: { readonly workers: readonly Worker[] | null; readonly query: Query }) {
   const shown = [...(workers ?? [])].sort((a, b) => Number(b.alive) - Number(a.alive)).slice(0, MAX_WORKERS);
   return (
     <section class="card">
-      <h2><Link to={{ view: "workers" }}>Workers</Link></h2>
+      <h2><Link to={viewWith(query, "workers")}>Workers</Link></h2>
       {!workers ? <Skeleton rows={3} /> : !workers.length ? <p class="muted">No worker has been heard.</p> : (
         <ul class="lines">
           {shown.map((worker) => (
             <li key={keyOfWorker(worker)} class="inline">
               <WorkerStatus worker={worker} />
-              <span class="cut grow"><WorkerLink hostname={worker.hostname} cluster={worker.cluster} /></span>
+              <span class="cut grow"><WorkerLink hostname={worker.hostname} cluster={worker.cluster} /><ClusterName of={worker} /></span>
               {worker.alive && <span class="num">{count(worker.active ?? 0)} running</span>}
             </li>
           ))}
         </ul>
       )}
-      {workers && workers.length > MAX_WORKERS && <Link to={{ view: "workers" }}>{count(workers.length - MAX_WORKERS)} more</Link>}
+      {workers && workers.length > MAX_WORKERS && <Link to={viewWith(query, "workers")}>{count(workers.length - MAX_WORKERS)} more</Link>}
     </section>
   );
 }
 
 const MAX_QUEUES = 8;
 
-function Queues({ queues }: { readonly queues: readonly Queue[] | null }) {
+function Queues({ queues, query }: { readonly queues: readonly Queue[] | null; readonly query: Query }) {
   const shown = [...(queues ?? [])].sort((a, b) => (b.depth ?? -1) - (a.depth ?? -1)).slice(0, MAX_QUEUES);
   return (
     <section class="card">
-      <h2><Link to={{ view: "queues" }}>Queues</Link></h2>
+      <h2><Link to={viewWith(query, "queues")}>Queues</Link></h2>
       {!queues ? <Skeleton rows={3} /> : !queues.length ? <p class="muted">No queue is known.</p> : (
         <ul class="lines">
-          {shown.map(({ name, cluster, depth, consumers, oldest, error }) => (
-            <li key={`${cluster} ${name}`} class="inline">
-              <span class="cut grow"><Link to={{ view: "tasks", query: [["queue", name]] }}><Text value={name} max={60} /></Link></span>
+          {shown.map((queue) => {
+            const { name, cluster, depth, consumers, oldest, error } = queue;
+            return <li key={`${cluster} ${name}`} class="inline">
+              <span class="cut grow"><Link to={tasksOf(queue)}><Text value={name} max={60} /></Link><ClusterName of={queue} /></span>
               {error ? <span class="warn" title={error}>not readable</span> : (
                 <>
                   <span class="num"><strong>{depth === null ? "–" : count(depth)}</strong> ready</span>
@@ -173,8 +175,8 @@ function Queues({ queues }: { readonly queues: readonly Queue[] | null }) {
                   <span class={consumers === 0 ? "bad" : "muted"}>{consumers === null ? "" : plural(consumers, "consumer")}</span>
                 </>
               )}
-            </li>
-          ))}
+            </li>;
+          })}
         </ul>
       )}
     </section>

@@ -5,12 +5,14 @@ import { Empty, ErrorBox, Skeleton, ViewFrame } from "../components/layout.tsx";
 import { Link } from "../components/link.tsx";
 import { type Column, DataTable } from "../components/table.tsx";
 import { Text } from "../components/text.tsx";
-import { Since } from "../components/values.tsx";
+import { ClusterName, Since } from "../components/values.tsx";
 import { useFetched } from "../gateway.ts";
+import { tasksOf } from "../overview.ts";
 import { keyOfQueue, priorities, problem, type Trend, Trends } from "../queues.ts";
-import { href, literal, type Query, type Route, valueOf } from "../route.ts";
+import { href } from "../route.ts";
 import { count, plural } from "../text.ts";
 import { duration } from "../time.ts";
+import { selects } from "../workers.ts";
 import type { View } from "./registry.ts";
 
 const none = <span class="muted">–</span>;
@@ -23,8 +25,8 @@ const QueuesView: View = ({ route }) => {
   const omitted = fetched.value?.omitted ?? 0;
   const trends = useMemo(() => new Trends(), []);
   if (value) trends.add(value);
-  const cluster = valueOf(route.query, "cluster");
-  const queues = (value ?? []).filter((queue) => !cluster || queue.cluster === cluster);
+  const inCluster = selects(route.query);
+  const queues = (value ?? []).filter(inCluster);
   const rows = [...queues].sort((one, other) => Number(!!problem(other)) - Number(!!problem(one)) || (other.depth ?? -1) - (one.depth ?? -1) || (one.name < other.name ? -1 : 1));
   const abandoned = queues.filter(({ consumers, depth }) => consumers === 0 && depth);
   const total = queues.reduce((sum, { depth }) => sum + (depth ?? 0), 0);
@@ -33,13 +35,13 @@ const QueuesView: View = ({ route }) => {
     <ViewFrame name="queues" state={state} title="Queues" tools={value && <span role="status">{plural(total, "message")} ready in {plural(queues.length, "queue")}</span>}>
       {error && <ErrorBox error={error} />}
       {state === "loading" && <Skeleton />}
-      {Object.entries(fetched.value?.errors ?? {}).filter(([name]) => !cluster || name === cluster).map(([name, text]) => (
+      {Object.entries(fetched.value?.errors ?? {}).filter(([cluster]) => inCluster({ cluster })).map(([name, text]) => (
         <p key={name} class="note" data-note="not-readable">The queues of {name ? <>the broker <Text value={name} max={40} /></> : "the broker"} cannot be read: <Text value={text} max={500} /></p>
       ))}
       {abandoned.length > 0 && (
         <div class="note" data-note="no-consumer">
           <p>
-            No worker consumes {abandoned.slice(0, 5).map(({ name }, index) => <span key={name}>{index > 0 && ", "}<Text value={name} max={80} /></span>)}
+            No worker consumes {abandoned.slice(0, 5).map((queue, index) => <span key={keyOfQueue(queue)}>{index > 0 && ", "}<Text value={queue.name} max={80} /><ClusterName of={queue} /></span>)}
             {abandoned.length > 5 && ` and ${count(abandoned.length - 5)} more`}: {abandoned.length === 1 ? "its" : "their"} tasks wait.
           </p>
           <p>Start a worker for it: <code>celery -A proj worker -E -Q NAME</code>.</p>
@@ -66,18 +68,11 @@ const QueuesView: View = ({ route }) => {
 };
 export default QueuesView;
 
-/** The tasks of a queue that have not started. */
-function tasksOf({ name, cluster }: Queue): Partial<Route> {
-  const query: Query = [["queue", literal(name)], ["state", "PENDING,RECEIVED,RETRY"]];
-  return { view: "tasks", query: cluster === undefined ? query : [...query, ["cluster", literal(cluster)]] };
-}
-
 /** Return the columns. A column that no broker of these queues has a value for is left out. */
 function columnsOf(queues: readonly Queue[], trends: Trends): readonly Column<Queue>[] {
   const has = (field: keyof Queue): boolean => queues.some((queue) => queue[field] != null);
   const columns: (Column<Queue> | false)[] = [
-    { key: "name", label: "Queue", cell: (queue) => <Link to={tasksOf(queue)}><Text value={queue.name} max={120} /></Link> },
-    has("cluster") && { key: "cluster", label: "Cluster", width: "7rem", from: 2, cell: ({ cluster = "" }) => <Text value={cluster} max={30} /> },
+    { key: "name", label: "Queue", cell: (queue) => <Link to={tasksOf(queue)}><Text value={queue.name} max={120} /><ClusterName of={queue} /></Link> },
     { key: "depth", label: "Ready", width: "6rem", isNumber: true, title: "Messages that no worker has taken", cell: ({ depth }) => numberOf(depth) },
     has("unacknowledged") && { key: "unacknowledged", label: "Taken", width: "6rem", isNumber: true, from: 2, title: "Messages that workers have taken and not acknowledged", cell: ({ unacknowledged }) => numberOf(unacknowledged) },
     has("consumers") && { key: "consumers", label: "Consumers", width: "6.5rem", isNumber: true, from: 2, cell: ({ consumers, depth }) => (

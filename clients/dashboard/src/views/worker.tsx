@@ -1,37 +1,39 @@
 /** One worker: its status, what it runs now, and its last tasks. */
 import type { Task, Worker } from "../../../js/src/index.ts";
 import { CopyButton, Empty, ErrorBox, Skeleton, ViewFrame } from "../components/layout.tsx";
-import { Link } from "../components/link.tsx";
+import { Link, WorkerLink } from "../components/link.tsx";
 import { TaskRows } from "../components/task-rows.tsx";
 import { Text } from "../components/text.tsx";
 import { Duration, Time } from "../components/values.tsx";
 import { WorkerStatus } from "../components/worker-status.tsx";
 import { now, useWatch } from "../gateway.ts";
-import { literal, type Query, valueOf } from "../route.ts";
+import { selecting } from "../overview.ts";
+import { valueOf } from "../route.ts";
+import { RUNNING } from "../states.ts";
 import { useComputed } from "../store.ts";
+import { filterOf } from "../task-query.ts";
 import { count } from "../text.ts";
 import { duration } from "../time.ts";
 import { behindOf, mute, software } from "../workers.ts";
 import type { View } from "./registry.ts";
 import { MuteNote } from "./workers.tsx";
 
-/** Tasks in one of these states do not run. Custom states do. */
-const NOT_RUNNING = ["SUCCESS", "FAILURE", "REVOKED", "PENDING", "RECEIVED", "RETRY", "REJECTED", "CANCELLED", "LOST"].map((state) => `!${state}`);
 const LAST = 50;
 
 const WorkerView: View = ({ route }) => {
   const hostname = route.id;
-  const cluster = valueOf(route.query, "cluster");
+  const wanted = valueOf(route.query, "cluster");
   const { value, error } = useWatch((client) => client.workers(), "workers");
-  const worker = value?.find((one) => one.hostname === hostname && (!cluster || one.cluster === cluster));
-  const filter = { hostname: literal(hostname), ...(cluster && { cluster: literal(cluster) }) };
-  const key = JSON.stringify(filter);
-  const running = useWatch((client) => client.tasks({ ...filter, state: NOT_RUNNING }, { limit: 200 }), `running ${key}`);
-  const last = useWatch((client) => client.tasks(filter, { limit: LAST }), `last ${key}`);
+  const same = value?.filter((one) => one.hostname === hostname) ?? [];
+  const worker = same.find((one) => !wanted || one.cluster === wanted);
+  const cluster = worker?.cluster ?? (wanted || undefined);
+  const tasksQuery = selecting("hostname", { name: hostname, cluster });
+  const key = JSON.stringify(tasksQuery);
+  const running = useWatch((client) => client.tasks(filterOf([...tasksQuery, ["state", RUNNING]]), { limit: 200 }), `running ${key}`);
+  const last = useWatch((client) => client.tasks(filterOf(tasksQuery), { limit: LAST }), `last ${key}`);
   const isMine = (task: Task): boolean => task.worker === hostname;
   const current = running.value?.tasks.filter(isMine);
   const before = last.value?.tasks.filter(isMine);
-  const tasksQuery: Query = [["hostname", literal(hostname)], ...(cluster ? [["cluster", literal(cluster)] as const] : [])];
   const state = worker ? "ready" : error ? "error" : value ? "empty" : "loading";
   return (
     <ViewFrame name="worker" state={state} title={<Text value={hostname} max={200} />} tools={<CopyButton text={hostname} label="Copy name" />}>
@@ -44,7 +46,7 @@ const WorkerView: View = ({ route }) => {
         </Empty>
       )}
       {worker && <MuteNote workers={mute([worker])} />}
-      {worker && <Facts worker={worker} />}
+      {worker && <Facts worker={worker} others={same.filter((one) => one !== worker)} />}
       <section class="stack" data-list="running">
         <h2>Runs now{current ? ` (${count(current.length)}${running.value!.more ? " or more" : ""})` : ""}</h2>
         {running.error && <ErrorBox error={running.error} />}
@@ -63,13 +65,15 @@ const WorkerView: View = ({ route }) => {
 };
 export default WorkerView;
 
-function Facts({ worker }: { readonly worker: Worker }) {
+function Facts({ worker, others }: { readonly worker: Worker; readonly others: readonly Worker[] }) {
   const behind = useComputed(() => behindOf(worker, now.value), now);
   const { active, processed, loadavg, pid, freq, online, offline, timestamp, cluster, sends_task_events: sends } = worker;
   return (
     <dl class="card fields worker-facts">
       <dt>Status</dt><dd><WorkerStatus worker={worker} /></dd>
-      {cluster !== undefined && <><dt>Cluster</dt><dd><Text value={cluster} /></dd></>}
+      {cluster !== undefined && <><dt>Cluster</dt><dd>
+        <Text value={cluster} />{others.map(({ hostname, cluster }) => <>, another in <WorkerLink hostname={hostname} cluster={cluster}><Text value={cluster} /></WorkerLink></>)}
+      </dd></>}
       <dt>Active</dt><dd>{active === null ? "–" : count(active)}</dd>
       <dt>Processed</dt><dd>{processed === null ? "–" : `${count(processed)} since its start`}</dd>
       <dt>Load</dt><dd>{loadavg?.map((one) => one.toFixed(2)).join(" · ") ?? "–"}</dd>

@@ -5,20 +5,20 @@ import { Empty, ErrorBox, Skeleton, StartWorker, ViewFrame } from "../components
 import { Link, WorkerLink } from "../components/link.tsx";
 import { type Column, DataTable } from "../components/table.tsx";
 import { Text } from "../components/text.tsx";
-import { Time } from "../components/values.tsx";
+import { ClusterName, Time } from "../components/values.tsx";
 import { WorkerStatus } from "../components/worker-status.tsx";
 import { health, useWatch } from "../gateway.ts";
 import { href, valueOf, withValue } from "../route.ts";
 import { use } from "../store.ts";
 import { count } from "../text.ts";
-import { keyOfWorker, lookOfStatus, mute, muteAdvice, software, sorted, STATUSES, type WorkerSort } from "../workers.ts";
+import { keyOfWorker, lookOfStatus, mute, muteAdvice, selects, software, sorted, STATUSES, type WorkerSort } from "../workers.ts";
 import type { View } from "./registry.ts";
 
 const none = <span class="muted">–</span>;
 const numberOf = (value: number | null) => (value === null || value < 0 ? none : count(value));
 
 const COLUMNS: readonly Column<Worker>[] = [
-  { key: "worker", label: "Worker", sort: "hostname", cell: ({ hostname, cluster }) => <WorkerLink hostname={hostname} cluster={cluster} /> },
+  { key: "worker", label: "Worker", sort: "hostname", cell: (worker) => <Name of={worker} /> },
   { key: "status", label: "Status", width: "11.5rem", sort: "status", cell: (worker) => <WorkerStatus worker={worker} /> },
   { key: "active", label: "Active", width: "5rem", isNumber: true, sort: "active", title: "Tasks that it runs now", cell: ({ active }) => numberOf(active) },
   { key: "processed", label: "Processed", width: "6.5rem", isNumber: true, from: 2, sort: "processed", title: "Tasks since its start", cell: ({ processed }) => numberOf(processed) },
@@ -32,33 +32,29 @@ const WorkersView: View = ({ route }) => {
   const { value, status, error } = useWatch((client) => client.workers(), "workers");
   const [sort, setSort] = useState<{ readonly key: WorkerSort; readonly descending: boolean }>({ key: "status", descending: true });
   const all = value ?? [];
-  const [cluster, wanted, hostname] = ["cluster", "status", "hostname"].map((name) => valueOf(route.query, name)) as [string, string, string];
-  const inCluster = all.filter((worker) => (!cluster || worker.cluster === cluster) && (!hostname || worker.hostname === hostname));
-  const shown = inCluster.filter((worker) => !wanted || worker.status === wanted);
-  const hasClusters = all.some((worker) => worker.cluster !== undefined);
-  const columns = hasClusters
-    ? [COLUMNS[0]!, { key: "cluster", label: "Cluster", width: "7rem", from: 2, cell: ({ cluster = "" }) => <Text value={cluster} max={30} /> } as Column<Worker>, ...COLUMNS.slice(1)]
-    : COLUMNS;
-  const alive = inCluster.filter((worker) => worker.alive).length;
+  const wanted = valueOf(route.query, "status");
+  const found = all.filter(selects(route.query));
+  const shown = found.filter((worker) => !wanted || worker.status === wanted);
+  const alive = found.filter((worker) => worker.alive).length;
   const state = error && !value ? "error" : !value ? "loading" : shown.length ? "ready" : "empty";
   return (
     <ViewFrame name="workers" state={state} title="Workers"
-      tools={value && <span role="status">{count(alive)} of {count(inCluster.length)} alive</span>}>
+      tools={value && <span role="status">{count(alive)} of {count(found.length)} alive</span>}>
       {error && <ErrorBox error={error} />}
       {state === "loading" && <Skeleton />}
       {!!value?.length && (
         <div class="inline" role="group" aria-label="Status">
-          {["", ...STATUSES.filter((one) => one === wanted || inCluster.some((worker) => worker.status === one))].map((one) => (
+          {["", ...STATUSES.filter((one) => one === wanted || found.some((worker) => worker.status === one))].map((one) => (
             <Link key={one} to={{ ...route, query: withValue(route.query, "status", one) }} class="chip" current={one === wanted}>
-              {one ? <><span aria-hidden="true">{lookOfStatus(one).shape}</span> {one} {count(inCluster.filter((worker) => worker.status === one).length)}</> : "All"}
+              {one ? <><span aria-hidden="true">{lookOfStatus(one).shape}</span> {one} {count(found.filter((worker) => worker.status === one).length)}</> : "All"}
             </Link>
           ))}
-          <Link to={{ view: "queues", query: cluster ? [["cluster", cluster]] : [] }} class="chip push">Queues</Link>
+          <Link to={{ view: "queues", query: route.query.filter(([name]) => name === "cluster") }} class="chip push">Queues</Link>
         </div>
       )}
       <MuteNote workers={mute(shown)} />
       {state === "ready" && (
-        <DataTable label="Workers" columns={columns} rows={sorted(shown, sort.key, sort.descending)} rowKey={keyOfWorker}
+        <DataTable label="Workers" columns={COLUMNS} rows={sorted(shown, sort.key, sort.descending)} rowKey={keyOfWorker}
           href={(worker) => href({ view: "worker", id: worker.hostname, query: worker.cluster === undefined ? [] : [["cluster", worker.cluster]] })}
           sort={sort} onSort={(key, descending) => setSort({ key: key as WorkerSort, descending })}
           isFailure={(worker) => !worker.alive} />
@@ -72,6 +68,8 @@ const WorkersView: View = ({ route }) => {
   );
 };
 export default WorkersView;
+
+const Name = ({ of }: { readonly of: Worker }) => <><WorkerLink hostname={of.hostname} cluster={of.cluster} /><ClusterName of={of} /></>;
 
 function SendsEvents({ worker }: { readonly worker: Worker }) {
   const { sends_task_events: sends } = worker;
@@ -88,7 +86,7 @@ export function MuteNote({ workers }: { readonly workers: readonly Worker[] }) {
     <div class="note" data-note="no-task-events">
       <p>
         {named.map((worker, index) => (
-          <span key={keyOfWorker(worker)}>{index > 0 && ", "}<WorkerLink hostname={worker.hostname} cluster={worker.cluster} /></span>
+          <span key={keyOfWorker(worker)}>{index > 0 && ", "}<Name of={worker} /></span>
         ))}
         {workers.length > named.length && ` and ${count(workers.length - named.length)} more`}
         {workers.length === 1 ? ` is alive and has processed ${count(workers[0]!.processed ?? 0)} tasks, and sends no task events.` : " are alive, and send no task events."}
