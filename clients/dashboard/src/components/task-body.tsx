@@ -1,11 +1,8 @@
 /** What a task was called with, and what came of it. Also in the panel of a workflow. */
-import { useEffect, useState } from "preact/hooks";
 import type { Task } from "../../../js/src/types.ts";
-import { client } from "../gateway.ts";
-import { literal } from "../route.ts";
-import { use } from "../store.ts";
 import { exceptionText } from "../text.ts";
 import { Repr } from "./repr-tree.tsx";
+import { useTaskEvents } from "./task-events.tsx";
 import { LongText, Text } from "./text.tsx";
 import { Traceback } from "./traceback.tsx";
 import { Time } from "./values.tsx";
@@ -25,22 +22,15 @@ export function Failure({ task }: { readonly task: Task }) {
 
 /** Why a task is lost: the gateway's sentence, as long as its history has it. */
 export function Lost({ task }: { readonly task: Task }) {
-  const [reason, setReason] = useState<string | null>(null);
-  const current = use(client);
-  const { uuid, worker, pid, lost } = task;
-  useEffect(() => {
-    if (lost === null) return;
-    const events = current.events({ uuid: literal(uuid), type: "task-lost" }, { since: "earliest" });
-    const stop = events.subscribe(({ reason }) => typeof reason === "string" && setReason(reason));
-    return () => {
-      stop();
-      events.close();
-    };
-  }, [uuid, lost, current]);
-  if (lost === null) return null;
+  return task.lost === null ? null : <Reason task={task} />;
+}
+
+function Reason({ task }: { readonly task: Task }) {
+  const { uuid, cluster, worker, pid, lost } = task;
+  const reason = useTaskEvents(uuid, cluster, "task-lost").events.at(-1)?.["reason"];
   return (
     <div class="note" role="note">
-      <p><b>Lost</b> <Time value={lost} as="both" />: {reason === null ? <>the process of <Text value={worker ?? "its worker"} max={80} />{pid !== null && ` (pid ${pid})`} is gone.</> : <Text value={reason} max={500} />}</p>
+      <p><b>Lost</b> <Time value={lost} as="both" />: {typeof reason !== "string" ? <>the process of <Text value={worker ?? "its worker"} max={80} />{pid !== null && ` (pid ${pid})`} is gone.</> : <Text value={reason} max={500} />}</p>
       <p class="muted">If the broker delivers the task again, its next attempt appears here.</p>
     </div>
   );

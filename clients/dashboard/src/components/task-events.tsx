@@ -1,11 +1,12 @@
 /** The events of one task, as far as the gateway's history has them, and live. */
 import { useEffect, useState } from "preact/hooks";
-import type { Event } from "../../../js/src/types.ts";
-import { client } from "../gateway.ts";
+import type { Event, EventStream } from "../../../js/src/types.ts";
+import { tailClient } from "../gateway.ts";
 import { literal } from "../route.ts";
 import { stateOfType, lookOf } from "../states.ts";
 import { use } from "../store.ts";
 import { exceptionText, plural } from "../text.ts";
+import { paced } from "../throttled.ts";
 import { Empty } from "./layout.tsx";
 import { LongText, Text } from "./text.tsx";
 import { Time } from "./values.tsx";
@@ -18,31 +19,41 @@ interface Heard {
   readonly dropped: number;
 }
 
-export function useTaskEvents(uuid: string, cluster: string | undefined): Heard {
+/**
+ * Return the events of a task. Each stream that begins in the past has a connection of its own: it is the one of the tail,
+ * and there is none while nobody can see the page.
+ */
+export function useTaskEvents(uuid: string, cluster: string | undefined, type?: string): Heard {
   const [heard, setHeard] = useState<Heard>({ events: [], dropped: 0 });
-  const current = use(client);
+  const current = use(tailClient);
   useEffect(() => {
     let events: Event[] = [];
-    let dropped = 0;
-    let frame = 0;
-    const stream = current.events({ uuid: literal(uuid), ...(cluster !== undefined && { cluster: literal(cluster) }) }, { since: "earliest" });
-    const stop = stream.subscribe((event) => {
+    let total = 0;
+    let stream: EventStream | undefined;
+    const draw = paced(() => setHeard({ events: events.slice(-MAX_EVENTS), dropped: Math.max(0, total - MAX_EVENTS) }), () => 50);
+    const hear = (event: Event): void => {
+      total++;
       events.push(event);
-      if (events.length > 2 * MAX_EVENTS) {
-        dropped += events.length - MAX_EVENTS;
-        events = events.slice(-MAX_EVENTS);
-      }
-      frame ||= requestAnimationFrame(() => {
-        frame = 0;
-        setHeard({ events: events.slice(-MAX_EVENTS), dropped: dropped + Math.max(0, events.length - MAX_EVENTS) });
-      });
-    });
-    return () => {
-      cancelAnimationFrame(frame);
-      stop();
-      stream.close();
+      if (events.length > 2 * MAX_EVENTS) events = events.slice(-MAX_EVENTS);
+      draw();
     };
-  }, [uuid, cluster, current]);
+    const look = (): void => {
+      stream?.close();
+      if (document.hidden) return;
+      stream = current.events(
+        { uuid: literal(uuid), type, cluster: cluster && literal(cluster) },
+        { since: "earliest", lastEventId: events.at(-1)?.id },
+      );
+      stream.subscribe(hear);
+    };
+    look();
+    document.addEventListener("visibilitychange", look);
+    return () => {
+      draw.cancel();
+      document.removeEventListener("visibilitychange", look);
+      stream?.close();
+    };
+  }, [uuid, cluster, type, current]);
   return heard;
 }
 
