@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.dashboard import HOSTILE, expect_view, opened
+from tests.support.dashboard import HOSTILE, expect_view, guarded, opened
 from tests.support.events_of_tasks import Event, done, failing, sent, taken, then
 from tests.support.viewed_gateway import ViewedGateway, viewed_gateway
 
@@ -217,6 +217,19 @@ def test_a_task_that_was_evicted(browser: Browser, uid: str, name: str) -> None:
         with opened(browser, f"{small.url}/tasks/{uid}") as page:
             expect_view(page, "task", "empty")
             expect(page.locator("[data-code=task-evicted]")).to_contain_text("evicted")
+
+
+def test_ages_are_those_of_the_gateway_s_clock(browser: Browser, served: ViewedGateway, name: str) -> None:
+    served.put(*done(f"{name}-0", name, time.time()))
+    with guarded(browser, served.url) as (context, _):
+        context.add_init_script("const real = Date.now; Date.now = () => real() + 1_200_000;")
+        page = context.new_page()
+        page.goto(f"{served.url}/tasks?name={name}&since=10m")
+        rows = page.locator("tbody tr")
+        expect(rows).to_have_count(1)
+        page.get_by_role("button", name="Follow").click()
+        served.put(*done(f"{name}-1", name, time.time()))
+        expect(rows).to_have_count(2)
 
 
 def test_the_list_by_state_name_and_order(visit: Open, served: ViewedGateway, name: str) -> None:

@@ -84,6 +84,7 @@ function newClient(withWebSocket: boolean): Client {
   const canShare = "locks" in navigator;
   const client = connect({
     url: base.href,
+    now: nowSeconds,
     transport: canShare || !withWebSocket ? "sse" : "websocket",
     shared: canShare ? tabs() : undefined,
   });

@@ -216,7 +216,7 @@ export function connectCore(options: ClientOptions, taskWatches: () => TaskWatch
     },
     task: (...given) => tasks().task(...given),
     workflow: (...given) => tasks().workflow(...given),
-    tasks: (filter = {}, given = {}) => valueOf("tasks", given, taskList(get, filter, given), filter),
+    tasks: (filter = {}, given = {}) => valueOf("tasks", given, taskList(get, filter, given, options.now), filter),
     workflows: (filter = {}, given = {}) => valueOf("workflows", given, workflowList(get, filter, given), filter),
     workers: (given = {}) => valueOf("workers", given, workers),
     statistics: (given = {}) => valueOf("statistics", given, statistics(get, given)),

@@ -14,7 +14,7 @@ const enum Ms {
   PACE = 50,
   /** Between two requests that fill the list again, after rows have left it. */
   REFILL = 2_000,
-  /** Between two requests in an order that events cannot keep. */
+  /** Between two requests in an order that events cannot keep, or of ages: tasks come and go as time goes by. */
   REORDER = 5_000,
   /** Between two requests because of gaps. */
   REFRESH = 1_000,
@@ -42,19 +42,20 @@ interface Row {
  * - Each event changes its row only. Rows that have left are removed, and the end of a long list is cut, once for each
  *   value. Rows beyond those that are shown take the places of rows that leave.
  *
+ * @param now returns the epoch seconds from which ages count.
  * @throws TypeError or RangeError for an invalid filter or comparison.
  */
-export function taskList(get: Request, filter: Filter, options: TaskListOptions): () => Model<TaskList> {
+export function taskList(get: Request, filter: Filter, options: TaskListOptions, now: () => number = () => Date.now() / 1_000): () => Model<TaskList> {
   const { sort = "newest", limit: given = 100 } = options;
   const limit = Math.min(Math.max(1, Math.trunc(given) || 1), Max.LIMIT);
   const [patterns = {}] = parse(filter);
   const params = paramsOf(filter, { ...options });
   const kept = Object.fromEntries(KEPT.flatMap((field) => (patterns[field] ? [[field, patterns[field]]] : [])));
   const filters: Patterns[] = [{ ...kept, type: ["!worker-*"] }];
-  selector(filter, options, 0); // throws
+  const selects = selector(filter, options, now);
+  const hasAge = /[smhd]/.test([options.since, options.before].join());
 
   return () => {
-    const selects = selector(filter, options, Date.now() / 1_000);
     let known = new Map<string, Row>();
     let order: Row[] = [];
     let wanted = limit;
@@ -153,6 +154,7 @@ export function taskList(get: Request, filter: Filter, options: TaskListOptions)
           loadedAtMs = nowMs();
         }
         live?.answered();
+        if (hasAge) plan(Ms.REORDER);
       }));
 
     /** Take a page; a row that has changed meanwhile stays as it is. */

@@ -19,15 +19,13 @@ type Fields = { readonly [field: string]: unknown };
 /**
  * Return a function that returns whether a list has a task.
  *
- * @param nowSeconds the epoch time from which ages count.
+ * @param now returns the epoch seconds from which ages count.
  * @throws TypeError for an invalid filter or comparison.
  */
-export function selector(filter: Filter, conditions: TaskConditions, nowSeconds: number): (task: Task) => boolean {
+export function selector(filter: Filter, conditions: TaskConditions, now: () => number): (task: Task) => boolean {
   const { q, since, before, stale, where = {} } = conditions;
   const matches: Matcher = matcher(parse(filter));
   const sought = q?.toLowerCase();
-  const from = since === undefined ? -Infinity : momentOf(since, nowSeconds);
-  const to = before === undefined ? Infinity : momentOf(before, nowSeconds);
   const comparisons = Object.entries(where).flatMap(([field, given]) =>
     [given ?? []].flat().map((text) => {
       const [, sign, bound] = COMPARISON.exec(text) ?? [];
@@ -39,8 +37,8 @@ export function selector(filter: Filter, conditions: TaskConditions, nowSeconds:
     const begun = begunAt(task);
     const fields = task as unknown as Fields;
     return (
-      begun >= from &&
-      begun < to &&
+      (since === undefined || begun >= momentOf(since, now())) &&
+      (before === undefined || begun < momentOf(before, now())) &&
       (stale === undefined || task.stale === stale) &&
       matches({ __proto__: task, hostname: task.worker ?? task.client } as Fields) &&
       comparisons.every((passes) => passes(fields)) &&

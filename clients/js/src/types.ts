@@ -332,6 +332,8 @@ export interface ClientOptions {
    * not the root, and emits an `error` event once: a GatewayError with the code `too-many-tasks`. The watch stays open.
    */
   maxTasks?: number | undefined;
+  /** Returns epoch seconds of the gateway's clock, from which ages in `since` and `before` of a list count; default: of this machine's. */
+  now?: (() => number) | undefined;
   /** Replaces the global `fetch`. */
   fetch?: typeof globalThis.fetch | undefined;
   /** Replaces the global `WebSocket`. Node has none before 22. */

@@ -51,9 +51,9 @@ function gateway() {
 }
 
 /** A model that has begun, with what it calls. */
-function begin(made, filter, options) {
+function begin(made, filter, options, now) {
   const calls = { answered: 0, failed: [] };
-  const model = taskList(made.get, filter, options)();
+  const model = taskList(made.get, filter, options, now)();
   const end = model.start({ changed: nothing, answered: () => calls.answered++, fail: (error) => calls.failed.push(error) });
   model.begun();
   return { model, calls, end };
@@ -197,6 +197,46 @@ test("another order: rows change in place, and the page is fetched again", async
   assert.equal(model.event(...made.change("c", {})), false);
   assert.deepEqual([uuids(model), made.asked[0].sort], [["b", "a"], "-runtime"]);
   end();
+});
+
+test("ages count from the given clock, which goes on; the page is fetched again, since tasks become too old", async () => {
+  const made = gateway();
+  let seconds = 100;
+  made.change("old", { sent: 95 });
+  const { model, end } = begin(made, {}, { since: "10s" }, () => seconds);
+  await answer(made);
+  assert.equal(model.event(...made.change("new", { sent: 99 })), true);
+  assert.equal(model.event(...made.change("past", { sent: 89 })), false);
+  assert.deepEqual(uuids(model), ["new", "old"]);
+  seconds = 106;
+  made.change("old", { sent: 95 });
+  model.event(...made.change("old", {}));
+  assert.deepEqual(uuids(model), ["new"]);
+
+  seconds = 110;
+  made.tasks.delete("old"); // the gateway's page has neither
+  made.tasks.delete("past");
+  made.tasks.delete("new");
+  await answer(made);
+  assert.deepEqual(uuids(model), []);
+  end();
+});
+
+test("without an age nothing is fetched again", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  for (const options of [{}, { since: "2026-11-21T08:31:00Z" }, { before: "2026-11-21T08:31:00Z", sort: "oldest" }]) {
+    const made = gateway();
+    made.change("a", {});
+    const { end } = begin(made, {}, options);
+    context.mock.timers.tick(0);
+    while (!made.requests.length) await turn();
+    made.requests.shift().answer()();
+    await turn();
+    context.mock.timers.tick(60_000);
+    await turn();
+    assert.equal(made.requests.length, 0);
+    end();
+  }
 });
 
 test("random: the list is always the first of the gateway's, with the latest records, however pages and events mix", async () => {
