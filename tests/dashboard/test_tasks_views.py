@@ -219,6 +219,19 @@ def test_a_task_that_was_evicted(browser: Browser, uid: str, name: str) -> None:
             expect(page.locator("[data-code=task-evicted]")).to_contain_text("evicted")
 
 
+def test_a_task_that_is_evicted_while_its_page_is_open(browser: Browser, uid: str, name: str) -> None:
+    with viewed_gateway(max_tasks=10) as small:
+        small.put(*finished(uid, name, time.time()))
+        with opened(browser, f"{small.url}/tasks/{uid}") as page:
+            expect_view(page, "task")
+            gone = page.get_by_role("note").filter(has_text="no longer has this task")
+            expect(gone).to_have_count(0)
+            for _ in range(40):
+                small.put(*done(str(uuid4()), name, time.time()))
+            expect(gone).to_be_visible(timeout=60_000)
+            expect(page.locator(".outcome")).to_contain_text("SUCCESS")
+
+
 def test_ages_are_those_of_the_gateway_s_clock(browser: Browser, served: ViewedGateway, name: str) -> None:
     served.put(*done(f"{name}-0", name, time.time()))
     with guarded(browser, served.url) as (context, _):

@@ -19,7 +19,7 @@ export function TaskWorkflow({ task }: { readonly task: Task }) {
   const isLarge = (summary?.total ?? 0) > MAX_TASKS;
   const { root_id, cluster } = task;
   const known = useWatch<Workflow>(
-    (client) => (root_id === null || !summary || isLarge ? null : client.workflow(root_id, { attempts: true, ...(cluster !== undefined && { cluster }) })),
+    (client) => (root_id === null || !summary || isLarge ? null : client.workflow(root_id, { attempts: true, cluster })),
     `${root_id} ${cluster} ${summary !== null && !isLarge}`,
   );
   if (root_id === null) return <Empty title="It is not known to which workflow this task belongs" />;

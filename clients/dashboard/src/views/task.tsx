@@ -11,21 +11,20 @@ import { SilentNote } from "../components/silent-note.tsx";
 import { WatchIt } from "../components/watch-it.tsx";
 import { Text } from "../components/text.tsx";
 import { Unknown } from "../components/unknown-task.tsx";
-import type { Task } from "../../../js/src/types.ts";
+import type { GatewayError, Task } from "../../../js/src/index.ts";
 import { useKeys } from "../keys.ts";
 import { base, go, goQuery } from "../navigation.ts";
 import { href, type Query, valueOf, withValue } from "../route.ts";
-import { access, useWatch } from "../gateway.ts";
+import { access, useFetched, useWatch } from "../gateway.ts";
 import { watchIt } from "../watchit.ts";
 import type { View } from "./registry.ts";
 
-const TABS = ["events", "tries", "workflow", "watch"] as const;
 const LABELS: Readonly<Record<string, string>> = { events: "Events", tries: "Tries", workflow: "Workflow", watch: "Watch it" };
 
 const TaskView: View = ({ route: { id, query } }) => {
   const cluster = valueOf(query, "cluster") || undefined;
   const { value: task, status, error } = useWatch<Task>(
-    (client) => client.task(id, { attempts: true, ...(cluster !== undefined && { cluster }) }),
+    (client) => client.task(id, { attempts: true, cluster }),
     `${id} ${cluster}`,
   );
   const inCluster: Query = cluster === undefined ? [] : [["cluster", cluster]];
@@ -50,13 +49,20 @@ const TaskView: View = ({ route: { id, query } }) => {
   );
 };
 
+/** Asks the gateway whether it still has the task: after its restart, and after an eviction, no event says so. */
+function Gone({ task: { uuid, cluster } }: { readonly task: Task }) {
+  const { error } = useFetched(`/tasks/${encodeURIComponent(uuid)}`, { cluster, fields: "state" }, 10);
+  return (error as GatewayError | null)?.status === 404 && <p class="note" role="note">The gateway no longer has this task. Its last record stays.</p>;
+}
+
 function Body({ task, query }: { readonly task: Task; readonly query: Query }) {
   const chosen = valueOf(query, "tab");
-  const tab = (TABS as readonly string[]).includes(chosen) ? chosen : "events";
-  const tabs = TABS.map((id) => ({ id, label: id === "tries" && task.attempts && task.attempts.length > 1 ? `Tries (${task.attempts.length})` : LABELS[id]! }));
+  const tab = Object.hasOwn(LABELS, chosen) ? chosen : "events";
+  const tabs = Object.entries(LABELS).map(([id, label]) => ({ id, label: id === "tries" && task.attempts?.[1] ? `Tries (${task.attempts.length})` : label }));
   return (
     <div class="stack">
       <div class="inline"><Outcome task={task} /><InWorkflow task={task} /></div>
+      <Gone task={task} />
       <SilentNote task={task} />
       <Lost task={task} />
       <Phases task={task} />
