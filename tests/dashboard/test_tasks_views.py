@@ -245,6 +245,25 @@ def test_ages_are_those_of_the_gateway_s_clock(browser: Browser, served: ViewedG
         expect(rows).to_have_count(2)
 
 
+def test_the_place_in_a_list_after_going_back(visit: Open, served: ViewedGateway, name: str) -> None:
+    now = time.time()
+    for number in range(90):
+        served.put(*done(f"{name}-{number}", name, now + number * 0.001))
+    page = visit(f"/tasks?name={name}")
+    row = page.locator(f"tr[data-key='{name}-20']")
+    row.scroll_into_view_if_needed()
+    top = page.evaluate("scrollY")
+    assert top > 300
+    row.get_by_role("link").first.click()
+    expect_view(page, "task")
+    assert page.evaluate("scrollY") == 0
+    page.go_back()
+    expect(row).to_be_focused()
+    assert page.evaluate("scrollY") == top
+    page.keyboard.press("j")
+    expect(page.locator(f"tr[data-key='{name}-19']")).to_be_focused()
+
+
 def test_the_list_by_state_name_and_order(visit: Open, served: ViewedGateway, name: str) -> None:
     now = time.time()
     for number in range(6):

@@ -11,10 +11,13 @@ export function reload(): void {
   route.value = parseRoute(new URL(location.href), base);
 }
 
-/** Show a route; `replace`: in place of the current one in the history. */
+/** Show a route; `replace`: in place of the current one in the history. The entry that is left has the place for a table. */
 export function go(to: Partial<Route>, { replace = false } = {}): void {
   const url = new URL(href(to), base);
-  if (url.href !== location.href) history[replace ? "replaceState" : "pushState"](null, "", url);
+  if (url.href !== location.href) {
+    if (!replace) history.replaceState([scrollY, document.activeElement?.closest("tr")?.dataset["key"]], "");
+    history[replace ? "replaceState" : "pushState"](null, "", url);
+  }
   reload();
   if (!replace) scrollTo(0, 0);
 }

@@ -49,41 +49,48 @@ export function DataTable<T>(props: TableProps<T>) {
   const [from, to, height] = useVisible(table, rows.length);
   const at = Math.max(0, focused === null ? 0 : rows.findIndex((row) => rowKey(row) === focused));
 
+  const hasFocus = (): boolean => !!table.current?.contains(document.activeElement);
   const focusRow = (index: number): void => {
     const row = rows[index];
     if (row === undefined) return;
     setFocused(rowKey(row));
-    const find = () => table.current?.querySelector<HTMLElement>(`tr[aria-rowindex="${index + 2}"]`);
-    const found = find();
-    if (found) return focusAt(found);
+    const focus = (): boolean => {
+      const found = table.current?.querySelector<HTMLElement>(`tr[aria-rowindex="${index + 2}"]`);
+      found?.focus({ preventScroll: true });
+      found?.scrollIntoView({ block: "nearest" });
+      return !!found;
+    };
+    if (focus()) return;
     const top = (table.current?.getBoundingClientRect().top ?? 0) + scrollY;
     scrollTo({ top: top + index * height - innerHeight / 2 });
-    requestAnimationFrame(() => requestAnimationFrame(() => find() && focusAt(find()!)));
+    requestAnimationFrame(() => requestAnimationFrame(focus));
   };
+  useLayoutEffect(() => {
+    if (!history.state) return;
+    const [top, key] = history.state; // of `go`
+    history.replaceState(null, "");
+    scrollTo(0, top);
+    focusRow(rows.findIndex((row) => rowKey(row) === key));
+  }, []);
   const step = (by: number) => () => {
-    const isInside = !!table.current?.contains(document.activeElement);
-    if (!rows.length || !isPlain(table.current, isInside)) return false;
+    const isInside = hasFocus();
+    if (!rows.length || !(isInside || isFirst(table.current))) return false;
     focusRow(Math.min(rows.length - 1, Math.max(0, isInside ? at + by : at)));
     return true;
   };
-  const opened = (): string | null | undefined =>
-    table.current?.contains(document.activeElement) && rows[at] !== undefined ? href?.(rows[at]!) : null;
+  /** Act on the address of the row with the focus. */
+  const opened = (act: (target: URL) => unknown) => () => {
+    const target = hasFocus() && rows[at] !== undefined && href?.(rows[at]!);
+    return target ? act(new URL(target, base)) : false;
+  };
   useKeys({
     next: step(1),
     previous: step(-1),
-    open: () => {
-      const target = opened();
-      if (!target) return false;
-      return go(parseRoute(new URL(target, base), base));
-    },
-    openTab: () => {
-      const target = opened();
-      return target ? void open(new URL(target, base), "_blank", "noopener") : false;
-    },
+    open: opened((target) => go(parseRoute(target, base))),
+    openTab: opened((target) => void open(target, "_blank", "noopener")),
     failure: () => {
       if (!isFailure) return false;
-      const isInside = !!table.current?.contains(document.activeElement);
-      const start = isInside ? at + 1 : 0;
+      const start = hasFocus() ? at + 1 : 0;
       const found = [...rows.keys()].map((index) => (index + start) % rows.length).find((index) => isFailure(rows[index]!));
       return found === undefined ? false : focusRow(found);
     },
@@ -160,16 +167,9 @@ function classOf({ isNumber, from }: Column<never>): string | undefined {
   return [isNumber && "number", from && from > 1 && `from-${from}`].filter(Boolean).join(" ") || undefined;
 }
 
-function focusAt(row: HTMLElement): void {
-  row.focus({ preventScroll: true });
-  row.scrollIntoView({ block: "nearest" });
-}
-
-/** Return whether a table takes `j` and `k`: the one with the focus, else the first of the page. */
-function isPlain(table: HTMLTableElement | null, isInside: boolean): boolean {
-  if (isInside) return true;
-  const other = document.activeElement?.closest("table.table");
-  return !other && document.querySelector("main table.table") === table;
+/** Return whether a table takes `j` and `k` because none has the focus: the first of the page. */
+function isFirst(table: HTMLTableElement | null): boolean {
+  return !document.activeElement?.closest("table.table") && document.querySelector("main table.table") === table;
 }
 
 /** Return the first row in sight, the one after the last, and the height of a row in pixels. */
