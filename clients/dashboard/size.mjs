@@ -3,7 +3,7 @@ import { gzipSync } from "node:zlib";
 import { built } from "./build.mjs";
 
 /** What the first view loads, and all files together. */
-const LIMITS = { script: 40_500, style: 6_000, all: 86_500 };
+const LIMITS = { script: 41_000, style: 6_000, all: 87_500 };
 const FIRST_VIEW = "overview.js";
 
 const { files, imports } = await built();

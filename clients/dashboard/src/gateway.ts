@@ -225,8 +225,9 @@ export function useFetched<T>(path: string | null, params: Params = {}, everySec
       if (everySeconds && !isOver) timer = setTimeout(again, everySeconds * 1_000);
     };
     const again = (): void => {
+      if (isOver) return;
       if (document.hidden) document.addEventListener("visibilitychange", again, { once: true });
-      else if (!isOver) void load();
+      else void load();
     };
     void load();
     return () => {

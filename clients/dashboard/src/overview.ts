@@ -18,6 +18,19 @@ export function endedPerMinute({ buckets }: Pick<StatisticsItem, "buckets">, { t
   return ended && (60 * ended) / Math.max(1, time - Math.max(since, start + first * seconds));
 }
 
+/** Return statistics as of a time: buckets that have begun since they were sent are empty. */
+export function asOf(statistics: Statistics, time: number): Statistics {
+  if (time <= statistics.time) return statistics;
+  const moved = (item: StatisticsItem): StatisticsItem => {
+    const { buckets, buckets: { seconds, start, succeeded, retried, failed } } = item;
+    const passed = Math.min(succeeded.length, Math.floor((time - start) / seconds) - succeeded.length + 1);
+    if (passed < 1) return item;
+    const after = (counts: readonly number[]): number[] => [...counts.slice(passed), ...Array<number>(passed).fill(0)];
+    return { ...item, buckets: { ...buckets, start: start + passed * seconds, succeeded: after(succeeded), retried: after(retried), failed: after(failed) } };
+  };
+  return { ...statistics, time, total: moved(statistics.total), names: statistics.names.map(moved) };
+}
+
 /** Return whether a task runs for longer than 99 of 100 of its name. */
 export function isSlow(task: Pick<Task, "started">, item: StatisticsItem | undefined, now: number): boolean {
   return task.started !== null && !!item?.runtime && item.runtime.count >= 20 && now - task.started > item.runtime.p99;

@@ -38,6 +38,9 @@ export function awayWith({ state, worker, cluster }: Pick<Task, "state" | "worke
   return away.get(keyOfWorker({ hostname: worker, cluster }));
 }
 
+/** Return how many tasks a worker runs; null if that is not known. The last number of one that has shut down is from before. */
+export const activeOf = ({ status, active }: Pick<Worker, "status" | "active">): number | null => (status === "offline" ? null : active);
+
 export type WorkerSort = "status" | "hostname" | "active" | "processed" | "load";
 
 /** Return workers in another order; those without a value come last. */
@@ -46,6 +49,7 @@ export function sorted(workers: readonly Worker[], by: WorkerSort, isDescending:
     by === "status" ? STATUSES.length - (STATUSES.indexOf(worker.status) + 1 || STATUSES.length)
     : by === "load" ? worker.loadavg?.[0] ?? null
     : by === "hostname" ? 0
+    : by === "active" ? activeOf(worker)
     : worker[by];
   const sign = isDescending ? -1 : 1;
   return [...workers].sort((a, b) => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Queue, StatisticsItem, Worker } from "../../js/src/index.ts";
-import { emptiness, endedPerMinute, isCutOff, isSlow, problems, selecting, tasksOf } from "../src/overview.ts";
+import type { Queue, Statistics, StatisticsItem, Worker } from "../../js/src/index.ts";
+import { asOf, emptiness, endedPerMinute, isCutOff, isSlow, problems, selecting, tasksOf } from "../src/overview.ts";
 
 const buckets = { seconds: 60, start: 0, succeeded: [5, 0, 30, 10], failed: [0, 0, 0, 2], retried: [0, 0, 0, 0] };
 const item = (more: Partial<StatisticsItem> = {}): StatisticsItem => ({
@@ -15,6 +15,17 @@ test("the rate is over the last whole minute and the current one, as far as even
   assert.equal(endedPerMinute({ buckets }, { time: 210, since: 0 }), (60 * 42) / 90);
   assert.equal(endedPerMinute({ buckets }, { time: 210, since: 180 }), (60 * 42) / 30);
   assert.equal(endedPerMinute({ buckets: { ...buckets, succeeded: [], failed: [] } }, { time: 1, since: 0 }), 0);
+});
+
+test("buckets that have begun since the statistics were sent are empty", () => {
+  const sent: Statistics = { window: 240, time: 210, since: 0, complete: true, names: [item({ name: "a" })], other: null, total: item() };
+  assert.equal(asOf(sent, 200), sent);
+  assert.equal(asOf(sent, 239).names[0], sent.names[0]);
+  const later = asOf(sent, 300);
+  assert.deepEqual(later.total.buckets, { seconds: 60, start: 120, succeeded: [30, 10, 0, 0], failed: [0, 2, 0, 0], retried: [0, 0, 0, 0] });
+  assert.deepEqual(later.names[0]!.buckets, later.total.buckets);
+  assert.equal(endedPerMinute(asOf(sent, 360).total, asOf(sent, 360)), 0);
+  assert.deepEqual(asOf(sent, 1e6).total.buckets.succeeded, [0, 0, 0, 0]);
 });
 
 test("what keeps tasks from running", () => {

@@ -21,6 +21,7 @@ test("a column sorts both ways, and workers without a value are last", () => {
   const all = [worker("a", { active: 2 }), worker("b", { active: null }), worker("c", { active: 9 })];
   assert.equal(names(sorted(all, "active", true)), "c a b");
   assert.equal(names(sorted(all, "active", false)), "a c b");
+  assert.equal(names(sorted([...all, worker("off", { active: 3, status: "offline" })], "active", true)), "c a b off");
   assert.equal(names(sorted(all, "hostname", true)), "c b a");
   assert.equal(names(sorted([worker("x", { loadavg: [1, 0, 0] }), worker("y", { loadavg: [3, 0, 0] })], "load", true)), "y x");
 });

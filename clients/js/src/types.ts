@@ -765,7 +765,7 @@ export interface Client {
    *   fails.
    */
   fetch<T = unknown>(path: string, params?: Params, signal?: AbortSignal): Promise<T>;
-  /** Revoke a task: workers discard it when they receive it. Rejects as `fetch` does. */
+  /** Revoke a task: workers discard it before it starts. Rejects as `fetch` does. */
   revoke(uuid: string, options?: RevokeOptions): Promise<Revoked>;
   /** Revoke all tasks of a workflow that have not ended. Rejects as `fetch` does. */
   revokeWorkflow(rootId: string, options?: RevokeOptions): Promise<Revoked>;

@@ -6,6 +6,7 @@ import { go, route } from "../navigation.ts";
 import { formatSearch, isUuid } from "../search.ts";
 import { type Shown, shownStatus } from "../status.ts";
 import { endedPerMinute } from "../overview.ts";
+import { useStatistics } from "../statistics.ts";
 import { use, useComputed } from "../store.ts";
 import { count, plural, rate, visible } from "../text.ts";
 import { duration } from "../time.ts";
@@ -87,8 +88,8 @@ function StatusLine({ status }: { readonly status: Shown }) {
   const heardMs = use(health)?.heardMs;
   const allowed = use(may);
   const { value: workers } = useWatch((client) => (allowed.includes("workers") && allowed.includes("events") ? client.workers() : null), `workers ${allowed}`);
-  const { value: statistics } = useWatch((client) => (allowed.includes("state") && allowed.includes("events") ? client.statistics({ window: "1h" }) : null), `statistics ${allowed}`);
-  useEffect(() => void (statistics && setClock(statistics.time)), [statistics]);
+  const { value: statistics, sent } = useStatistics(allowed.includes("state") && allowed.includes("events") ? { window: "1h" } : null);
+  useEffect(() => void (sent && setClock(sent.time)), [sent]);
   const alive = workers?.filter((worker) => worker.alive).length;
   useEffect(() => void (away.value = awayOf(workers ?? [])), [workers]);
   return (

@@ -56,7 +56,7 @@ export function Facts({ task }: { readonly task: Task }) {
       <dt>Begun</dt>
       <dd><Time value={beginOf(task)} as="both" /></dd>
       {endOf(task) !== null && <><dt>{task.stale ? "Lost" : "Ended"}</dt><dd><Time value={endOf(task)} as="both" /></dd></>}
-      <dt>Waited</dt>
+      <dt>Waited{task.eta && " (with eta)"}</dt>
       <dd><Duration value={task.queued_seconds} /></dd>
       <dt>Ran</dt>
       <dd><Duration value={ranOf(task)} /></dd>

@@ -14,6 +14,7 @@ import { health, may, useWatch } from "../gateway.ts";
 import { goQuery } from "../navigation.ts";
 import { type Emptiness, emptiness, isCutOff, problems, tasksOf } from "../overview.ts";
 import { PARAMETERS, type Query, type Route, valueOf, type ViewName, withValue } from "../route.ts";
+import { useStatistics } from "../statistics.ts";
 import { use } from "../store.ts";
 import { filterOf } from "../task-query.ts";
 import { count, plural } from "../text.ts";
@@ -34,14 +35,13 @@ const OverviewView: View = ({ route }: { readonly route: Route }) => {
   const key = JSON.stringify(filter);
   const isWhole = key === "{}";
   const inCluster = selects(viewWith(query, "queues").query);
-  const statistics = useWatch((client) => client.statistics({ window, name, cluster }), `statistics ${window} ${key}`);
+  const { value, error, sent } = useStatistics({ window, name, cluster });
   const seesWorkers = use(may).includes("workers");
   const { value: allWorkers } = useWatch((client) => (seesWorkers ? client.workers() : null), `workers ${seesWorkers}`);
   const { value: allQueues } = useWatch((client) => (seesWorkers ? client.queues() : null), `queues ${seesWorkers}`);
   const [workers, queues] = [allWorkers?.filter(inCluster) ?? null, allQueues?.filter(inCluster) ?? null];
   const { value: failures } = useWatch((client) => client.failures({ limit: 5, name, cluster }), `failures ${key}`);
-  const { value, error } = statistics;
-  const gaps = useGaps(value);
+  const gaps = useGaps(sent);
   const why = value && workers && isWhole ? emptiness(value.total, value.names.length, workers) : null;
   return (
     <ViewFrame name="overview" state={value ? (why && !workers?.length ? "empty" : "ready") : error ? "error" : "loading"} title="Overview"

@@ -14,7 +14,7 @@ import { useComputed } from "../store.ts";
 import { filterOf } from "../task-query.ts";
 import { count } from "../text.ts";
 import { duration } from "../time.ts";
-import { behindOf, mute, software } from "../workers.ts";
+import { activeOf, behindOf, mute, software } from "../workers.ts";
 import type { View } from "./registry.ts";
 import { MuteNote } from "./workers.tsx";
 
@@ -67,7 +67,8 @@ export default WorkerView;
 
 function Facts({ worker, others }: { readonly worker: Worker; readonly others: readonly Worker[] }) {
   const behind = useComputed(() => behindOf(worker, now.value), now);
-  const { active, processed, loadavg, pid, freq, online, offline, timestamp, cluster, sends_task_events: sends } = worker;
+  const active = activeOf(worker);
+  const { processed, loadavg, pid, freq, online, offline, timestamp, cluster, sends_task_events: sends } = worker;
   return (
     <dl class="card fields worker-facts">
       <dt>Status</dt><dd><WorkerStatus worker={worker} /></dd>

@@ -11,7 +11,7 @@ import { health, useWatch } from "../gateway.ts";
 import { href, valueOf, withValue } from "../route.ts";
 import { use } from "../store.ts";
 import { count } from "../text.ts";
-import { keyOfWorker, lookOfStatus, mute, muteAdvice, selects, software, sorted, STATUSES, type WorkerSort } from "../workers.ts";
+import { activeOf, keyOfWorker, lookOfStatus, mute, muteAdvice, selects, software, sorted, STATUSES, type WorkerSort } from "../workers.ts";
 import type { View } from "./registry.ts";
 
 const none = <span class="muted">–</span>;
@@ -20,7 +20,7 @@ const numberOf = (value: number | null) => (value === null || value < 0 ? none :
 const COLUMNS: readonly Column<Worker>[] = [
   { key: "worker", label: "Worker", sort: "hostname", cell: (worker) => <Name of={worker} /> },
   { key: "status", label: "Status", width: "11.5rem", sort: "status", cell: (worker) => <WorkerStatus worker={worker} /> },
-  { key: "active", label: "Active", width: "5rem", isNumber: true, sort: "active", title: "Tasks that it runs now", cell: ({ active }) => numberOf(active) },
+  { key: "active", label: "Active", width: "5rem", isNumber: true, sort: "active", title: "Tasks that it runs now", cell: (worker) => numberOf(activeOf(worker)) },
   { key: "processed", label: "Processed", width: "6.5rem", isNumber: true, from: 2, sort: "processed", title: "Tasks since its start", cell: ({ processed }) => numberOf(processed) },
   { key: "load", label: "Load", width: "9rem", isNumber: true, from: 3, sort: "load", title: "Of its machine, over 1, 5 and 15 minutes", cell: ({ loadavg }) => loadavg?.map((one) => one.toFixed(2)).join(" ") ?? none },
   { key: "events", label: "Task events", width: "7rem", from: 2, cell: (worker) => <SendsEvents worker={worker} /> },

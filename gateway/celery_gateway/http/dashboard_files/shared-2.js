@@ -1,0 +1,1 @@
+import{Aa as s,Eb as t,s as a,ta as e}from"./core.js";function i(i){let{value:r,...o}=s(s=>i&&s.statistics(i),`statistics ${JSON.stringify(i)}`),l=a(()=>10*Math.floor(e.value/10),e);return{...o,sent:r,value:r&&t(r,l)}}export{i as a};
