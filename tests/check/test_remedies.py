@@ -427,7 +427,8 @@ print(json.dumps([answers, touched]))
 
 def refused(folder: Path, urls: list[str], *more: str) -> tuple[dict[str, list[Any]], list[Any]]:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(ROOT), json.dumps(urls), *more],
+        # -B: files of Python's own (.pyc) do not count.
+        [sys.executable, "-B", "-c", SCRIPT, str(ROOT), json.dumps(urls), *more],
         cwd=folder,
         capture_output=True,
         text=True,
