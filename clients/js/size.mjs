@@ -2,8 +2,8 @@
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-/** 13.6 kB, as the README says. For `import "@celery-gateway/client"` with its dependency; the hooks and the sharing of tabs are extra. */
-const LIMIT_BYTES = 13_640;
+/** 13.7 kB, as the README says. For `import "@celery-gateway/client"` with its dependency; the hooks and the sharing of tabs are extra. */
+const LIMIT_BYTES = 13_700;
 
 /** Return the size of a module that exports all of these, minified and gzipped. */
 async function sizeBytes(files, external = ["react"]) {
