@@ -179,9 +179,9 @@ test("many stars take linear time", () => {
     const passes = matcher(parse({ name: pattern }));
     assert.ok(!passes({ name: "aab" }));
     assert.ok(passes({ name: `${text.slice(0, 4_000)}b` }), pattern.slice(0, 20));
-    const begun = performance.now();
+    const begun = process.cpuUsage();
     for (let times = 0; times < 10; times++) assert.ok(!passes({ name: text }));
-    const ms = (performance.now() - begun) / 10;
+    const ms = process.cpuUsage(begun).user / 10_000;
     assert.ok(ms < 150, `${pattern.slice(0, 20)}… takes ${ms} ms`);
   }
   assert.ok(matcher(parse({ name: "*ab*bc*" }))({ name: "xabbcx" }));
