@@ -10,7 +10,8 @@ PYTHON ?=
 ARGS ?=
 # A virtual environment with the lowest versions of all packages that pyproject.toml allows.
 LOWEST := .venv-lowest
-# How often a failed test is run again; .ci/run asks for it, since CI's machine may be slow. The log has each failure.
+# How often a failed test is run again; .ci/run asks for it, since CI's machine may be slow. The log has each failure
+# of a Python test. The JavaScript tests all run again, once; the log says so.
 RERUNS ?= 0
 # 1: all variants and examples of the tests (tests/support/thorough.py).
 THOROUGH ?=
